@@ -1,0 +1,175 @@
+"""Command line: released PyTorch weights to Orbax (`SOURCE --out=DIR`) and back (`DIR --to_torch --out=FILE`)."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import brainjax
+from brainjax.checkpoints import load_weights, save_weights
+from brainjax.errors import UserError, command_line
+from brainjax.files import sha256
+from brainjax.torch_convert import adapt, engine, kinds, schedule_buffers
+from brainjax.torch_convert.convert_file import Converted, convert_file
+from brainjax.torch_convert.diffusers_folder import is_diffusers, read_folder, write_folder
+from brainjax.torch_convert.writer import check_target, write_state
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(prog='python -m brainjax.convert', description=__doc__, allow_abbrev=False)
+  parser.add_argument('source', help='a released file (.pth, .ckpt, .bin, .safetensors), a diffusers folder, or converted weights')
+  parser.add_argument('--kind', default='auto', choices=['auto', *kinds.KINDS, 'diffusers'])
+  parser.add_argument('--out', help='folder (or file, with --to_torch) to write; must not exist')
+  parser.add_argument('--dry_run', action='store_true', help='say what the file is and whether it fits; write nothing')
+  parser.add_argument('--ema', action='store_true', help='take the averaged weights (model_ema.*)')
+  parser.add_argument('--voxels', type=int, help='resize the position tables of an fMRI autoencoder to this many voxels')
+  parser.add_argument('--decoder_depth', type=int, help='keep the first so many decoder blocks of an fMRI autoencoder')
+  parser.add_argument('--to_torch', action='store_true', help='the way back: write .pth or .safetensors')
+  parser.add_argument('--to_diffusers', action='store_true', help='write a folder that diffusers loads')
+  return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Parses the command line and runs one of the directions."""
+  options = _parser().parse_args(argv)
+  if options.to_torch and options.to_diffusers:
+    raise UserError('--to_torch and --to_diffusers are two outputs; ask for one at a time')
+  if not options.out and not options.dry_run:
+    raise UserError('--out is missing: name the folder or file to write, or ask for --dry_run')
+  if options.to_torch or options.to_diffusers:
+    one_way = [name for name in ('ema', 'voxels', 'decoder_depth', 'dry_run') if getattr(options, name)]
+    if one_way or options.kind != 'auto':
+      raise UserError(f'--{(one_way or ["kind"])[0]} is for the way in; leave it out with --to_torch and --to_diffusers')
+    return to_torch(options.source, options.out) if options.to_torch else to_diffusers(options.source, options.out)
+  return to_jax(options)
+
+
+def to_jax(options: argparse.Namespace) -> None:
+  """Released file -> folder of weights; prints what was found."""
+  source = Path(options.source)
+  if options.out and Path(options.out).exists():
+    raise UserError(f'{options.out} exists already; weights are never overwritten. Choose another --out or remove it first')
+  with ThreadPoolExecutor(1) as pool:
+    if options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source)):
+      if options.ema:
+        raise UserError('--ema is for CompVis checkpoints; diffusers folders hold one set of weights')
+      converted = read_folder(source, options.dry_run)
+      digest = pool.submit(sha256, converted.source.path)
+    else:
+      digest = pool.submit(_digest, source)
+      converted = convert_file(source, options.kind, options.ema, options.dry_run)
+    converted = _adapted(converted, options)
+    info = _info(converted, digest.result(), options.ema)
+  _report(info, converted.source.form)
+  if options.dry_run:
+    print('dry run   every tensor has its place; nothing was written')
+    return
+  save_weights(options.out, converted.params, info)
+  print(f'wrote     {options.out}')
+
+
+def _digest(source: Path) -> str:
+  from brainjax.torch_convert.source import weights_file
+
+  source = weights_file(source)
+  return sha256(source) if source.is_file() else ''
+
+
+def _adapted(converted: Converted, options: argparse.Namespace) -> Converted:
+  for name, change in (('voxels', adapt.resize_voxels), ('decoder_depth', adapt.shorten_decoder)):
+    if (value := getattr(options, name)) is None:
+      continue
+    if converted.kind not in ('phase1', 'phase2'):
+      raise UserError(f'--{name} is for fMRI autoencoders (phase1, phase2); {converted.source.path} is of kind {converted.kind}')
+    params, settings, sentence = change(converted.params, converted.settings, value)
+    converted = converted._replace(params=params, settings=settings, notes=[*converted.notes, sentence])
+  return converted
+
+
+def _info(converted: Converted, digest: str, ema: bool) -> dict[str, Any]:
+  source = converted.source
+  return {
+    'kind': converted.kind,
+    'settings': converted.settings,
+    'models': converted.models,
+    'source': {'name': source.path.name, 'path': str(source.path), 'sha256': digest, 'bytes': source.path.stat().st_size},
+    'source_config': source.config,
+    'num_tensors': converted.num_tensors,
+    'num_values': converted.num_values,
+    'epoch': source.epoch,
+    'ema': ema,
+    'notes': converted.notes,
+    'converter': f'brainjax {brainjax.__version__}',
+  }
+
+
+def _report(info: Mapping[str, Any], form: str) -> None:
+  source = info['source']
+  about = kinds.KINDS[info['kind']].about if info['kind'] in kinds.KINDS else 'folder of diffusers'
+  print(f'file      {source["path"]} ({form}, {source["bytes"] / 1e6:.1f} MB)')
+  print(f'sha256    {source["sha256"]}')
+  print(f'kind      {info["kind"]}: {about}')
+  print(f'epoch     {"not in the file" if info["epoch"] is None else info["epoch"]}')
+  print(f'tensors   {info["num_tensors"]}, {info["num_values"]} values')
+  nested = any(isinstance(value, dict) for value in info['settings'].values())
+  for part, settings in (info['settings'] if nested else {'settings': info['settings']}).items():
+    print(f'{part:<9} ' + ', '.join(f'{name}={value}' for name, value in settings.items()))
+  for note in info['notes']:
+    print(f'note      {note}')
+
+
+def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  params, info = load_weights(source)
+  if not isinstance(info.get('settings'), dict) or 'kind' not in info:
+    raise UserError(f'{source} does not say its kind and settings in weights.json; it was not made by brainjax.convert or a stage')
+  return params, info
+
+
+def to_torch(source: str, out: str) -> None:
+  """Folder of weights -> a PyTorch file with the names, shapes and keys of the original code."""
+  target = check_target(out)
+  params, info = _load(source)
+  spec = kinds.KINDS.get(info['kind'])
+  if spec is None:
+    raise UserError(f'{source} is of kind {info["kind"]}, which has no original PyTorch file; use --to_diffusers')
+  settings = info['settings']
+  expected = kinds.expected_shapes(spec, settings, source)
+  loose = {row.path for row in spec.loose}
+  odd = sorted(path for path in expected.keys() | (params.keys() - loose) if expected.get(path) != np.shape(params.get(path)))
+  if odd:
+    raise UserError(f'{source} does not hold what its settings say: {", ".join(odd[:20])}; nothing was written')
+  state = engine.to_torch(spec.table, params)
+  if info['kind'] in ('ldm', 'label2img', 'sd1'):
+    state = schedule_buffers.buffers(**settings.get('schedule', {})) | state
+  beside = {'epoch': info.get('epoch'), 'config': info.get('source_config') or settings}
+  write_state(target, state, spec.key, beside)
+  print(f'wrote     {target}: {len(state)} tensors' + (f' under the key {spec.key}' if spec.key and target.suffix != '.safetensors' else ''))
+  if info['kind'] == 'sd1':
+    print('note      without the text encoder, which was not converted: load with strict=False')
+
+
+def to_diffusers(source: str, out: str) -> None:
+  """Folder of weights -> a folder with unet/ and vqvae/ (or vae/) that diffusers' from_pretrained reads."""
+  target = Path(out)
+  if target.exists():
+    raise UserError(f'{target} exists already and is never overwritten; choose another --out or remove it first')
+  params, info = _load(source)
+  temporary = target.with_name(f'.{target.name}.tmp{os.getpid()}')
+  try:
+    notes = write_folder(temporary, params, info['settings'])
+    os.replace(temporary, target)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  print(f'wrote     {target}')
+  for note in notes:
+    print(f'note      {note}')
+
+
+if __name__ == '__main__':
+  sys.exit(command_line(main)())

@@ -1,0 +1,203 @@
+"""The raw Generic Object Decoding folder (published .npz format): read, checked against itself, nothing changed.
+
+Files: images_256.npz (train_images, test_images), sbj_k.npz (arr_0 training rows, arr_1 test trials, arr_2 test means,
+arr_3 picture of each training row, boolean voxel masks by ROI name), imagenet_class_index.json,
+imagenet_training_label.csv, imagenet_testing_label.csv.
+"""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from brainjax.datasets import paired, raw
+from brainjax.errors import UserError
+
+IMAGES = 'images_256.npz'
+CLASS_INDEX = 'imagenet_class_index.json'
+LABELS = {'train': 'imagenet_training_label.csv', 'test': 'imagenet_testing_label.csv'}
+ARRAYS = ('arr_0', 'arr_1', 'arr_2', 'arr_3')
+
+
+@dataclasses.dataclass
+class Stimuli:
+  """Pictures and labels of both splits."""
+
+  images: dict[str, np.ndarray]  # split -> N H W 3 uint8
+  labels: dict[str, list[paired.Label]]  # split -> N
+
+
+@dataclasses.dataclass
+class Subject:
+  """One subject's responses, on their raw scale."""
+
+  train: np.ndarray  # N V float32
+  train_stimulus: np.ndarray  # N
+  test: np.ndarray  # K V, means over repetitions
+  trials: np.ndarray  # K*R V, single test trials, in the file's order
+  trial_stimulus: np.ndarray | None  # K*R, 0..K-1; None if the order cannot be told
+  rois: dict[str, np.ndarray]  # name -> V bool
+
+
+def find_folder(path: str | os.PathLike) -> Path:
+  """The folder with the .npz files: `path` or `path/npz`."""
+  return raw.find_folder(path, IMAGES, 'the GOD data set (images_256.npz, sbj_1.npz, ...)')
+
+
+def subjects_in(folder: Path) -> list[str]:
+  """Names of the subjects whose files are there, in numerical order."""
+  names = [path.stem for path in folder.glob('sbj_*.npz') if re.fullmatch(r'sbj_\d+', path.stem)]
+  if not names:
+    raise UserError(f'{folder}: no subject file sbj_1.npz, sbj_2.npz, ... there')
+  return sorted(names, key=lambda name: int(name.split('_')[1]))
+
+
+def files_of(folder: Path, subject: str) -> dict[str, Path]:
+  """The raw files that a subject's data depend on, by name."""
+  names = [IMAGES, f'{subject}.npz', CLASS_INDEX, *LABELS.values()]
+  return {name: raw.check_file(folder / name) for name in names}
+
+
+def read_class_index(path: Path) -> dict[str, paired.Label]:
+  """WordNet id -> label, from {class index: [id, ..., description]}."""
+  table = raw.read_json(path)
+  labels: dict[str, paired.Label] = {}
+  try:
+    for index, (*ids, name) in table.items():
+      if not ids or not all(isinstance(text, str) for text in (*ids, name)):
+        raise ValueError(index)
+      labels.update({wordnet: paired.Label(int(index), wordnet, name) for wordnet in ids})
+  except (ValueError, TypeError, AttributeError):
+    raise UserError(
+      f'{path}: expected {{"0": ["n01440764", "tench"], ...}}, one or more WordNet ids and a description for each '
+      'class index; download it again'
+    ) from None
+  if not labels or not all(0 <= label.class_index < 2**31 for label in labels.values()):
+    raise UserError(f'{path}: no classes, or a class index outside 0 .. 2**31 - 1; download it again')
+  return labels
+
+
+def read_labels(path: Path, classes: dict[str, paired.Label], count: int) -> list[paired.Label]:
+  """One label a row. The integer before the first dot is the WordNet id. An unknown id is refused, never skipped."""
+  rows = [row.strip().strip('"') for row in raw.read_text(path).splitlines()]
+  while rows and not rows[-1]:
+    rows.pop()
+  labels = []
+  for number, row in enumerate(rows, 1):
+    head = row.split('.')[0]
+    if not re.fullmatch(r'[0-9]{1,8}', head):
+      raise UserError(f'{path}: row {number} is {row[:40]!r}; expected a file name such as 1518878.004958, one a row')
+    wordnet = f'n{int(head):08d}'
+    if wordnet not in classes:
+      raise UserError(
+        f'{path}: row {number} names WordNet id {wordnet} ({row[:40]}), which {CLASS_INDEX} does not hold; every later '
+        'label would shift, so correct the row or the class index'
+      )
+    labels.append(classes[wordnet])
+  if len(labels) != count:
+    raise UserError(f'{path}: {len(labels)} labels for {count} pictures in {IMAGES}; expected one for each picture')
+  return labels
+
+
+def read_stimuli(folder: Path) -> Stimuli:
+  """Pictures and labels of both splits."""
+  classes = read_class_index(folder / CLASS_INDEX)
+  images, labels = {}, {}
+  with raw.NpzReader(folder / IMAGES) as archive:
+    for split, file in LABELS.items():
+      pictures = archive.read(f'{split}_images', ndim=4, kinds='u')
+      if (
+        pictures.dtype != np.uint8
+        or pictures.shape[3] != 3
+        or pictures.shape[1] != pictures.shape[2]
+        or not pictures.size
+      ):
+        raise UserError(
+          f'{archive.path}: {split}_images is {pictures.dtype} of shape {pictures.shape}; '
+          'expected uint8 (N, 256, 256, 3)'
+        )
+      images[split] = pictures
+      labels[split] = read_labels(folder / file, classes, len(pictures))
+  return Stimuli(images, labels)
+
+
+def read_subject(folder: Path, subject: str, num_train: int, num_test: int) -> Subject:
+  """A subject's arrays, checked against the numbers of training and test pictures."""
+  with raw.NpzReader(folder / f'{subject}.npz') as archive:
+    where = archive.path
+    missing = [name for name in ARRAYS if name not in archive.names]
+    if missing:
+      raise UserError(
+        f'{where}: {", ".join(missing)} missing; expected arr_0 .. arr_3 and ROI masks, found {archive.names}'
+      )
+    train = archive.read_fmri('arr_0')
+    num_voxels = train.shape[1]
+    test = archive.read_fmri('arr_2', num_voxels)
+    trials = archive.read_fmri('arr_1', num_voxels)
+    order = archive.read('arr_3', ndim=1)
+    rois = {name: _mask(archive, name, num_voxels) for name in archive.names if name not in ARRAYS}
+  if len(order) != len(train):
+    raise UserError(f'{where}: arr_3 names a picture for {len(order)} rows but arr_0 has {len(train)} rows')
+  if not np.all(np.isfinite(order)) or np.any(order != np.round(order)) or order.min() < 0 or order.max() >= num_train:
+    bad = int(np.flatnonzero(~((order >= 0) & (order < num_train) & (order == np.round(order))))[0])
+    raise UserError(
+      f'{where}: arr_3 row {bad} is {order[bad]}; expected the number of a training picture, 0 .. {num_train - 1} '
+      f'({IMAGES} holds {num_train})'
+    )
+  if len(test) != num_test:
+    raise UserError(f'{where}: arr_2 has {len(test)} rows but {IMAGES} holds {num_test} test pictures; they must agree')
+  if len(trials) % num_test:
+    raise UserError(
+      f'{where}: arr_1 has {len(trials)} rows, not a multiple of the {num_test} test pictures; expected all repetitions'
+    )
+  if not rois:
+    raise UserError(f'{where}: no ROI mask found; expected boolean arrays such as VC, V1, V2 with {num_voxels} entries')
+  return Subject(train, order.astype(np.int32), test, trials, trial_order(trials, test), rois)
+
+
+def _mask(archive: raw.NpzReader, name: str, num_voxels: int) -> np.ndarray:
+  mask = archive.read(name, ndim=1, kinds='biu')
+  if len(mask) != num_voxels or not np.isin(mask, (0, 1)).all():
+    raise UserError(
+      f'{archive.path}: ROI mask {name!r} is {mask.dtype} of length {len(mask)}; expected {num_voxels} booleans'
+    )
+  if not mask.any():
+    raise UserError(f'{archive.path}: ROI mask {name!r} selects no voxel; leave it out or correct it')
+  return mask.astype(bool)
+
+
+def trial_order(trials: np.ndarray, means: np.ndarray, tolerance: float = 0.01) -> np.ndarray | None:
+  """The stimulus of each trial: `K*R`, or None.
+
+  The format does not say whether the trials of a stimulus stand together or each repetition runs through all stimuli;
+  whichever reproduces the published means (to `tolerance` of their deviation) is right. None: neither does.
+  """
+  count = len(means)
+  repetitions = len(trials) // count
+  for stimulus in (np.repeat(np.arange(count), repetitions), np.tile(np.arange(count), repetitions)):
+    sums = np.zeros(means.shape, np.float64)
+    np.add.at(sums, stimulus, trials)
+    if np.abs(sums / repetitions - means).mean() <= tolerance * means.std():
+      return stimulus
+  return None
+
+
+def explainable_variance(trials: np.ndarray, stimulus: np.ndarray) -> np.ndarray | None:
+  """Share of a single trial's variance that the stimulus explains, for each voxel: `V` in [0, 1]. None without repeats.
+
+  Unbiased one-way variance components: noise = mean variance within a stimulus; signal = variance of the
+  means minus noise / R.
+  The noise ceiling of a mean over R trials is s / (s + (1 - s) / R).
+  """
+  count = int(stimulus.max()) + 1
+  repetitions = len(stimulus) // count
+  if repetitions < 2 or count < 2:
+    return None
+  # K R V
+  grouped = trials[np.argsort(stimulus, kind='stable')].reshape(count, repetitions, -1).astype(np.float64)
+  noise = grouped.var(axis=1, ddof=1).mean(axis=0)
+  signal = np.maximum(grouped.mean(axis=1).var(axis=0, ddof=1) - noise / repetitions, 0)
+  total = signal + noise
+  return np.divide(signal, total, out=np.zeros_like(total), where=total > 0).astype(np.float32)

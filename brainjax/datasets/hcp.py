@@ -1,0 +1,256 @@
+"""Human Connectome Project resting-state data (phase 1): TFDS builder, and the loader that streams windows from disk.
+
+hcp.prepare('data/HCP', 'data/prepared')                        # or: python -m brainjax.prepare hcp --raw=... --out=...
+rest = hcp.load('data/prepared', roi='VC', patch_size=16)
+batches = loader.make_loader(rest, batch_size=250, seed=0)
+next(batches)                                                   # {'fmri': 250 V float32, 'subject': 250, 'weight': 250}
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from brainjax.datasets import arrays, raw, store, transforms
+from brainjax.errors import UserError
+
+FILE = 'HCP_visual_voxel.npz'
+AREAS = ('V1', 'V2', 'V3', 'V4')  # 'VC' is all of them, in this order
+SPLITS = ('train', 'val')
+WINDOW_SECONDS = 8
+CITATION = """@article{vanessen2013wu,
+  title = {The {WU-Minn} {Human Connectome Project}: an overview},
+  author = {Van Essen, David C. and Smith, Stephen M. and Barch, Deanna M. and others},
+  journal = {NeuroImage}, volume = {80}, pages = {62--79}, year = {2013}
+}"""
+
+
+class Hcp(store.Builder):
+  """TFDS data set `hcp`: one split, train; record = one window's mean of one subject, subjects in sorted order."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The folder with <subject>/HCP_visual_voxel.npz, see data/README.md.'
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=(
+        'Resting-state fMRI of the visual areas V1 to V4 (Glasser parcels), means over windows of 10 frames, as '
+        'z-scored by the pre-processing; the per-subject normalisation of the paper is applied on loading.'
+      ),
+      features=tfds.features.FeaturesDict(
+        {
+          'fmri': tfds.features.Tensor(shape=(None,), dtype=np.float32, encoding='bytes'),
+          'subject': tfds.features.Text(),
+          'window': tfds.features.Scalar(np.int32),
+        }
+      ),
+      homepage='https://www.humanconnectome.org',
+      citation=CITATION,
+      metadata=store.Metadata(),
+      disable_shuffling=True,
+    )
+
+  def raw_files(self, raw):
+    """One file a subject."""
+    return files_of(find_folder(raw))
+
+  def _split_generators(self, dl_manager):
+    files = files_of(find_folder(dl_manager.manual_dir))
+    frames = transforms.frames_per_window(WINDOW_SECONDS)
+    areas = _header(files)
+    windows = {name: _num_frames(path) // frames for name, path in files.items()}
+    for name, count in windows.items():
+      if not count:
+        raise UserError(f'{files[name]}: fewer than {frames} frames; expected a whole resting-state run (1200 frames)')
+    edges = np.cumsum([0, *areas.values()])
+    masks = {area: np.zeros(edges[-1], bool) for area in AREAS}
+    for area, start, stop in zip(AREAS, edges, edges[1:], strict=False):
+      masks[area][start:stop] = True
+    masks['VC'] = np.ones(edges[-1], bool)
+    self.info.metadata.update(
+      subjects=list(files),
+      windows=list(windows.values()),
+      frames_per_window=frames,
+      num_voxels=int(edges[-1]),
+      rois={area: int(mask.sum()) for area, mask in masks.items()},
+      **{f'roi/{area}': mask for area, mask in masks.items()},
+      # Of each subject and voxel, over its windows: the scalar statistics of any ROI follow from these. S V
+      voxel_mean=np.zeros((len(files), edges[-1]), np.float32),
+      voxel_variance=np.zeros((len(files), edges[-1]), np.float32),
+    )
+    return {'train': (sum(windows.values()), self._windows(files, areas, frames))}
+
+  def _windows(self, files: dict[str, Path], areas: dict[str, int], frames: int) -> Iterator[dict[str, Any]]:
+    for place, (name, path) in enumerate(files.items()):
+      with raw.NpzReader(path) as archive:
+        series = [archive.read_fmri(area, areas[area]) for area in AREAS]
+      means = transforms.window_means(np.concatenate(series, axis=1), frames)
+      self.info.metadata['voxel_mean'][place] = means.mean(axis=0, dtype=np.float64)
+      self.info.metadata['voxel_variance'][place] = means.var(axis=0, dtype=np.float64)
+      if not means.std() > 0:
+        raise UserError(f'{path}: every value is the same; expected z-scored resting-state data')
+      for window, fmri in enumerate(means):
+        yield {'fmri': fmri, 'subject': name, 'window': window}
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+  with raw.NpzReader(path) as archive:
+    shapes = {area: archive.header(area)[0] for area in AREAS}
+  for area, shape in shapes.items():
+    if len(shape) != 2 or shape[0] != shapes['V1'][0]:
+      raise UserError(f'{path}: array {area!r} has shape {shape}; expected (frames, voxels) with as many frames as V1')
+  return shapes
+
+
+def _num_frames(path: Path) -> int:
+  return _shapes(path)['V1'][0]
+
+
+def _header(files: dict[str, Path]) -> dict[str, int]:
+  """Voxels of each area; all subjects must agree, which is checked before anything is written."""
+  first = None
+  for name, path in files.items():
+    widths = {area: shape[1] for area, shape in _shapes(path).items()}
+    first = first or (name, widths)
+    if widths != first[1]:
+      raise UserError(
+        f'{path}: {sum(widths.values())} voxels {widths}, '
+        f'but subject {first[0]} has {sum(first[1].values())} {first[1]}; '
+        'all subjects need the same voxels, so prepare them in the same way'
+      )
+  return first[1]
+
+
+def find_folder(path: str | os.PathLike) -> Path:
+  """The folder of the subjects' folders: `path` or `path/npz`."""
+  return raw.find_folder(path, f'*/{FILE}', f'the HCP subjects (<subject>/{FILE})')
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+  """Subject -> file, subjects in sorted order."""
+  return {path.parent.name: path for path in sorted(folder.glob(f'*/{FILE}'))}
+
+
+def builder(prepared_dir: str | os.PathLike) -> Hcp:
+  """The TFDS builder."""
+  return Hcp(data_dir=os.fspath(prepared_dir))
+
+
+def prepare(raw_dir: str | os.PathLike, prepared_dir: str | os.PathLike) -> tuple[str, list[str]]:
+  """Writes the data set of all subjects found; ('kept', 'built' or 'rebuilt', changed files)."""
+  return store.prepare(builder, find_folder(raw_dir), prepared_dir)
+
+
+class HcpDataset:
+  """Windows read from disk when asked for: ROI, wrap-padding, and each subject's own scalar z-score."""
+
+  def __init__(
+    self, source: Any, rows: np.ndarray, subject: np.ndarray, columns: np.ndarray, mean: np.ndarray, std: np.ndarray
+  ):
+    self._source, self._rows, self._subject = source, rows, subject
+    self._columns, self._mean, self._std = columns, mean, std
+    self.info: dict[str, Any] = {}
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  @property
+  def num_voxels(self) -> int:
+    """Width of the fMRI rows, padding included."""
+    return len(self._columns)
+
+  def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """`{'fmri': B V, 'subject': B}`."""
+    records = self._rows[np.asarray(rows)]
+    subject = self._subject[records]
+    fmri = np.stack([item['fmri'] for item in self._source.__getitems__(records.tolist())])[:, self._columns]
+    fmri -= self._mean[subject, None]
+    fmri /= self._std[subject, None]
+    return {'fmri': fmri, 'subject': subject}
+
+  def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+    """One item."""
+    if not 0 <= row < len(self):
+      raise IndexError(row)
+    return {name: values[0] for name, values in self.gather(np.array([row])).items()}
+
+
+def load(
+  prepared_dir: str | os.PathLike,
+  roi: str | Sequence[str] = 'VC',
+  split: str = 'train',
+  *,
+  max_subjects: int | None = None,
+  num_val_subjects: int = 0,
+  val_seed: int = 0,
+  patch_size: int = 16,
+  num_voxels: int | None = None,
+  augmentation_times: float = 1.0,
+  augmentation_seed: int = 0,
+  full_extra_patch: bool = False,
+) -> arrays.Dataset:
+  """Windows of resting-state data, normalised per subject over its windows and (padded) voxels as in the paper's code.
+
+  Args:
+    prepared_dir: the `--out` of prepare.
+    roi: 'VC', an area, a list, or 'V1+V2'.
+    split: 'train', or 'val' (held-out subjects).
+    max_subjects: only the first ones in sorted order.
+    num_val_subjects: subjects held out, drawn by `val_seed`.
+    val_seed: decides which.
+    patch_size: voxels in a patch.
+    num_voxels: wrap or truncate (after normalising) to this width.
+    augmentation_times: rows grow to this multiple by interpolating drawn pairs (published default 1: none).
+    augmentation_seed: draws the pairs.
+    full_extra_patch: as released, a divisible width gains a whole patch.
+  """
+  arrays.check_split(split, SPLITS)
+  opened = store.open_prepared(builder, prepared_dir, 'hcp')
+  metadata = opened.info.metadata
+  masks = {key.removeprefix('roi/'): value for key, value in metadata.items() if key.startswith('roi/')}
+  mask = arrays.roi_mask(masks, roi, f'hcp in {prepared_dir}')
+  columns = np.flatnonzero(mask)
+  columns = transforms.pad_to_patch_size(columns, patch_size, full_extra_patch)
+
+  names = metadata['subjects'][:max_subjects]
+  if not 0 <= num_val_subjects < len(names):
+    raise UserError(f'num_val_subjects is {num_val_subjects}; expected 0 .. {len(names) - 1} of the subjects')
+  if split == 'val' and not num_val_subjects:
+    raise UserError('num_val_subjects is 0, so there is no validation split; hold some subjects out')
+  held_out = np.random.default_rng((val_seed, 0x4C9)).permutation(len(names))[:num_val_subjects]
+  subject = np.repeat(np.arange(len(metadata['windows']), dtype=np.int32), metadata['windows'])
+  wanted = np.isin(subject, held_out) if split == 'val' else ~np.isin(subject, held_out)
+  rows = np.flatnonzero(wanted & (subject < len(names)))
+
+  # Mean and variance of the whole padded matrix of a subject, from those of its voxels.
+  voxel_mean = metadata['voxel_mean'][:, columns].astype(np.float64)
+  mean = voxel_mean.mean(axis=1)
+  variance = metadata['voxel_variance'][:, columns].mean(axis=1, dtype=np.float64) + voxel_mean.var(axis=1)
+  std = np.sqrt(variance)
+  for place in np.flatnonzero(~(std[: len(names)] > 0))[:1]:
+    raise UserError(f'subject {names[place]} of hcp in {prepared_dir}: the voxels of {roi} never change; leave it out')
+  if num_voxels is not None:
+    columns = transforms.fit_width(columns, num_voxels)
+
+  data: Any = HcpDataset(
+    opened.as_data_source('train'), rows, subject, columns, mean.astype(np.float32), std.astype(np.float32)
+  )
+  data.info = {
+    'subjects': names,
+    'roi': roi,
+    'num_voxels': int(mask.sum()),
+    'held_out': [names[i] for i in sorted(held_out)],
+  }
+  if augmentation_times > 1:
+    pairs = transforms.draw_pairs(len(data), augmentation_times, np.random.default_rng(augmentation_seed))
+    data = arrays.InterpolatedDataset(data, pairs)
+  return data
+
+
+def is_prepared(prepared_dir: str | os.PathLike) -> bool:
+  """Whether the data set is there (whether the raw files still agree is for `prepare` to say)."""
+  return store.is_prepared(builder, prepared_dir)

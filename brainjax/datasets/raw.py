@@ -1,0 +1,175 @@
+"""Reads the files a user hands us: nothing in them is ever executed, and every fault is one sentence.
+
+A header is believed only after it agrees with the archive's own sizes, so a lying file cannot claim memory.
+"""
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from brainjax.errors import UserError
+
+MAX_ARRAY_BYTES = 2 << 30  # the largest published array (1,200 pictures of 256 pixels) has 236 MB
+MAX_TEXT_BYTES = 16 << 20
+_KINDS = {'f': 'floating-point', 'i': 'integer', 'u': 'integer', 'b': 'true/false'}
+_DAMAGE = (
+  zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, KeyError, NotImplementedError, RuntimeError,
+  SyntaxError, MemoryError, OverflowError, TypeError, RecursionError,
+)  # fmt: skip
+
+
+def _say(error: Exception) -> str:
+  """An exception's text on one line."""
+  return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+def find_folder(raw: str | os.PathLike, needed: str, what: str) -> Path:
+  """`raw` or `raw/npz`, whichever holds a file or folder that matches the pattern `needed`."""
+  raw = Path(raw)
+  if not raw.is_dir():
+    raise UserError(f'{raw}: no such folder; expected the folder of {what} (see data/README.md)')
+  for folder in (raw, raw / 'npz'):
+    if folder.is_dir() and any(folder.glob(needed)):
+      return folder
+  raise UserError(
+    f'{raw}: neither it nor its subfolder npz holds {needed}; expected the folder of {what} (see data/README.md)'
+  )
+
+
+def check_file(path: Path) -> Path:
+  """Refuses a missing file."""
+  if not path.is_file():
+    raise UserError(f'{path}: no such file; see data/README.md for the files that belong here')
+  return path
+
+
+class NpzReader:
+  """Named arrays of one .npz file, read one at a time. Use in a `with` statement."""
+
+  def __init__(self, path: str | os.PathLike):
+    self.path = check_file(Path(path))
+    try:
+      self._zip = zipfile.ZipFile(self.path)
+      members = [info for info in self._zip.infolist() if info.filename.endswith('.npy')]
+    except _DAMAGE as error:
+      raise UserError(f'{self.path}: damaged or not an .npz file ({_say(error)}); copy or download it again') from None
+    self._members = {info.filename.removesuffix('.npy'): info for info in members}
+    if len(self._members) != len(members):
+      self._zip.close()
+      raise UserError(f'{self.path}: two arrays carry the same name; write the file again')
+
+  def __enter__(self) -> 'NpzReader':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._zip.close()
+
+  @property
+  def names(self) -> list[str]:
+    """Names of the arrays, in file order."""
+    return list(self._members)
+
+  def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an array, checked against the size that the archive states."""
+    if name not in self._members:
+      raise UserError(f'{self.path}: array {name!r} is missing; it holds {", ".join(self.names) or "nothing"}')
+    member = self._members[name]
+    try:
+      with self._zip.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        header_bytes = stream.tell()
+    except _DAMAGE as error:
+      raise UserError(
+        f'{self.path}: array {name!r} is damaged ({_say(error)}); copy or download the file again'
+      ) from None
+    if dtype.hasobject:
+      raise UserError(
+        f'{self.path}: array {name!r} holds pickled Python objects, which are never opened because they can run code; '
+        'save it as a plain numeric array'
+      )
+    size = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
+    if min(shape, default=0) < 0 or size + header_bytes != member.file_size:
+      raise UserError(
+        f'{self.path}: array {name!r} claims shape {shape} of {dtype} but the archive holds {member.file_size} bytes '
+        'for it; the file is damaged, copy or download it again'
+      )
+    if size > MAX_ARRAY_BYTES:
+      raise UserError(f'{self.path}: array {name!r} would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted')
+    return shape, dtype
+
+  def read(self, name: str, ndim: int, kinds: str = 'fiu') -> np.ndarray:
+    """The array, after its dimensions and kind of number are checked (`kinds`: NumPy kind letters)."""
+    shape, dtype = self.header(name)
+    if len(shape) != ndim or dtype.kind not in kinds:
+      wanted = ' or '.join(dict.fromkeys(_KINDS[kind] for kind in kinds))
+      raise UserError(
+        f'{self.path}: array {name!r} is {dtype} of shape {shape}; expected {ndim} axes of {wanted} numbers'
+      )
+    try:
+      with self._zip.open(self._members[name]) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    except _DAMAGE as error:
+      raise UserError(
+        f'{self.path}: array {name!r} is damaged ({_say(error)}); copy or download the file again'
+      ) from None
+
+  def read_fmri(self, name: str, num_voxels: int | None = None) -> np.ndarray:
+    """An fMRI matrix `rows V` as float32; refuses emptiness, another width, NaN and infinity."""
+    fmri = self.read(name, ndim=2, kinds='f')
+    return check_fmri(fmri, f'{self.path}: array {name!r}', num_voxels)
+
+
+def check_fmri(fmri: np.ndarray, where: str, num_voxels: int | None = None) -> np.ndarray:
+  """`rows V` as float32, or a `UserError` that begins with `where`."""
+  if 0 in fmri.shape:
+    raise UserError(f'{where} is empty (shape {fmri.shape}); expected rows of voxels')
+  if num_voxels is not None and fmri.shape[1] != num_voxels:
+    raise UserError(f'{where} has {fmri.shape[1]} voxels; expected {num_voxels}, as in the rest of the data')
+  with np.errstate(over='ignore'):
+    fmri = fmri.astype(np.float32, copy=False)
+  # A finite sum of a row means finite entries, except for overflow, which is looked at again.
+  bad = ~np.isfinite(fmri) if not np.isfinite(fmri.sum()) else np.zeros((1, 1), bool)
+  if bad.any():
+    row, voxel = np.argwhere(bad)[0]
+    raise UserError(
+      f'{where} has {int(bad.sum())} NaN or infinite values, the first in row {row}, voxel {voxel}; '
+      'leave those voxels or trials out, or interpolate them'
+    )
+  return fmri
+
+
+def read_text(path: Path) -> str:
+  """A small UTF-8 text file."""
+  check_file(path)
+  if path.stat().st_size > MAX_TEXT_BYTES:
+    raise UserError(f'{path}: {path.stat().st_size} bytes are too many for this text file; at most 16 MiB are accepted')
+  try:
+    return path.read_text('utf-8-sig')
+  except (UnicodeDecodeError, OSError) as error:
+    raise UserError(f'{path}: not readable as UTF-8 text ({_say(error)}); copy or download it again') from None
+
+
+def read_json(path: Path) -> Any:
+  """A small JSON file."""
+  text = read_text(path)
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{path}: not valid JSON ({_say(error)}); copy or download it again') from None
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+  """`H W 3` uint8 as the bytes of a PNG file."""
+  buffer = io.BytesIO()
+  # Level 1 with run lengths: several times faster than the default and about as small.
+  Image.fromarray(image).save(buffer, format='PNG', compress_level=1, compress_type=zlib.Z_RLE)
+  return buffer.getvalue()

@@ -1,0 +1,246 @@
+"""Prepared data on disk: TFDS folders of ArrayRecord files, written without TensorFlow, whole or not at all.
+
+A folder remembers size, modification time and SHA-256 of the raw files it came from. Preparing again does nothing while
+these agree; when they differ, the new folder is built aside and swapped in, so a failure leaves the old one as it was.
+"""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+from tensorflow_datasets.core import example_serializer
+from tqdm import tqdm
+
+from brainjax.errors import UserError
+from brainjax.files import sha256
+
+SHARD_BYTES = 256 << 20
+
+
+class Metadata(tfds.core.Metadata):
+  """`builder.info.metadata`: a dict whose arrays go to an .npz file and the rest to JSON, beside the records."""
+
+  def save_metadata(self, data_dir):
+    """Writes metadata.json and metadata.npz."""
+    arrays = {name: value for name, value in self.items() if isinstance(value, np.ndarray)}
+    rest = {name: value for name, value in self.items() if name not in arrays}
+    (Path(data_dir) / 'metadata.json').write_text(json.dumps(rest, indent=1))
+    with open(Path(data_dir) / 'metadata.npz', 'wb') as file:
+      np.savez(file, **arrays)
+
+  def load_metadata(self, data_dir):
+    """Reads them back."""
+    self.clear()
+    try:
+      self.update(json.loads((Path(data_dir) / 'metadata.json').read_text()))
+      with np.load(Path(data_dir) / 'metadata.npz', allow_pickle=False) as arrays:
+        self.update(arrays)
+    except Exception as error:
+      raise UserError(
+        f'{data_dir}: damaged prepared data ({type(error).__name__}); delete this folder and prepare again'
+      ) from None
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A TFDS builder that streams its examples to ArrayRecord shards in the order they are generated.
+
+  TFDS's own writer collects a split in memory, and needs TensorFlow once it holds more than 1 GB. Row order is kept:
+  record i is row i. `_split_generators(dl_manager)` reads `dl_manager.manual_dir` and gives
+  {split: (number of examples, iterable of examples)}. The raw files' fingerprint is in the metadata by then.
+  """
+
+  MAX_SIMULTANEOUS_DOWNLOADS = 0
+
+  def raw_files(self, raw: Path) -> dict[str, Path]:
+    """The files below `raw` that the result depends on, by name."""
+    raise NotImplementedError
+
+  def _log_download_bytes(self):
+    pass  # nothing is downloaded; `prepare` reports
+
+  def _log_download_done(self):
+    pass
+
+  def _generate_examples(self):
+    raise NotImplementedError  # the splits bring their own iterables
+
+  def _generate_splits(self, dl_manager, download_config):
+    serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
+    self.info.metadata['raw_files'] = fingerprint(self.raw_files(Path(dl_manager.manual_dir)))
+    infos = []
+    for split, (count, examples) in self._split_generators(dl_manager).items():
+      template = self._get_filename_template(split_name=split)
+      records = (serializer.serialize_example(self.info.features.encode_example(example)) for example in examples)
+      shown = tqdm(records, f'{self.info.full_name} {split}', count, unit=' rows', disable=None, leave=False)
+      lengths, num_bytes = _write_shards(shown, count, template)
+      infos.append(
+        tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
+      )
+    return infos
+
+
+def _write_shards(records: Iterable[bytes], count: int, template) -> tuple[list[int], int]:
+  """Writes `count` records of about equal size; the first one's size decides how many files there are."""
+  records, lengths, num_bytes, num_shards, shard = iter(records), [], 0, 1, 0
+  written, writer = 0, None
+  for i, record in enumerate(records):
+    if i == 0:
+      num_shards = min(count, -(-count * len(record) // SHARD_BYTES))
+    if written == i:  # the shard is full: shard k holds rows up to count * (k + 1) / num_shards
+      if writer is not None:
+        writer.close()
+      written = count * (shard + 1) // num_shards
+      lengths.append(written - i)
+      path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
+      # One record a group: random access. PNG and noise do not compress.
+      writer = ArrayRecordWriter(os.fspath(path), 'group_size:1,uncompressed')
+      shard += 1
+    writer.write(record)
+    num_bytes += len(record)
+  if writer is not None:
+    writer.close()
+  if written != count or sum(lengths) != count:
+    raise AssertionError(f'{sum(lengths)} rows written, {count} announced')
+  return lengths, num_bytes
+
+
+def fingerprint(files: dict[str, Path]) -> dict[str, dict]:
+  """Size, modification time and SHA-256 of each raw file."""
+  out = {}
+  for name, path in files.items():
+    status = path.stat()
+    out[name] = {'size': status.st_size, 'mtime_ns': status.st_mtime_ns, 'sha256': sha256(path)}
+  return out
+
+
+def changed_files(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
+  """Names of raw files that are other, new or gone. Bytes are read only if just the time differs."""
+  changed = sorted(known.keys() ^ files.keys())
+  for name in sorted(known.keys() & files.keys()):
+    status = files[name].stat()
+    if (
+      status.st_size != known[name]['size']
+      or status.st_mtime_ns != known[name]['mtime_ns']
+      and sha256(files[name]) != known[name]['sha256']
+    ):
+      changed.append(name)
+  return changed
+
+
+def _remove_left_overs(out: Path) -> None:
+  """Removes what killed processes left behind."""
+  for folder in out.glob('.staging-*'):
+    if not Path(f'/proc/{folder.name.removeprefix(".staging-")}').exists():
+      shutil.rmtree(folder, ignore_errors=True)
+
+
+def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.PathLike) -> tuple[str, list[str]]:
+  """Builds one data set below `out` unless it is there already and the raw files are the same.
+
+  Args:
+    make_builder: data_dir -> builder.
+    raw: the folder handed to the builder as manual_dir.
+    out: folder of all prepared data sets.
+
+  Returns:
+    ('kept', 'built' or 'rebuilt', names of changed raw files).
+  """
+  out = Path(out)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'{out}: cannot make this folder ({error.strerror}); choose another --out') from None
+  _remove_left_overs(out)
+  final = location(make_builder, out)
+  staging = out / f'.staging-{os.getpid()}'
+  new = make_builder(os.fspath(staging))
+  files = new.raw_files(raw)
+  status, changed = 'built', []
+  if final.exists():
+    try:
+      changed = changed_files(_fingerprint_of(final), files)
+    except UserError:
+      changed = ['the prepared data (damaged)']
+    if not changed:
+      return 'kept', []
+    status = 'rebuilt'
+  try:
+    config = tfds.download.DownloadConfig(manual_dir=raw, compute_stats='skip', try_download_gcs=False)
+    new.download_and_prepare(download_dir=staging / 'downloads', download_config=config, file_format='array_record')
+    built = Path(new.data_dir)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+      old = staging / 'replaced'
+      os.rename(final, old)
+      try:
+        os.rename(built, final)
+      except OSError:
+        os.rename(old, final)
+        raise
+    else:
+      os.rename(built, final)
+  except OSError as error:
+    raise UserError(f'{out}: could not write the prepared data ({error}); nothing was changed there') from None
+  finally:
+    shutil.rmtree(staging, ignore_errors=True)
+  return status, changed
+
+
+def _fingerprint_of(folder: Path) -> dict[str, dict]:
+  metadata = Metadata()
+  metadata.load_metadata(folder)
+  return metadata.get('raw_files', {})
+
+
+def location(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> Path:
+  """The folder of a data set below `prepared_dir`; nothing there is read."""
+  nowhere = Path(prepared_dir) / '.nowhere'  # a builder reads what it finds, and what it finds may be damaged
+  return Path(prepared_dir) / Path(make_builder(os.fspath(nowhere)).data_dir).relative_to(nowhere)
+
+
+def is_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> bool:
+  """Whether a data set is there (whether the raw files still agree is for `prepare` to say)."""
+  return (location(make_builder, prepared_dir) / 'dataset_info.json').is_file()
+
+
+def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike, name: str) -> Builder:
+  """The builder, if its data are there; otherwise a `UserError` with the command (`prepare name`) that makes them."""
+  folder = location(make_builder, prepared_dir)
+  if not is_prepared(make_builder, prepared_dir):
+    raise UserError(
+      f'{folder}: not prepared yet; run: python -m brainjax.prepare {name} --raw=DIR --out={prepared_dir}'
+    )
+  try:
+    return make_builder(os.fspath(prepared_dir))
+  except UserError:
+    raise
+  except Exception as error:  # whatever TFDS says of a broken JSON file
+    raise UserError(
+      f'{folder}: damaged prepared data ({type(error).__name__}); delete this folder and prepare again'
+    ) from None
+
+
+def undecoded(builder: Builder, split: str) -> Any:
+  """Random access to a split whose pictures stay PNG bytes."""
+  decoders = {'image': tfds.decode.SkipDecoding()} if 'image' in builder.info.features else None
+  return builder.as_data_source(split, decoders=decoders)
+
+
+def decode_png(data: bytes) -> np.ndarray:
+  """PNG bytes -> `H W 3` uint8."""
+  with Image.open(io.BytesIO(data)) as image:
+    return np.asarray(image.convert('RGB'))
+
+
+def rows_of(source: Any, block: int = 256) -> Iterator[dict]:
+  """All rows of a data source in order, read in blocks."""
+  for start in range(0, len(source), block):
+    yield from source.__getitems__(list(range(start, min(start + block, len(source)))))

@@ -1,0 +1,1 @@
+"""Scores of reconstructed images, and the uncertainty of scores."""

@@ -1,0 +1,152 @@
+"""Scores of an image against an image, paired or all samples against all stimuli: MSE, PCC, SSIM."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WINDOW = 7  # side of the uniform SSIM window, scikit-image's default
+DATA_RANGE = 255.0
+HIGHER_IS_BETTER = {'mse': False, 'pcc': True, 'ssim': True}
+
+Array = jax.Array | np.ndarray
+# Arithmetic on uint8 wraps, so each image becomes float32 first. A prepared image holds what depends on it alone,
+# computed once per image and not once per pair.
+Prepared = dict[str, jax.Array]
+
+
+def _window_mean(x: jax.Array) -> jax.Array:
+  """Mean over each whole 7x7 window: H W C -> H-6 W-6 C."""
+  return jax.lax.reduce_window(x, 0.0, jax.lax.add, (WINDOW, WINDOW, 1), (1, 1, 1), 'valid') / WINDOW**2
+
+
+def _prepare_mse(image: jax.Array) -> Prepared:
+  return {'pixels': image}
+
+
+def _pair_mse(a: Prepared, b: Prepared) -> jax.Array:
+  # Rows first, then the sum over rows: two short sums lose less in float32 than a long one.
+  return jnp.mean(jnp.mean(jnp.square(a['pixels'] - b['pixels']), axis=(1, 2)))
+
+
+def _prepare_pcc(image: jax.Array) -> Prepared:
+  centred = image - jnp.mean(image)
+  norm = jnp.sqrt(jnp.sum(jnp.square(centred)))
+  # A constant image has no correlation; 0 keeps it comparable (NaN would hide it). Rounding leaves far less than 1e-3.
+  return {'unit': jnp.where(norm > 1e-3, centred / jnp.maximum(norm, 1e-3), 0.0)}
+
+
+def _pair_pcc(a: Prepared, b: Prepared) -> jax.Array:
+  return jnp.sum(jnp.sum(a['unit'] * b['unit'], axis=(1, 2)))
+
+
+def _prepare_ssim(image: jax.Array) -> Prepared:
+  # Variances do not depend on an offset; around zero they lose less to rounding.
+  centred = image - DATA_RANGE / 2
+  mean = _window_mean(centred)
+  return {'centred': centred, 'mean': mean, 'variance': _window_mean(jnp.square(centred)) - jnp.square(mean)}
+
+
+def _pair_ssim(a: Prepared, b: Prepared) -> jax.Array:
+  sample = WINDOW**2 / (WINDOW**2 - 1)  # scikit-image divides by n - 1
+  c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
+  covariance = _window_mean(a['centred'] * b['centred']) - a['mean'] * b['mean']
+  mean_a, mean_b = a['mean'] + DATA_RANGE / 2, b['mean'] + DATA_RANGE / 2
+  top = (2 * mean_a * mean_b + c1) * (2 * sample * covariance + c2)
+  bottom = (jnp.square(mean_a) + jnp.square(mean_b) + c1) * (sample * (a['variance'] + b['variance']) + c2)
+  return jnp.mean(jnp.mean(top / bottom, axis=(1, 2)))
+
+
+_SCORES: dict[str, tuple[Callable[[jax.Array], Prepared], Callable[[Prepared, Prepared], jax.Array]]] = {
+  'mse': (_prepare_mse, _pair_mse),
+  'pcc': (_prepare_pcc, _pair_pcc),
+  'ssim': (_prepare_ssim, _pair_ssim),
+}
+
+
+def _check(score: str, a: Array, b: Array) -> None:
+  if score not in _SCORES:
+    raise ValueError(f'no image score named {score!r}; there are {sorted(_SCORES)}')
+  if a.shape[-3:] != b.shape[-3:]:
+    raise ValueError(f'images differ in shape: {a.shape[-3:]} and {b.shape[-3:]}')
+  if score == 'ssim' and min(a.shape[-3:-1]) < WINDOW:
+    raise ValueError(f'SSIM needs images of at least {WINDOW}x{WINDOW} pixels, found {a.shape[-3]}x{a.shape[-2]}')
+
+
+@functools.partial(jax.jit, static_argnames=('score', 'block'))
+def _paired(a: jax.Array, b: jax.Array, score: str, block: int) -> jax.Array:
+  prepare, pair = _SCORES[score]
+
+  def one(images):
+    return pair(*(prepare(image.astype(jnp.float32)) for image in images))
+
+  return jax.lax.map(one, (a, b), batch_size=block)
+
+
+@functools.partial(jax.jit, static_argnames=('score', 'block'))
+def _table(samples: jax.Array, stimuli: jax.Array, score: str, block: int) -> jax.Array:
+  prepare, pair = _SCORES[score]
+  prepared = jax.lax.map(lambda stimulus: prepare(stimulus.astype(jnp.float32)), stimuli)
+
+  def row(sample):
+    sample = prepare(sample.astype(jnp.float32))
+    return jax.lax.map(lambda stimulus: pair(sample, stimulus), prepared, batch_size=block)
+
+  return jax.lax.map(row, samples)
+
+
+def _block(shape: Sequence[int], count: int, block_bytes: int) -> int:
+  return max(1, min(count, block_bytes // (4 * int(np.prod(shape[-3:])))))
+
+
+def paired(score: str, a: Array, b: Array, block_bytes: int = 2**20) -> np.ndarray:
+  """Scores image n of `a` against image n of `b`.
+
+  Args:
+    score: 'mse' (on 0..255), 'pcc' (Pearson over all pixels and channels; 0 for a constant image) or 'ssim'
+      (scikit-image's: 7x7 uniform window, whole windows only, sample covariance, data range 255, mean over channels).
+    a: images, N H W C, values 0..255, uint8 or float.
+    b: the same.
+    block_bytes: how many bytes of float32 images are worked on at once.
+
+  Returns:
+    N float32.
+  """
+  _check(score, a, b)
+  return np.asarray(_paired(jnp.asarray(a), jnp.asarray(b), score, _block(a.shape, a.shape[0], block_bytes)))
+
+
+def table(score: str, samples: Array, stimuli: Array, block_bytes: int = 2**20) -> np.ndarray:
+  """Scores every sample against every stimulus.
+
+  Args:
+    score: as in `paired`.
+    samples: N S H W C, values 0..255.
+    stimuli: U H W C.
+    block_bytes: how many bytes of float32 images are worked on at once.
+
+  Returns:
+    N S U float32: entry (n, s, u) is the score of sample s of item n against stimulus u.
+  """
+  _check(score, samples, stimuli)
+  flat = jnp.asarray(samples).reshape(-1, *samples.shape[2:])  # N S H W C -> N*S H W C
+  result = _table(flat, jnp.asarray(stimuli), score, _block(stimuli.shape, stimuli.shape[0], block_bytes))
+  return np.asarray(result).reshape(*samples.shape[:2], stimuli.shape[0])
+
+
+def released_mse_u8(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """The release's MSE, which wraps modulo 256 in the difference and in its square; only to compare with its numbers.
+
+  Args:
+    a: uint8 N H W C.
+    b: uint8 N H W C.
+
+  Returns:
+    N float64.
+  """
+  if a.dtype != np.uint8 or b.dtype != np.uint8:
+    raise ValueError(f'the released MSE is defined on uint8, found {a.dtype} and {b.dtype}')
+  difference = a - b
+  return np.mean((difference * difference).astype(np.float64), axis=(1, 2, 3))

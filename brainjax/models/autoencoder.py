@@ -1,0 +1,250 @@
+"""First stages of latent diffusion: the vector-quantised (VQ) and the Gaussian (KL) image autoencoder."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, fan_in_uniform, group_norm, upsample_nearest
+
+EPSILON = 1e-6
+
+
+class ResBlock(nn.Module):
+  """Residual block of two normalised 3x3 convolutions."""
+
+  features: int
+  num_groups: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x B H W C to B H W features."""
+    h = nn.silu(group_norm(EPSILON, self.dtype, 'norm1', self.num_groups)(x))
+    h = conv3x3(self.features, self.dtype, 'conv1')(h)
+    h = nn.silu(group_norm(EPSILON, self.dtype, 'norm2', self.num_groups)(h))
+    h = conv3x3(self.features, self.dtype, 'conv2')(h)
+    if x.shape[-1] != self.features:
+      x = dense(self.features, self.dtype, 'shortcut')(x)
+    return x + h
+
+
+class AttentionBlock(nn.Module):
+  """Self-attention of one head over the pixels, with a residual."""
+
+  num_groups: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x B H W C to the same shape."""
+    batch, height, width, channels = x.shape
+    h = group_norm(EPSILON, self.dtype, 'norm', self.num_groups)(x)
+    q, k, v = (
+      dense(channels, self.dtype, name)(h).reshape(batch, height * width, 1, channels)  # B (H W) 1 C
+      for name in ('q', 'k', 'v')
+    )
+    h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+    return x + dense(channels, self.dtype, 'proj_out')(h)
+
+
+class Encoder(nn.Module):
+  """Images to features, halving the size between levels."""
+
+  features: int
+  ch: int
+  ch_mult: tuple[int, ...]
+  num_res_blocks: int
+  resolution: int
+  attn_resolutions: tuple[int, ...]
+  num_groups: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, image: jax.Array) -> jax.Array:
+    """Images B H W 3 -> B h w features."""
+    h = conv3x3(self.ch, self.dtype, 'conv_in')(image.astype(self.dtype))
+    for level, mult in enumerate(self.ch_mult):
+      for i in range(self.num_res_blocks):
+        h = ResBlock(mult * self.ch, self.num_groups, self.dtype, name=f'down_{level}_block_{i}')(h)
+        if self.resolution // 2**level in self.attn_resolutions:
+          h = AttentionBlock(self.num_groups, self.dtype, name=f'down_{level}_attn_{i}')(h)
+      if level != len(self.ch_mult) - 1:
+        # One row and column are padded at the bottom and right only, as in the published models.
+        pad = ((0, 1), (0, 1))
+        name = f'down_{level}_downsample'
+        h = nn.Conv(h.shape[-1], (3, 3), 2, pad, dtype=self.dtype, kernel_init=fan_in_uniform, name=name)(h)
+    h = _middle(h, self.num_groups, self.dtype)
+    h = nn.silu(group_norm(EPSILON, self.dtype, 'norm_out', self.num_groups)(h))
+    return conv3x3(self.features, self.dtype, 'conv_out')(h)
+
+
+class Decoder(nn.Module):
+  """Features to images, doubling the size between levels."""
+
+  out_channels: int
+  ch: int
+  ch_mult: tuple[int, ...]
+  num_res_blocks: int
+  resolution: int
+  attn_resolutions: tuple[int, ...]
+  num_groups: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, z: jax.Array) -> jax.Array:
+    """Features B h w C -> images B H W out_channels, not squashed; float32."""
+    h = conv3x3(self.ch_mult[-1] * self.ch, self.dtype, 'conv_in')(z)
+    h = _middle(h, self.num_groups, self.dtype)
+    for level, mult in reversed(list(enumerate(self.ch_mult))):
+      for i in range(self.num_res_blocks + 1):
+        h = ResBlock(mult * self.ch, self.num_groups, self.dtype, name=f'up_{level}_block_{i}')(h)
+        if self.resolution // 2**level in self.attn_resolutions:
+          h = AttentionBlock(self.num_groups, self.dtype, name=f'up_{level}_attn_{i}')(h)
+      if level:
+        h = conv3x3(h.shape[-1], self.dtype, f'up_{level}_upsample')(upsample_nearest(h))
+    h = nn.silu(group_norm(EPSILON, self.dtype, 'norm_out', self.num_groups)(h))
+    return conv3x3(self.out_channels, self.dtype, 'conv_out')(h).astype(jnp.float32)
+
+
+def _middle(h: jax.Array, num_groups: int, dtype: Any) -> jax.Array:
+  h = ResBlock(h.shape[-1], num_groups, dtype, name='mid_block_1')(h)
+  h = AttentionBlock(num_groups, dtype, name='mid_attn_1')(h)
+  return ResBlock(h.shape[-1], num_groups, dtype, name='mid_block_2')(h)
+
+
+class Quantized(NamedTuple):
+  """Result of `VQModel.quantize`."""
+
+  z_q: jax.Array  # B h w C, the nearest codes; gradients pass straight through to z
+  indices: jax.Array  # B h w int32
+  loss: jax.Array  # B, codebook + commitment loss of each sample
+
+
+class VQModel(nn.Module):
+  """VQ autoencoder (Esser et al. 2021); the defaults are VQ-f4, 256x256x3 -> 64x64x3.
+
+  Attributes:
+    ch: width of the first level; a multiple of `num_groups`.
+    ch_mult: width of each level in units of `ch`; the size is halved between levels.
+    num_res_blocks: residual blocks per level of the encoder (the decoder has one more).
+    z_channels: channels between encoder and `quant_conv`.
+    embed_dim: channels of the latent and of a code.
+    n_embed: codes in the codebook.
+    resolution: image size that `attn_resolutions` counts from; other sizes can be fed.
+    attn_resolutions: sizes at which attention follows each residual block.
+    in_channels: channels of the image.
+    beta: weight of the commitment loss.
+    num_groups: groups of every normalisation; each level's width is a multiple.
+    dtype: compute dtype.
+  """
+
+  ch: int = 128
+  ch_mult: tuple[int, ...] = (1, 2, 4)
+  num_res_blocks: int = 2
+  z_channels: int = 3
+  embed_dim: int = 3
+  n_embed: int = 8192
+  resolution: int = 256
+  attn_resolutions: tuple[int, ...] = ()
+  in_channels: int = 3
+  beta: float = 0.25
+  num_groups: int = NUM_GROUPS
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the layers."""
+    shape = (self.ch, self.ch_mult, self.num_res_blocks, self.resolution, self.attn_resolutions)
+    sizes = (*shape, self.num_groups, self.dtype)
+    self.encoder = Encoder(self.z_channels, *sizes)
+    self.decoder = Decoder(self.in_channels, *sizes)
+    self.quant_conv = dense(self.embed_dim, self.dtype)
+    self.post_quant_conv = dense(self.z_channels, self.dtype)
+    self.codebook = self.param('codebook', _uniform_codes, (self.n_embed, self.embed_dim))
+
+  def encode(self, image: jax.Array) -> jax.Array:
+    """Image B H W 3 in [-1, 1] -> latent B h w C, not quantised: what the diffusion model works on. float32."""
+    return self.quant_conv(self.encoder(image)).astype(jnp.float32)
+
+  def quantize(self, z: jax.Array) -> Quantized:
+    """Replaces each vector of z B h w C by the nearest code (squared distance).
+
+    The loss is mean |sg(z) - code|^2 + beta mean |z - sg(code)|^2 (van den Oord et al. 2017, eq. 3).
+    """
+    z = z.astype(jnp.float32)
+    # B h w N. Full precision, because a rounded distance picks another code.
+    products = jnp.einsum('bhwc,nc->bhwn', z, self.codebook, precision=jax.lax.Precision.HIGHEST)
+    distances = jnp.sum(jnp.square(self.codebook), axis=-1) - 2 * products  # without |z|^2, the same for all codes
+    indices = jnp.argmin(distances, axis=-1).astype(jnp.int32)
+    codes = jnp.take(self.codebook, indices, axis=0)
+    axes = tuple(range(1, z.ndim))
+    codebook_loss = jnp.mean(jnp.square(jax.lax.stop_gradient(z) - codes), axes)
+    commitment_loss = jnp.mean(jnp.square(z - jax.lax.stop_gradient(codes)), axes)
+    z_q = z + jax.lax.stop_gradient(codes - z)
+    return Quantized(z_q, indices, codebook_loss + self.beta * commitment_loss)
+
+  def decode(self, z: jax.Array, quantize: bool = True) -> jax.Array:
+    """Latent B h w C, quantised first by default -> image B H W 3, about [-1, 1] but not clipped; float32."""
+    if quantize:
+      z = self.quantize(z).z_q
+    z = self.post_quant_conv(z.astype(self.dtype))
+    self.sow('intermediates', 'tap_post_quant_conv', z)
+    return self.decoder(z)
+
+  def __call__(self, image: jax.Array) -> tuple[jax.Array, Quantized]:
+    """Image B H W 3 -> (reconstruction B H W 3, Quantized), as for training a first stage."""
+    quantized = self.quantize(self.encode(image))
+    return self.decode(quantized.z_q, quantize=False), quantized
+
+
+class Gaussian(NamedTuple):
+  """A diagonal Gaussian over latents."""
+
+  mean: jax.Array  # B h w C
+  log_var: jax.Array  # B h w C, clipped to [-30, 20]
+
+
+class KLModel(nn.Module):
+  """KL autoencoder (Rombach et al. 2022); the defaults are that of Stable Diffusion 1, 512x512x3 -> 64x64x4.
+
+  Attributes are those of `VQModel`, less the codebook's. The latent diffusion multiplies latents by 0.18215 itself.
+  """
+
+  ch: int = 128
+  ch_mult: tuple[int, ...] = (1, 2, 4, 4)
+  num_res_blocks: int = 2
+  z_channels: int = 4
+  embed_dim: int = 4
+  resolution: int = 256
+  attn_resolutions: tuple[int, ...] = ()
+  in_channels: int = 3
+  num_groups: int = NUM_GROUPS
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the layers."""
+    shape = (self.ch, self.ch_mult, self.num_res_blocks, self.resolution, self.attn_resolutions)
+    sizes = (*shape, self.num_groups, self.dtype)
+    self.encoder = Encoder(2 * self.z_channels, *sizes)
+    self.decoder = Decoder(self.in_channels, *sizes)
+    self.quant_conv = dense(2 * self.embed_dim, self.dtype)
+    self.post_quant_conv = dense(self.z_channels, self.dtype)
+
+  def encode(self, image: jax.Array) -> Gaussian:
+    """Image B H W 3 in [-1, 1] -> posterior over latents B h w C, float32."""
+    mean, log_var = jnp.split(self.quant_conv(self.encoder(image)).astype(jnp.float32), 2, axis=-1)
+    return Gaussian(mean, jnp.clip(log_var, -30.0, 20.0))
+
+  def decode(self, z: jax.Array) -> jax.Array:
+    """Latent B h w C -> image B H W 3, about [-1, 1] but not clipped; float32."""
+    return self.decoder(self.post_quant_conv(z.astype(self.dtype)))
+
+  def __call__(self, image: jax.Array) -> tuple[jax.Array, Gaussian]:
+    """Image B H W 3 -> (reconstruction of the mean latent B H W 3, posterior)."""
+    posterior = self.encode(image)
+    return self.decode(posterior.mean), posterior
+
+
+def _uniform_codes(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+  return jax.random.uniform(key, shape, jnp.float32, -1 / shape[0], 1 / shape[0])

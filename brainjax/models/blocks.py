@@ -1,0 +1,226 @@
+"""Parts of every transformer here: patch embedding, attention, blocks, scanned stacks, the autoencoders' decoder."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from brainjax.ops import masking
+
+Init = Callable[..., jax.Array]
+NORMAL: Init = nn.initializers.normal(0.02)
+XAVIER: Init = nn.initializers.xavier_uniform()
+
+
+def layer_norm(epsilon: float, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
+  """Normalisation over the last axis with float32 statistics (two passes, as PyTorch computes them)."""
+  return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def table_init(table: np.ndarray) -> Init:
+  """Initialises a parameter of shape (1, rows, width) with a fixed table (rows, width)."""
+  return lambda key, shape: jnp.asarray(table, jnp.float32).reshape(shape)
+
+
+class PatchEmbed(nn.Module):
+  """A convolution whose kernel is one patch, as a matrix product: B L (p*C) -> B L D.
+
+  Attributes:
+    width: D.
+    kernel_shape: (*patch sides, channels): the axes of the patches' last axis.
+  """
+
+  width: int
+  kernel_shape: tuple[int, ...]
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, patches: jax.Array) -> jax.Array:
+    """B L (p*C) -> B L D."""
+    kernel = self.param('kernel', NORMAL, (*self.kernel_shape, self.width))
+    bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    matrix = kernel.reshape(-1, self.width).astype(self.dtype)  # (p*C) D
+    return patches.astype(self.dtype) @ matrix + bias.astype(self.dtype)
+
+
+class MLP(nn.Module):
+  """Linear, exact GELU, linear: B L D -> B L D."""
+
+  hidden: int
+  kernel_init: Init = XAVIER
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """B L D -> B L D."""
+    dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+    hidden = nn.gelu(dense(self.hidden, name='fc1')(x), approximate=False)
+    return dense(x.shape[-1], name='fc2')(hidden)
+
+
+class Attention(nn.Module):
+  """Multi-head attention of B L D to itself or to a context B M E; the softmax is float32.
+
+  Attributes:
+    fused_qkv: one matrix for queries, keys and values (self-attention only) or three.
+  """
+
+  num_heads: int
+  fused_qkv: bool = True
+  kernel_init: Init = XAVIER
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    """B L D, and a context B M E to look at instead of itself -> B L D."""
+    width = x.shape[-1]
+    if width % self.num_heads:
+      raise ValueError(f'width {width} cannot be split into {self.num_heads} heads.')
+    dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+    if self.fused_qkv:
+      query, key, value = jnp.split(dense(3 * width, name='qkv')(x), 3, axis=-1)
+    else:
+      source = x if context is None else context
+      query = dense(width, name='query')(x)
+      key, value = dense(width, name='key')(source), dense(width, name='value')(source)
+    query, key, value = (rearrange(y, 'b l (n d) -> b l n d', n=self.num_heads) for y in (query, key, value))
+    out = jax.nn.dot_product_attention(query, key, value)
+    return dense(width, name='proj')(rearrange(out, 'b l n d -> b l (n d)'))
+
+
+class Block(nn.Module):
+  """Pre-norm transformer block: x += Attention(LN(x)); x += MLP(LN(x))."""
+
+  num_heads: int
+  mlp_dim: int
+  fused_qkv: bool = True
+  epsilon: float = 1e-5
+  kernel_init: Init = XAVIER
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """B L D -> B L D."""
+    attention = Attention(self.num_heads, self.fused_qkv, self.kernel_init, self.dtype, name='attn')
+    x = x + attention(layer_norm(self.epsilon, self.dtype, 'norm1')(x))
+    mlp = MLP(self.mlp_dim, self.kernel_init, self.dtype, name='mlp')
+    return x + mlp(layer_norm(self.epsilon, self.dtype, 'norm2')(x))
+
+
+def run_stack(
+  make_block: Callable[..., nn.Module], depth: int, remat: bool, x: jax.Array, *context: jax.Array
+) -> jax.Array:
+  """Runs `depth` equal blocks as one scan, inside a compact method: parameters under `blocks/`, stacked on axis 0.
+
+  Args:
+    make_block: gives one block, called with a name.
+    depth: how many.
+    remat: recompute each block in the backward pass instead of keeping its activations.
+    x: B L D, goes through the blocks.
+    *context: handed to every block.
+  """
+
+  def body(block, x, *context):
+    return block(x, *context), None
+
+  if remat:
+    body = nn.remat(body, prevent_cse=False)
+  scan = nn.scan(body, variable_axes={'params': 0}, split_rngs={'params': True}, in_axes=nn.broadcast, length=depth)
+  return scan(make_block(name='blocks'), x, *context)[0]
+
+
+class MaskedEncoder(nn.Module):
+  """The encoder of a masked autoencoder: patches B L p -> tokens B (1 + K) D, the class token first.
+
+  Attributes:
+    table: (1 + L, width) initial positions, the class row first.
+    kernel_shape: (*patch sides, channels).
+    make_block: gives one block, called with a name.
+    cross: gives the module that attends to the other modality, called with a name; None for a plain autoencoder.
+    context_width: E, the width of the other modality's tokens.
+    norm_epsilon: of the final LayerNorm.
+  """
+
+  table: np.ndarray
+  kernel_shape: tuple[int, ...]
+  make_block: Callable[..., nn.Module]
+  depth: int
+  norm_epsilon: float
+  cross: Callable[..., nn.Module] | None = None
+  context_width: int = 0
+  remat: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, patches: jax.Array, mask: masking.Mask | None = None, context: jax.Array | None = None
+  ) -> jax.Array:
+    """Patches B L p, a mask (None keeps all), tokens B M E of the other modality -> B (1 + K) D."""
+    width = self.table.shape[1]
+    if patches.shape[1] + 1 != self.table.shape[0]:
+      raise ValueError(f'the input has {patches.shape[1]} patches, the model was built for {self.table.shape[0] - 1}.')
+    class_token = self.param('cls_token', NORMAL, (1, 1, width))
+    positions = self.param('pos_embed', table_init(self.table), (1, *self.table.shape)).astype(self.dtype)
+    x = PatchEmbed(width, self.kernel_shape, self.dtype, name='patch_embed')(patches) + positions[:, 1:]
+    if mask is not None:
+      x = masking.gather(x, mask.ids_keep)
+    first = jnp.broadcast_to(class_token.astype(self.dtype) + positions[:, :1], (x.shape[0], 1, width))
+    x = run_stack(self.make_block, self.depth, self.remat, jnp.concatenate([first, x], axis=1))
+    if self.cross is None:
+      if context is not None:
+        raise ValueError('tokens of the other modality were given to an autoencoder without cross-attention.')
+    elif context is not None:
+      x = self.cross(name='cross')(x, context.astype(self.dtype))
+    elif self.is_initializing():  # so that every parameter exists, whatever the first call was
+      self.cross(name='cross')(x, jnp.zeros((x.shape[0], 1, self.context_width), self.dtype))
+    return layer_norm(self.norm_epsilon, self.dtype, 'norm')(x)
+
+
+class MaskedDecoder(nn.Module):
+  """The decoder of a masked autoencoder: B (1 + K) D and ids B L -> predicted patches B L p, float32.
+
+  Attributes:
+    table: (1 + L, width) initial positions, the class row first.
+    make_block: gives one block, called with a name.
+    patch_dim: p, the number of values in a patch.
+  """
+
+  table: np.ndarray
+  make_block: Callable[..., nn.Module]
+  depth: int
+  patch_dim: int
+  kernel_init: Init = XAVIER
+  remat: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, latent: jax.Array, ids_restore: jax.Array) -> jax.Array:
+    """Tokens B (1 + K) D and the way back B L -> patches B L p."""
+    width = self.table.shape[1]
+    dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+    mask_token = self.param('mask_token', NORMAL, (1, 1, width))
+    positions = self.param('pos_embed', table_init(self.table), (1, *self.table.shape)).astype(self.dtype)
+    x = dense(width, name='embed')(latent)
+    x = jnp.concatenate([x[:, :1], masking.unshuffle(x[:, 1:], mask_token, ids_restore)], axis=1)  # B 1+L width
+    x = run_stack(self.make_block, self.depth, self.remat, x + positions)
+    x = layer_norm(1e-5, self.dtype, 'norm')(x)
+    return dense(self.patch_dim, name='pred')(x[:, 1:]).astype(jnp.float32)
+
+
+def draw_mask(noise: jax.Array | None, ratio: float, batch: int, length: int) -> masking.Mask | None:
+  """The mask of one pass; None keeps every token in order (ratio 0 and no noise).
+
+  Raises:
+    ValueError: something is to be masked and there is no noise, or the noise has another shape than B L.
+  """
+  if noise is None:
+    if ratio:
+      raise ValueError(f'masking {ratio:.0%} of the tokens needs noise of shape ({batch}, {length}).')
+    return None
+  if noise.shape != (batch, length):
+    raise ValueError(f'the mask noise has shape {noise.shape}, expected ({batch}, {length}).')
+  return masking.random_mask(noise, ratio)

@@ -1,0 +1,83 @@
+"""Image classifiers that judge reconstructions: the Vision Transformer, and a small convolutional network."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from brainjax.models.blocks import NORMAL, Block, PatchEmbed, layer_norm, run_stack
+from brainjax.models.conv_layers import conv3x3, dense, group_norm
+from brainjax.ops import patches
+
+EPSILON = 1e-6
+SMALL_NUM_GROUPS = 8
+
+
+class ViT(nn.Module):
+  """Vision Transformer (Dosovitskiy et al. 2021); the defaults are ViT-H/14 at 518 pixels, as torchvision lays it out.
+
+  Attributes:
+    num_classes: number of logits.
+    image_size: side of the square images, in pixels; a multiple of the patch size.
+    patch_size: side of a patch, in pixels.
+    width: D.
+    depth: number of blocks.
+    num_heads: heads of each attention.
+    mlp_dim: hidden width of the blocks' MLPs.
+    dtype: of the computation; parameters are float32.
+  """
+
+  num_classes: int = 1000
+  image_size: int = 518
+  patch_size: int = 14
+  width: int = 1280
+  depth: int = 32
+  num_heads: int = 16
+  mlp_dim: int = 5120
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: jax.Array) -> jax.Array:
+    """Images B H W 3, normalised as the weights expect -> logits B num_classes, float32."""
+    if image.shape[1:] != (self.image_size, self.image_size, 3):
+      raise ValueError(f'expected images B {self.image_size} {self.image_size} 3, found {image.shape}')
+    tokens = patches.patchify_2d(image, self.patch_size)  # B L (p*p*3)
+    kernel_shape = (self.patch_size, self.patch_size, 3)
+    x = PatchEmbed(self.width, kernel_shape, self.dtype, name='patch_embed')(tokens)
+    class_token = self.param('class_token', nn.initializers.zeros, (1, 1, self.width)).astype(self.dtype)
+    x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, self.width)), x], axis=1)  # B 1+L D
+    x += self.param('pos_embed', NORMAL, (1, *x.shape[1:])).astype(self.dtype)
+    block = partial(Block, self.num_heads, self.mlp_dim, epsilon=EPSILON, dtype=self.dtype)
+    x = run_stack(block, self.depth, False, x)
+    x = layer_norm(EPSILON, self.dtype, 'norm')(x[:, 0])
+    return dense(self.num_classes, self.dtype, 'head', zero=True)(x).astype(jnp.float32)
+
+
+class SmallClassifier(nn.Module):
+  """Residual convolutional classifier for small images; 0.4 M parameters with the default widths.
+
+  Attributes:
+    num_classes: number of logits.
+    widths: channels of each stage, multiples of 8; every stage halves height and width.
+    dtype: of the computation; parameters are float32.
+  """
+
+  num_classes: int
+  widths: tuple[int, ...] = (24, 48, 96, 128)
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: jax.Array) -> jax.Array:
+    """Images B H W 3 in [-1, 1], e.g. of 64 pixels -> logits B num_classes, float32."""
+
+    def activate(name, x):
+      return nn.silu(group_norm(EPSILON, self.dtype, name, SMALL_NUM_GROUPS)(x))
+
+    x = image.astype(self.dtype)
+    for i, width in enumerate(self.widths):
+      x = conv3x3(width, self.dtype, f'stage_{i}_down', stride=2)(x)
+      h = conv3x3(width, self.dtype, f'stage_{i}_conv1')(activate(f'stage_{i}_norm1', x))
+      x += conv3x3(width, self.dtype, f'stage_{i}_conv2', zero=True)(activate(f'stage_{i}_norm2', h))
+    features = jnp.mean(activate('norm', x).astype(jnp.float32), axis=(1, 2))  # B width
+    return dense(self.num_classes, jnp.float32, 'head')(features)

@@ -1,0 +1,112 @@
+"""Turns fMRI vectors into the context of the diffusion model (paper, section 3.3)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from brainjax.models.blocks import NORMAL, Block, Init, PatchEmbed, layer_norm, run_stack, table_init
+from brainjax.ops import patches, positions
+
+
+class FmriEncoder(nn.Module):
+  """The autoencoder's encoder without masking and without a class token: fMRI B V -> B L D (B 1 D if pooled).
+
+  It declares the class token and a mask token that it does not use, so that its tree equals the published weights.
+  """
+
+  num_voxels: int
+  patch_size: int
+  width: int
+  depth: int
+  num_heads: int
+  mlp_ratio: float
+  global_pool: bool
+  remat: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, fmri: jax.Array) -> jax.Array:
+    """fMRI B V -> tokens B L D, or B 1 D with global_pool."""
+    if fmri.shape[1] != self.num_voxels:
+      raise ValueError(f'the input has {fmri.shape[1]} voxels, the model was built for {self.num_voxels}.')
+    self.param('cls_token', NORMAL, (1, 1, self.width))
+    self.param('mask_token', NORMAL, (1, 1, self.width))
+    table = positions.sincos_1d(self.num_voxels // self.patch_size, self.width)
+    table = self.param('pos_embed', table_init(table), (1, *table.shape))
+    x = patches.patchify_1d(fmri, self.patch_size)  # B L p
+    x = PatchEmbed(self.width, (self.patch_size, 1), self.dtype, name='patch_embed')(x)
+    x = x + table[:, 1:].astype(self.dtype)
+    block = partial(Block, self.num_heads, int(self.width * self.mlp_ratio), dtype=self.dtype)
+    x = run_stack(block, self.depth, self.remat, x)
+    if self.global_pool:
+      x = x.mean(axis=1, keepdims=True)
+    return layer_norm(1e-5, self.dtype, 'norm')(x)
+
+
+def _uniform(fan_in: int) -> Init:
+  """PyTorch's default of a linear layer, weight and bias: uniform within 1 / sqrt(fan_in)."""
+  bound = fan_in**-0.5
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class FmriConditioner(nn.Module):
+  """fMRI B V -> context B T C (B 1 C with global_pool).
+
+  Two linear maps act on the token axis (L -> L // 2 -> T, nothing in between), then one on the width.
+
+  Attributes:
+    num_voxels: V, a multiple of the patch size.
+    context_tokens: T.
+    context_dim: C.
+    global_pool: average the tokens before the last LayerNorm; there are then no maps of the token axis.
+    remat: recompute each block in the backward pass.
+    dtype: of the computation; parameters are float32.
+  """
+
+  num_voxels: int
+  patch_size: int = 16
+  width: int = 1024
+  depth: int = 24
+  num_heads: int = 16
+  mlp_ratio: float = 1.0
+  context_tokens: int = 77
+  context_dim: int = 512
+  global_pool: bool = False
+  remat: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    """Builds the parts."""
+    self.mae = FmriEncoder(
+      num_voxels=self.num_voxels,
+      patch_size=self.patch_size,
+      width=self.width,
+      depth=self.depth,
+      num_heads=self.num_heads,
+      mlp_ratio=self.mlp_ratio,
+      global_pool=self.global_pool,
+      remat=self.remat,
+      dtype=self.dtype,
+    )
+
+    def dense(fan_in: int, out: int) -> nn.Dense:
+      return nn.Dense(out, dtype=self.dtype, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in))
+
+    if not self.global_pool:
+      tokens = self.num_voxels // self.patch_size
+      self.channel_mapper_0 = dense(tokens, tokens // 2)
+      self.channel_mapper_1 = dense(tokens // 2, self.context_tokens)
+    self.dim_mapper = dense(self.width, self.context_dim)
+
+  def __call__(self, fmri: jax.Array) -> jax.Array:
+    """fMRI B V -> context B T C, or B 1 C with global_pool."""
+    x = self.encode(fmri)
+    if not self.global_pool:
+      x = self.channel_mapper_1(self.channel_mapper_0(x.swapaxes(1, 2))).swapaxes(1, 2)  # B L D -> B D L -> B T D
+    return self.dim_mapper(x)
+
+  def encode(self, fmri: jax.Array) -> jax.Array:
+    """The encoder alone: fMRI B V -> tokens B L D, or B 1 D with global_pool."""
+    return self.mae(fmri)

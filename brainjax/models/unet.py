@@ -1,0 +1,248 @@
+"""The denoising UNet of latent diffusion, conditioned by cross-attention and through its time embedding."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from brainjax.models.blocks import layer_norm
+from brainjax.models.conv_layers import conv3x3, dense, group_norm, upsample_nearest
+from brainjax.ops.positions import timestep_embedding
+
+RES_EPSILON = 1e-5
+TRANSFORMER_EPSILON = 1e-6
+LAYER_NORM_EPSILON = 1e-5
+
+
+class TimeCondition(nn.Module):
+  """Turns the condition into an addition to the time embedding."""
+
+  features: int
+  context_tokens: int
+  global_pool: bool
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, context: jax.Array) -> jax.Array:
+    """Context B T D -> B features."""
+    if self.global_pool:
+      return dense(self.features, self.dtype, 'pooled')(context[:, 0])
+    mixed = jnp.swapaxes(context, 1, 2)  # B D T: the two first layers mix tokens, not features
+    mixed = dense(self.context_tokens // 2, self.dtype, 'tokens_0')(mixed)
+    mixed = dense(1, self.dtype, 'tokens_1')(mixed)  # B D 1
+    return dense(self.features, self.dtype, 'dense')(mixed[:, :, 0])
+
+
+class ResBlock(nn.Module):
+  """Residual block shifted by the time embedding."""
+
+  features: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
+    """Maps x B H W C and the embedded time emb B E to B H W features."""
+    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'in_norm')(x))
+    h = conv3x3(self.features, self.dtype, 'in_conv')(h)
+    h += dense(self.features, self.dtype, 'emb')(nn.silu(emb))[:, None, None, :]
+    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'out_norm')(h))
+    h = conv3x3(self.features, self.dtype, 'out_conv', zero=True)(h)
+    if x.shape[-1] != self.features:
+      x = dense(self.features, self.dtype, 'skip')(x)
+    return x + h
+
+
+class Attention(nn.Module):
+  """Multi-head attention; queries, keys and values have no bias."""
+
+  num_heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+    """Attends from x B L D to context B T E -> B L D."""
+    width = x.shape[-1]
+
+    def heads(name, source):
+      projected = dense(width, self.dtype, name, use_bias=False)(source)
+      return projected.reshape(*source.shape[:2], self.num_heads, -1)  # B L heads width/heads
+
+    out = jax.nn.dot_product_attention(heads('to_q', x), heads('to_k', context), heads('to_v', context))
+    return dense(width, self.dtype, 'to_out')(out.reshape(x.shape))  # B L D
+
+
+class TransformerBlock(nn.Module):
+  """Self-attention, cross-attention and a gated (GEGLU) feed-forward, each pre-normalised with a residual."""
+
+  num_heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+    """Maps x B L D and context B T E to B L D."""
+    norm = partial(layer_norm, LAYER_NORM_EPSILON, self.dtype)
+    h = norm('norm1')(x)
+    x += Attention(self.num_heads, self.dtype, name='attn1')(h, h)
+    x += Attention(self.num_heads, self.dtype, name='attn2')(norm('norm2')(x), context)
+    width = x.shape[-1]
+    value, gate = jnp.split(dense(8 * width, self.dtype, 'ff_in')(norm('norm3')(x)), 2, axis=-1)
+    return x + dense(width, self.dtype, 'ff_out')(value * nn.gelu(gate, approximate=False))
+
+
+class SpatialTransformer(nn.Module):
+  """Transformer blocks over the pixels of a feature map."""
+
+  num_heads: int
+  depth: int
+  remat: bool
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
+    """Maps x B H W C and context B T D to B H W C."""
+    batch, height, width, channels = x.shape
+    block = nn.remat(TransformerBlock) if self.remat else TransformerBlock
+    h = group_norm(TRANSFORMER_EPSILON, self.dtype, 'norm')(x)
+    h = dense(channels, self.dtype, 'proj_in')(h).reshape(batch, height * width, channels)  # B (H W) C
+    for i in range(self.depth):
+      h = block(self.num_heads, self.dtype, name=f'block_{i}')(h, context)
+    h = dense(channels, self.dtype, 'proj_out', zero=True)(h)
+    return x + h.reshape(x.shape)
+
+
+class Stage(nn.Module):
+  """One entry of the UNet: a residual block, then a transformer if `num_heads`, then upsampling if `upsample`.
+
+  The upsampling convolution is named by its position in the entry, as the published weights name it.
+  """
+
+  features: int
+  num_heads: int
+  depth: int
+  upsample: bool
+  remat: bool
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, emb: jax.Array, context: jax.Array) -> jax.Array:
+    """Maps x B H W C, emb B E and context B T D to B H W features, or B 2H 2W features."""
+    x = ResBlock(self.features, self.dtype, name='res')(x, emb)
+    if self.num_heads:
+      x = SpatialTransformer(self.num_heads, self.depth, self.remat, self.dtype, name='transformer')(x, context)
+    if self.upsample:
+      x = conv3x3(self.features, self.dtype, f'upsample_{2 if self.num_heads else 1}')(upsample_nearest(x))
+    return x
+
+
+class UNet(nn.Module):
+  """Predicts the noise in a latent (Rombach et al. 2022, with the time conditioning of Chen et al. 2023).
+
+  The defaults are the ImageNet model that the paper fine-tunes. Stable Diffusion 1 is `UNet(4, 4, 320, (1, 2, 4, 4),
+  attention_resolutions=(4, 2, 1), num_heads=8, context_dim=768, time_cond=False)`.
+
+  Attributes:
+    in_channels: channels of the latent.
+    out_channels: channels of the prediction.
+    model_channels: width of the first level; a multiple of 32.
+    channel_mult: width of each level in units of `model_channels`.
+    num_res_blocks: residual blocks per level on the way down (one more on the way up).
+    attention_resolutions: downsampling factors at which transformers follow the residual blocks.
+    num_heads: heads per attention, when `num_head_channels` is None.
+    num_head_channels: width of a head; heads are then channels / this.
+    context_dim: width D of the condition.
+    context_tokens: tokens T of the condition; only the time conditioning depends on it.
+    time_cond: whether the condition is also added to the time embedding.
+    global_pool: whether the condition is one pooled token.
+    transformer_depth: blocks per transformer.
+    remat: recompute the transformer blocks in the backward pass instead of storing them.
+    dtype: compute dtype.
+  """
+
+  in_channels: int = 3
+  out_channels: int = 3
+  model_channels: int = 192
+  channel_mult: tuple[int, ...] = (1, 2, 3, 5)
+  num_res_blocks: int = 2
+  attention_resolutions: tuple[int, ...] = (8, 4, 2)
+  num_heads: int = 1
+  num_head_channels: int | None = None
+  context_dim: int = 512
+  context_tokens: int = 77
+  time_cond: bool = True
+  global_pool: bool = False
+  transformer_depth: int = 1
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, t: jax.Array, context: jax.Array) -> jax.Array:
+    """Predicts the noise; block outputs are sown as intermediates `tap_input_<i>`, `tap_middle` and `tap_output_<i>`.
+
+    Args:
+      x: noisy latent, B H W in_channels; H and W are multiples of 2 ** (levels - 1).
+      t: diffusion step of each sample, B (integer).
+      context: condition, B T context_dim.
+
+    Returns:
+      B H W out_channels, float32.
+    """
+    if x.shape[-1] != self.in_channels or context.shape[-1] != self.context_dim:
+      expected = f'x B H W {self.in_channels} and context B T {self.context_dim}'
+      raise ValueError(f'expected {expected}, found {x.shape} and {context.shape}')
+    emb = self._time_embedding(t, context)
+    x, context = x.astype(self.dtype), context.astype(self.dtype)
+    last = len(self.channel_mult) - 1
+
+    h = conv3x3(self.model_channels, self.dtype, 'input_0')(x)
+    skips = [self._tap('tap_input_0', h)]
+    for level, mult in enumerate(self.channel_mult):
+      for _ in range(self.num_res_blocks):
+        index = len(skips)
+        h = self._stage(f'input_{index}', mult, 2**level)(h, emb, context)
+        skips.append(self._tap(f'tap_input_{index}', h))
+      if level != last:
+        index = len(skips)
+        h = conv3x3(h.shape[-1], self.dtype, f'input_{index}', stride=2)(h)
+        skips.append(self._tap(f'tap_input_{index}', h))
+
+    channels = h.shape[-1]
+    h = ResBlock(channels, self.dtype, name='middle_res_0')(h, emb)
+    h = SpatialTransformer(
+      self._heads(channels), self.transformer_depth, self.remat, self.dtype, name='middle_transformer'
+    )(h, context)
+    h = self._tap('tap_middle', ResBlock(channels, self.dtype, name='middle_res_2')(h, emb))
+
+    index = 0
+    for level, mult in reversed(list(enumerate(self.channel_mult))):
+      for i in range(self.num_res_blocks + 1):
+        upsample = level > 0 and i == self.num_res_blocks
+        h = jnp.concatenate([h, skips.pop()], axis=-1)
+        h = self._stage(f'output_{index}', mult, 2**level, upsample)(h, emb, context)
+        self._tap(f'tap_output_{index}', h)
+        index += 1
+
+    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'out_norm')(h))
+    return conv3x3(self.out_channels, self.dtype, 'out_conv', zero=True)(h).astype(jnp.float32)
+
+  def _time_embedding(self, t: jax.Array, context: jax.Array) -> jax.Array:
+    width = 4 * self.model_channels
+    emb = dense(width, self.dtype, 'time_embed_0')(timestep_embedding(t, self.model_channels))
+    emb = dense(width, self.dtype, 'time_embed_2')(nn.silu(emb))
+    if self.time_cond:
+      condition = TimeCondition(width, self.context_tokens, self.global_pool, self.dtype, name='time_embed_condition')
+      emb += condition(context)
+    return emb
+
+  def _stage(self, name: str, mult: int, downsampling: int, upsample: bool = False) -> Stage:
+    features = mult * self.model_channels
+    heads = self._heads(features) if downsampling in self.attention_resolutions else 0
+    return Stage(features, heads, self.transformer_depth, upsample, self.remat, self.dtype, name=name)
+
+  def _heads(self, channels: int) -> int:
+    return self.num_heads if self.num_head_channels is None else channels // self.num_head_channels
+
+  def _tap(self, name: str, h: jax.Array) -> jax.Array:
+    self.sow('intermediates', name, h)
+    return h

@@ -1,0 +1,71 @@
+"""Optimizers: the optax chain, learning-rate schedule, and masks by parameter path."""
+
+import re
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# 1-D parameters and biases are not decayed (REFERENCE: timm's rule). By path, because scanned layers add an axis.
+NO_DECAY = re.compile(r'(^|/)(bias|scale)\Z')
+
+
+def warmup_cosine(peak: float, warmup_epochs: float, num_epochs: float, steps_per_epoch: int, end: float = 0.0) -> optax.Schedule:
+  """Per-step rate from the fractional epoch `e = step / steps_per_epoch`: linear to `peak`, then half a cosine to `end`."""
+
+  def schedule(step):
+    epoch = step / steps_per_epoch
+    warmup = peak * epoch / max(warmup_epochs, 1e-9)
+    progress = (epoch - warmup_epochs) / max(num_epochs - warmup_epochs, 1e-9)
+    cosine = end + (peak - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+    return jnp.where(epoch < warmup_epochs, warmup, cosine)
+
+  return schedule
+
+
+def clip_by_group_norm(max_norm: float, groups: tuple[str, ...] = ('',)) -> optax.GradientTransformation:
+  """Scales each group of gradients to a norm of at most `max_norm`; a group is the paths (keys) with one of `groups` as prefix."""
+
+  def update(updates: Mapping[str, jax.Array], state, params=None):
+    del params
+    clipped = dict(updates)
+    for prefix in groups:
+      members = {path: g for path, g in updates.items() if path.startswith(prefix)}
+      norm = optax.global_norm(members)
+      # The reference's 1e-6 (torch.nn.utils.clip_grad_norm_).
+      scale = jnp.minimum(1.0, max_norm / (norm + 1e-6))
+      clipped |= {path: g * scale.astype(g.dtype) for path, g in members.items()}
+    return clipped, state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def adamw(
+  learning_rate: optax.ScalarOrSchedule,
+  *,
+  betas: tuple[float, float],
+  weight_decay: float,
+  decay_all: bool,
+  clip_norm: float,
+  clip_groups: tuple[str, ...] = ('',),
+  skip_nonfinite: int = 0,
+) -> optax.GradientTransformation:
+  """Clip, then AdamW (eps 1e-8), on a flat mapping of paths to arrays.
+
+  Args:
+    learning_rate: rate, or schedule of the step.
+    betas: decay of the first and second moment.
+    weight_decay: decoupled decay.
+    decay_all: decay every parameter (phase 3); otherwise biases and normalisation weights are not decayed.
+    clip_norm: largest gradient norm of each of `clip_groups`.
+    clip_groups: path prefixes that are clipped on their own.
+    skip_nonfinite: how many consecutive steps with non-finite gradients are skipped before they are applied and the
+      run stops; 0 stops at the first.
+  """
+  mask: Callable = lambda params: {path: decay_all or not NO_DECAY.search(path) for path in params}
+  optimizer = optax.chain(
+    clip_by_group_norm(clip_norm, clip_groups),
+    optax.adamw(learning_rate, b1=betas[0], b2=betas[1], eps=1e-8, weight_decay=weight_decay, mask=mask),
+  )
+  return optax.apply_if_finite(optimizer, skip_nonfinite) if skip_nonfinite else optimizer

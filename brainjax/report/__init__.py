@@ -1,0 +1,7 @@
+"""Scores and images to pictures and a page that a person wants to look at. Computes no score."""
+
+from brainjax.report.curves import stage_metrics, training_curves
+from brainjax.report.grid import picture_grid
+from brainjax.report.page import Page, Trace, write_page
+
+__all__ = ['Page', 'Trace', 'picture_grid', 'stage_metrics', 'training_curves', 'write_page']

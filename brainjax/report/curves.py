@@ -1,0 +1,123 @@
+"""Training curves: reads the stages' metric files and draws them as a PNG."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')  # files only, no display
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from brainjax.errors import UserError
+from brainjax.files import atomic_write
+
+STAGES = ('contrast', 'attend', 'diffuse')
+LINE_COLOURS = {'train': '#2f6db5', 'validation': '#d6453f'}
+STYLE = {
+  'font.size': 9,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.grid': True,
+  'grid.color': '#e6e8ec',
+  'axes.edgecolor': '#9aa0aa',
+}
+
+
+def read_metrics(path: Path) -> list[dict]:
+  """Reads a metrics JSONL file: one object per line with an integer "step", "split" and scalars.
+
+  A last line cut short by a kill is left out; any other damage is a `UserError`.
+  """
+  lines = Path(path).read_text().splitlines()
+  records = []
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    try:
+      record = json.loads(line)
+      record['step'] = int(record['step'])
+      record['split'] = str(record['split'])
+    except (ValueError, KeyError, TypeError) as error:
+      if number == len(lines):
+        break
+      sentence = f'{path}, line {number} is not a JSON object with "step" and "split"; delete the file or the line'
+      raise UserError(sentence) from error
+    records.append(record)
+  return records
+
+
+def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+  """Orders scalars by name and split: name -> split -> (steps, values); the later of two records of a step counts."""
+  result: dict[str, dict[str, dict[int, float]]] = {}
+  for record in records:
+    for name, value in record.items():
+      if name in ('step', 'epoch') or isinstance(value, bool | str) or not isinstance(value, int | float):
+        continue
+      if np.isfinite(value):
+        result.setdefault(name, {}).setdefault(record['split'], {})[record['step']] = float(value)
+
+  def ordered(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    steps = sorted(points)
+    return np.array(steps), np.array([points[step] for step in steps])
+
+  return {name: {split: ordered(points) for split, points in splits.items()} for name, splits in result.items()}
+
+
+def stage_metrics(workdir: Path, stages: Sequence[str] = STAGES) -> dict[str, dict]:
+  """Curves of every stage that left <workdir>/<stage>/metrics.jsonl, in the order of the stages."""
+  paths = {stage: Path(workdir) / stage / 'metrics.jsonl' for stage in stages}
+  return {stage: curves(read_metrics(path)) for stage, path in paths.items() if path.is_file()}
+
+
+def training_curves(workdir: Path, path: Path, stages: Sequence[str] = STAGES) -> bool:
+  """Writes the training curves of all stages as one PNG: a row per stage, a panel per scalar.
+
+  Args:
+    workdir: holds <stage>/metrics.jsonl.
+    path: the PNG.
+    stages: rows, from the top.
+
+  Returns:
+    False where no stage has left a scalar (nothing is written then).
+  """
+  found = {stage: panels for stage, panels in stage_metrics(workdir, stages).items() if panels}
+  if not found:
+    return False
+  width = min(4, max(len(panels) for panels in found.values()))
+  layout = []  # (stage, names of one row)
+  for stage, panels in found.items():
+    names = list(panels)
+    layout += [(stage, names[i : i + width]) for i in range(0, len(names), width)]
+  with plt.rc_context(STYLE):
+    size = (3.3 * width, 2.4 * len(layout))
+    figure, axes = plt.subplots(len(layout), width, figsize=size, squeeze=False, layout='constrained')
+    for row, (stage, names) in zip(axes, layout, strict=True):
+      for axis, name in zip(row, names, strict=False):
+        _panel(axis, f'{stage}: {name}', found[stage][name])
+      for axis in row[len(names) :]:
+        axis.set_visible(False)
+    with atomic_write(path) as temporary:
+      figure.savefig(temporary, dpi=140)
+    plt.close(figure)
+  return True
+
+
+def _panel(axis: plt.Axes, title: str, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+  for split, (steps, values) in splits.items():
+    colour = LINE_COLOURS.get(split, '#555b66')
+    if len(steps) > 60:
+      # The raw values stay visible behind their running mean.
+      axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+      window = len(steps) // 30
+      values = np.convolve(values, np.ones(window) / window, 'valid')
+      steps = steps[window // 2 :][: len(values)]
+    marker = 'o' if len(steps) < 25 else None
+    axis.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3, label=split)
+  axis.set_title(title, fontsize=9.5, loc='left', fontweight='bold')
+  axis.set_xlabel('step')
+  axis.axisbelow = True
+  if len(splits) > 1:
+    axis.legend(frameon=False, fontsize=8)

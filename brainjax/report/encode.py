@@ -1,0 +1,49 @@
+"""Pictures as data addresses for the self-contained page, within a budget of bytes."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+SMALL = 64  # pictures up to this side stay lossless if they fit
+QUALITIES = (88, 75, 60, 45, 30)
+
+
+def _address(picture: np.ndarray, quality: int | None, shrink: int) -> str:
+  image = Image.fromarray(picture)
+  if shrink > 1:
+    image = image.resize((max(1, image.width // shrink), max(1, image.height // shrink)), Image.Resampling.LANCZOS)
+  buffer = io.BytesIO()
+  if quality is None:
+    image.save(buffer, 'PNG', optimize=True)
+  else:
+    image.save(buffer, 'WEBP', quality=quality)
+  kind = 'png' if quality is None else 'webp'
+  return f'data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}'
+
+
+def addresses(pictures: Sequence[np.ndarray], budget: int) -> list[str]:
+  """Encodes all pictures alike, as well as the budget allows.
+
+  Args:
+    pictures: H W 3 uint8 each.
+    budget: bytes of all addresses together.
+
+  Returns:
+    'data:image/...' of each. Small pictures are PNG if they fit; else WebP with falling quality, at last smaller.
+  """
+  if not pictures:
+    return []
+  lossless = [(None, 1)] if max(max(p.shape[:2]) for p in pictures) <= SMALL else []
+  candidates = [*lossless, *((quality, shrink) for shrink in (1, 2, 4, 8) for quality in QUALITIES)]
+  probe = pictures[:: max(1, len(pictures) // 24)]
+  for quality, shrink in candidates:
+    # A sample tells what is hopeless without encoding everything.
+    if np.mean([len(_address(p, quality, shrink)) for p in probe]) * len(pictures) > 1.2 * budget:
+      continue
+    result = [_address(p, quality, shrink) for p in pictures]
+    if sum(map(len, result)) <= budget:
+      return result
+  raise ValueError(f'{len(pictures)} pictures do not fit into {budget} bytes')

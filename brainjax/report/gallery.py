@@ -1,0 +1,144 @@
+"""The report's gallery: cards of stimulus, samples, baselines and nearest training pictures, with their controls."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brainjax.report import drawings, encode
+from brainjax.report.labels import headline, label
+
+if TYPE_CHECKING:
+  from brainjax.report.page import Page
+
+MARKUP = 500  # bytes of text around a picture, at most
+
+
+def _categories(page: Page) -> list[str]:
+  if page.images.categories is None:
+    return [f'stimulus {number}' for number in page.images.stimulus]
+  return [str(name) for name in page.images.categories]
+
+
+def data(page: Page) -> dict:
+  """What the page's script needs: scores by item and sample, categories, subjects."""
+  scores = page.scores['scores']
+  subjects = page.subject if page.subject is not None else [''] * len(page.images.stimulus)
+  items = [
+    {
+      'category': category,
+      'subject': str(subject),
+      'scores': {name: [round(float(v), 5) for v in page.items[f'scores/{name}'][i]] for name in scores},
+    }
+    for i, (category, subject) in enumerate(zip(_categories(page), subjects, strict=True))
+  ]
+  about = {
+    name: {'label': label(name), 'unit': entry['unit'], 'higher_is_better': entry['higher_is_better']}
+    for name, entry in scores.items()
+  }
+  return {'scores': about, 'headline': headline(scores), 'items': items}
+
+
+def _figure(address: str, alt: str, caption: str, size: tuple[int, int], css: str = '', attributes: str = '') -> str:
+  pixels = ' class="pixels"' if max(size) <= encode.SMALL else ''
+  return (
+    f'<figure class="{css}"><button type="button" class="picture" aria-label="Enlarge: {escape(alt)}"{attributes}>'
+    f'<img{pixels} src="{address}" alt="{escape(alt)}" width="{size[1]}" height="{size[0]}" loading="lazy"></button>'
+    f'<figcaption>{escape(caption)}</figcaption></figure>'
+  )
+
+
+def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str:
+  size, num_samples = page.images.stimuli.shape[1:3], page.images.samples.shape[1]
+  number = int(page.images.stimulus[i])
+  figures = [_figure(addresses['stimulus', i], f'{category}, stimulus', 'stimulus', size, 'stimulus')]
+  for s in range(num_samples):
+    mark = f' data-item="{i}" data-sample="{s}"'
+    figures.append(_figure(addresses['sample', i, s], f'{category}, sample {s + 1}', f'sample {s + 1}', size, '', mark))
+  for k, name in enumerate(page.baselines):
+    place = 'of-baseline start' if k == 0 else 'of-baseline'
+    figures.append(_figure(addresses['baseline', i, name], f'{category}, baseline {name}', name, size, place))
+  if page.nearest is not None:
+    for s in range(num_samples):
+      place = 'of-nearest start' if s == 0 else 'of-nearest'
+      alt = f'{category}, training picture nearest to sample {s + 1}'
+      figures.append(_figure(addresses['nearest', i, s], alt, f'nearest to {s + 1}', size, place))
+  scores = page.scores['scores']
+  values = [
+    f'<div><dt>{escape(label(name))}</dt><dd>'
+    f'{drawings.number(float(page.items[f"scores/{name}"][i].mean()), scores[name]["unit"])}</dd></div>'
+    for name in headline(scores)
+  ]
+  subject = f' · {escape(str(page.subject[i]))}' if page.subject is not None else ''
+  return (
+    f'<article aria-label="{escape(category)}"><h3>{escape(category)} <small>#{number}{subject}</small></h3>'
+    f'<div class="pictures" style="--columns:{1 + num_samples}">{"".join(figures)}</div>'
+    f'<dl>{"".join(values)}<div class="chosen"><dt></dt><dd></dd></div></dl></article>'
+  )
+
+
+def _controls(page: Page) -> str:
+  def options(pairs) -> str:
+    return ''.join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in pairs)
+
+  scores = page.scores['scores']
+  first = headline(scores)
+  names = [*first, *(name for name in scores if name not in first)]
+  orders = {
+    'given': 'as in the data',
+    'best': 'score, best first',
+    'worst': 'score, worst first',
+    'category': 'category',
+  }
+  parts = [
+    f'<label>Order<select id="order">{options(orders.items())}</select></label>',
+    f'<label>Score (mean over samples)<select id="score">{options((n, label(n)) for n in names)}</select></label>',
+    '<label><span>Score from<span id="unit"></span></span><input id="low" type="number" step="any"></label>',
+    '<label>to<input id="high" type="number" step="any"></label>',
+    '<label>Category contains<input id="category" type="search" autocomplete="off"></label>',
+  ]
+  if page.subject is not None and len(set(page.subject.tolist())) > 1:
+    subjects = [('', 'all'), *((s, s) for s in sorted({str(s) for s in page.subject}))]
+    parts.append(f'<label>Subject<select id="subject">{options(subjects)}</select></label>')
+  for kind, text, there in (
+    ('baseline', 'show baselines', page.baselines),
+    ('nearest', 'show nearest training pictures', page.nearest is not None),
+  ):
+    if there:
+      parts.append(f'<label class="check"><input id="show-{kind}" type="checkbox" checked> {text}</label>')
+  parts.append('<button type="button" id="reset">Reset</button>')
+  return (
+    f'<form class="controls" id="controls" aria-label="Order and filters">{"".join(parts)}</form>'
+    '<p class="note" id="count" role="status" aria-live="polite"></p>'
+  )
+
+
+def sections(page: Page, budget: int) -> tuple[str, str]:
+  """The gallery, and the denoising strip ('' without one).
+
+  Args:
+    page: what to show.
+    budget: bytes for both.
+  """
+  pictures: dict[tuple, np.ndarray] = {}
+  for i in range(len(page.images.stimuli)):
+    pictures['stimulus', i] = page.images.stimuli[i]
+    pictures |= {('sample', i, s): sample for s, sample in enumerate(page.images.samples[i])}
+    pictures |= {('baseline', i, name): images[i] for name, images in page.baselines.items()}
+    if page.nearest is not None:
+      pictures |= {('nearest', i, s): picture for s, picture in enumerate(page.nearest[i])}
+  pictures |= {('denoising', name): picture for name, picture in page.denoising.items()}
+  addresses = dict(zip(pictures, encode.addresses(list(pictures.values()), budget - MARKUP * len(pictures)), strict=True))
+  cards = (_card(page, i, category, addresses) for i, category in enumerate(_categories(page)))
+  strip = ''.join(
+    f'<figure><img src="{addresses["denoising", name]}" alt="denoising, {escape(name)}" width="{picture.shape[1]}" '
+    f'height="{picture.shape[0]}"{" class=pixels" * (max(picture.shape[:2]) <= encode.SMALL)}>'
+    f'<figcaption>{escape(name)}</figcaption></figure>'
+    for name, picture in page.denoising.items()
+  )
+  return (
+    f'{_controls(page)}<div class="cards" id="cards">{"".join(cards)}</div>',
+    f'<div class="strip">{strip}</div>' if strip else '',
+  )

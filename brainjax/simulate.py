@@ -1,0 +1,175 @@
+"""Command: writes simulated GOD and HCP folders in the real file formats, with a note of how they were made."""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+from brainjax import files
+from brainjax.errors import UserError, command_line
+from brainjax.metric_writer import progress
+from brainjax.simulator import cortex, god, hcp, stimuli
+
+METADATA = 'simulation.json'
+GOD_FOLDER = Path('Kamitani', 'npz')
+HCP_FOLDER = Path('HCP', 'npz')
+_MIN_VOXELS = 70
+_FORMAT = 1  # raise it when the same settings give other data
+
+
+def simulate(
+  out: str | Path,
+  voxels: int | None = None,
+  subjects: int = len(god.SUBJECT_VOXELS),
+  hcp_subjects: int = 8,
+  seed: int = 0,
+  image_size: int = 256,
+  workers: int = 1,
+) -> bool:
+  """Writes `out`/Kamitani/npz, `out`/HCP/npz and `out`/simulation.json; returns whether anything had to be written.
+
+  Args:
+    out: folder; missing files of the same simulation are added, those of another one are never touched.
+    voxels: of every subject; None for the real numbers (`god.SUBJECT_VOXELS`, `hcp.NUM_VOXELS`).
+    subjects: GOD subjects, 1 to 5.
+    hcp_subjects: resting-state subjects, may be 0.
+    seed: of cortices, noise and picture instances; the categories are always the same.
+    image_size: side of the pictures in pixels, a multiple of 64; the real files have 256.
+    workers: subjects that are simulated at a time (threads; about 0.3 GB each at real size).
+
+  Raises:
+    UserError: a number out of range, or `out` holds something else.
+  """
+  limit = len(god.SUBJECT_VOXELS)
+  if not 1 <= subjects <= limit:
+    raise UserError(f'subjects: found {subjects}, expected 1 to {limit}, as in GOD')
+  if voxels is not None and voxels < _MIN_VOXELS:
+    raise UserError(f'voxels: found {voxels}, expected at least {_MIN_VOXELS}, so that every area has some')
+  if image_size < cortex.IMAGE_SIZE or image_size % cortex.IMAGE_SIZE:
+    raise UserError(f'image_size: found {image_size}, expected a multiple of {cortex.IMAGE_SIZE}')
+  for name, value, least in (('hcp_subjects', hcp_subjects, 0), ('seed', seed, 0), ('workers', workers, 1)):
+    if value < least:
+      raise UserError(f'{name}: found {value}, expected at least {least}')
+  god_voxels = [voxels or god.SUBJECT_VOXELS[i] for i in range(subjects)]
+  hcp_voxels = voxels or hcp.NUM_VOXELS
+  settings = {
+    'format': _FORMAT,
+    'seed': seed,
+    'image_size': image_size,
+    'god_voxels': god_voxels,
+    'hcp_subjects': hcp_subjects,
+    'hcp_voxels': hcp_voxels,
+    'cortex': {k: v for k, v in dataclasses.asdict(cortex.CortexConfig()).items() if k != 'num_voxels'},
+  }
+  out = Path(out)
+  _claim(out, settings)
+
+  god_folder, hcp_folder = out / GOD_FOLDER, out / HCP_FOLDER
+  picture_files = [god.CLASS_INDEX, *god.LABELS.values(), god.IMAGES]
+  want_pictures = not all((god_folder / name).exists() for name in picture_files)
+  want_god = [n for n in range(1, subjects + 1) if not (god_folder / god.subject_file(n)).exists()]
+  want_hcp = [n for n in range(1, hcp_subjects + 1) if not (hcp_folder / hcp.subject_file(n)).exists()]
+  if not (want_pictures or want_god or want_hcp):
+    return False
+
+  # One step of the bar is a picture, or as many voxels as take about as long.
+  num_pictures = stimuli.NUM_TRAIN * god.IMAGES_PER_CATEGORY + stimuli.NUM_TEST
+  god_steps, hcp_steps = [god_voxels[n - 1] // 20 for n in want_god], hcp_voxels // 40
+  draws = bool(want_pictures or want_god)
+  bar = progress(draws * num_pictures + sum(god_steps) + hcp_steps * len(want_hcp), 'simulate')
+  with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    jobs = {}
+    cortex.reference_features()  # all subjects need them: computed before the threads start
+    if draws:
+      shown = god.pictures(seed, image_size, bar.update)
+      features = shown.features()
+      if want_pictures:
+        god.write_pictures(god_folder, shown)
+      num_train = shown.num_train
+      del shown  # a quarter of a gigabyte
+      for number, steps in zip(want_god, god_steps, strict=True):
+        config = cortex.CortexConfig(num_voxels=god_voxels[number - 1])
+        jobs[pool.submit(god.write_subject, god_folder, number, config, seed, features, num_train)] = steps
+    for number in want_hcp:
+      config = cortex.CortexConfig(num_voxels=hcp_voxels)
+      jobs[pool.submit(hcp.write_subject, hcp_folder, number, config, seed)] = hcp_steps
+    try:
+      for job in concurrent.futures.as_completed(jobs):
+        job.result()
+        bar.update(jobs[job])
+    except BaseException:
+      pool.shutdown(cancel_futures=True)
+      raise
+  return True
+
+
+def _claim(out: Path, settings: dict) -> None:
+  """Makes `out` the folder of this simulation, or raises if it belongs to something else."""
+  note = out / METADATA
+  if out.exists() and not out.is_dir():
+    raise UserError(f'{out} is a file, expected a folder (or nothing yet); give another --out')
+  if note.exists():
+    try:
+      found = json.loads(note.read_text())['settings']
+    except (ValueError, KeyError, TypeError):
+      raise UserError(f'{note} is not the note of a simulation; give another --out or remove the folder') from None
+    wanted = json.loads(json.dumps(settings))
+    if found != wanted:
+      keys = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]] or ['format']
+      raise UserError(
+        f'{out} holds another simulation (it differs in {", ".join(keys)}); give another --out or remove it'
+      )
+    return
+  for folder in (GOD_FOLDER.parts[0], HCP_FOLDER.parts[0]):
+    if (out / folder).exists():
+      raise UserError(f'{out / folder} exists and was not made by a simulation (no {METADATA}); give another --out')
+  categories = stimuli.categories()
+  described = {
+    'made_by': 'python -m brainjax.simulate',
+    'settings': settings,
+    'files': {
+      str(GOD_FOLDER / 'sbj_<k>.npz'): 'arr_0 single training trials; arr_1 test trials, row = 50 * run + image; '
+      'arr_2 mean of the 35 runs; arr_3 image of each training row; boolean masks of the areas',
+      str(HCP_FOLDER / '<subject>' / hcp.FILE): 'V1 to V4: resting-state frames by voxels, z-scored over time',
+    },
+    'attributes': stimuli.ATTRIBUTES,
+    'categories': [
+      {'id': wordnet_id, 'name': name, 'attributes': row}
+      for wordnet_id, name, row in zip(
+        categories.wordnet_ids, categories.names, categories.attributes.tolist(), strict=True
+      )
+    ],
+    'test_categories': [stimuli.NUM_TRAIN, stimuli.NUM_TRAIN + stimuli.NUM_TEST],
+  }
+  with files.atomic_write(note) as path:
+    path.write_text(json.dumps(described, indent=1))
+
+
+@command_line
+def main(argv: list[str] | None = None) -> None:
+  """Parses the command line and runs the simulation."""
+  parser = argparse.ArgumentParser(prog='python -m brainjax.simulate', description=__doc__)
+  parser.add_argument('--out', required=True, help='folder to write (Kamitani/npz and HCP/npz below it)')
+  parser.add_argument('--voxels', type=int, help='voxels of every subject; default: the real numbers, 4133 to 4643')
+  parser.add_argument('--subjects', type=int, default=5, help='GOD subjects, 1 to 5 (default 5)')
+  parser.add_argument('--hcp_subjects', type=int, default=8, help='resting-state subjects (default 8)')
+  parser.add_argument('--seed', type=int, default=0, help='of cortices, noise and picture instances (default 0)')
+  parser.add_argument('--image_size', type=int, default=256, help='pixels, a multiple of 64 (default 256, as the real)')
+  parser.add_argument('--workers', type=int, default=1, help='subjects simulated at a time (default 1)')
+  arguments = vars(parser.parse_args(argv))
+  start = time.time()
+  try:
+    wrote = simulate(**arguments)
+  except OSError as error:  # a full disk, a folder that may not be written
+    raise UserError(f'cannot write {error.filename or arguments["out"]}: {error.strerror}') from error
+  if wrote:
+    print(f'{arguments["out"]}: written in {time.time() - start:.0f} s')
+  else:
+    print(f'{arguments["out"]}: complete, nothing to do')
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,361 @@
+"""Voxel responses of a simulated visual cortex: Gabor energy in V1-V4, semantic features in LOC, FFA and PPA.
+
+The early areas follow the voxel model of Kay et al. (2008): Gabor energy and colour opponency, pooled in a receptive
+field that grows with eccentricity and from area to area, then a compressive power law. Each response has unit
+single-trial variance, shared between the signal, a few global noise components and noise of the voxel's own.
+"""
+
+import dataclasses
+import functools
+import itertools
+import statistics
+
+import numpy as np
+
+from brainjax.simulator import stimuli
+
+EARLY = ('V1', 'V2', 'V3', 'V4')
+HIGHER = ('LOC', 'FFA', 'PPA')
+ROIS = (*EARLY, *HIGHER)
+UNIONS = {'LVC': ('V1', 'V2', 'V3'), 'HVC': HIGHER, 'VC': ROIS}
+
+IMAGE_SIZE = 64  # pixels of the pictures that the Gabor filters see
+GRID = 16  # the filters' maps are averaged to this many cells along each side
+_PADDING = 8
+_FREQUENCIES = (2.0, 4.0, 8.0, 16.0)  # cycles per picture
+_ORIENTATIONS = 4
+_NUM_ENERGY = len(_FREQUENCIES) * _ORIENTATIONS
+_NUM_CHANNELS = _NUM_ENERGY + 6  # + light, dark, red, green, yellow, blue
+_NUM_REFERENCE = 512
+_ECCENTRICITY_SCALE, _MAX_ECCENTRICITY = 0.4, 1.2  # cortical magnification; picture half widths
+
+# Per early area: receptive field size at the fovea (picture half widths) and its growth with eccentricity, preferred
+# frequency at the fovea (cycles per picture), and the shares of Gabor energy, luminance and colour in the mean weight.
+_AREAS = {
+  'V1': (0.09, 0.10, 9.0, (0.60, 0.20, 0.20)),
+  'V2': (0.11, 0.15, 7.5, (0.55, 0.20, 0.25)),
+  'V3': (0.13, 0.21, 6.0, (0.50, 0.20, 0.30)),
+  'V4': (0.17, 0.30, 5.0, (0.35, 0.15, 0.50)),
+}
+# Per higher area: the mean square weight of shape, colour, texture, background, layout, and of the parameters.
+_SEMANTICS = {
+  'LOC': (1.0, 0.6, 0.6, 0.3, 0.8, 0.8),
+  'FFA': (1.0, 0.9, 0.6, 0.2, 0.3, 0.5),
+  'PPA': (0.3, 0.3, 0.4, 1.0, 0.9, 1.0),
+}
+_PAIRS = tuple(itertools.combinations(range(len(stimuli.NUM_VALUES)), 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class CortexConfig:
+  """Sizes of the areas and the noise of a subject; written beside the data."""
+
+  num_voxels: int = 4643
+  # Shares of the voxels; areas that are absent get none.
+  roi_shares: tuple[tuple[str, float], ...] = (
+    ('V1', 0.23),
+    ('V2', 0.22),
+    ('V3', 0.18),
+    ('V4', 0.13),
+    ('LOC', 0.11),
+    ('FFA', 0.06),
+    ('PPA', 0.07),
+  )
+  median_explainable_variance: float = 0.15  # of a single trial, median over all voxels
+  explainable_variance_spread: float = 0.6  # standard deviation of its logarithm over voxels that respond
+  max_explainable_variance: float = 0.9
+  subject_spread: float = 0.12  # largest deviation of a subject's log explainable variance
+  pure_noise_fraction: float = 0.1  # voxels that do not respond to pictures at all
+  shared_noise_fraction: float = 0.5  # of the noise variance, in global components
+  num_shared_components: int = 6
+  noise_neighbour_weight: float = 0.3  # how much of its two neighbours' own noise a voxel takes up
+  conjunction_variance: float = 0.2  # of a semantic response, from pairs of attributes
+  power: float = 0.5  # exponent of the response to the pooled energy
+
+  def roi_sizes(self) -> dict[str, int]:
+    """Voxels of each area; they add up to `num_voxels`, largest remainders first."""
+    names, shares = zip(*self.roi_shares, strict=True)
+    exact = np.array(shares) / np.sum(shares) * self.num_voxels
+    sizes = np.floor(exact).astype(int)
+    sizes[np.argsort(sizes - exact, kind='stable')[: self.num_voxels - sizes.sum()]] += 1
+    return dict(zip(names, sizes.tolist(), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """What the voxels see of N pictures."""
+
+  maps: np.ndarray  # (C, N, GRID * GRID) float32, not negative: pooled Gabor energy, luminance and opponent colours
+  one_hot: np.ndarray  # (N, 37) float32 attributes
+  pairs: np.ndarray  # (N, 10) int: column of each attribute pair's combination
+  parameters: np.ndarray  # (N, 11) float32
+
+
+def extract_features(images: np.ndarray, scenes: stimuli.Scenes) -> Features:
+  """images: uint8 N S S 3, S a multiple of 64 (averaged down to 64 pixels). Computed once, used by every subject."""
+  count, size = images.shape[:2]
+  if size % IMAGE_SIZE or images.shape[1:] != (size, size, 3) or count != len(scenes):
+    raise ValueError(
+      f'{len(scenes)} scenes need as many square pictures of side n * {IMAGE_SIZE}, found {images.shape}'
+    )
+  maps = np.empty((_NUM_CHANNELS, count, GRID * GRID), np.float32)
+  block = size // IMAGE_SIZE
+  for start in range(0, count, 32):
+    part = images[start : start + 32]
+    # N S S 3 -> mean over block x block -> N 64 64 3
+    small = part.reshape(len(part), IMAGE_SIZE, block, IMAGE_SIZE, block, 3).mean((2, 4), dtype=np.float32) / 255
+    maps[:, start : start + 32] = _channel_maps(small)
+  attributes = scenes.attributes
+  one_hot = np.concatenate(
+    [np.eye(n, dtype=np.float32)[attributes[:, i]] for i, n in enumerate(stimuli.NUM_VALUES)], axis=1
+  )
+  sizes = [stimuli.NUM_VALUES[a] * stimuli.NUM_VALUES[b] for a, b in _PAIRS]
+  offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+  pairs = np.stack(
+    [
+      offset + attributes[:, a] * stimuli.NUM_VALUES[b] + attributes[:, b]
+      for offset, (a, b) in zip(offsets, _PAIRS, strict=True)
+    ],
+    axis=1,
+  )
+  return Features(maps, one_hot, pairs, scenes.parameters())
+
+
+@functools.cache
+def _gabor_bank() -> np.ndarray:
+  """One-sided Gabor transfer functions, (16, P, P): the inverse transform's modulus is the quadrature energy."""
+  side = IMAGE_SIZE + 2 * _PADDING
+  axis = np.fft.fftfreq(side) * IMAGE_SIZE  # cycles per picture
+  fx, fy = axis[None, :], axis[:, None]
+  bank = []
+  for frequency in _FREQUENCIES:
+    for k in range(_ORIENTATIONS):
+      angle = np.pi * k / _ORIENTATIONS
+      along, across = fx * np.cos(angle) + fy * np.sin(angle), fy * np.cos(angle) - fx * np.sin(angle)
+      width = 0.42 * frequency  # an octave of bandwidth
+      bank.append(np.exp(-((along - frequency) ** 2 + across**2) / (2 * width**2)))
+      bank[-1][0, 0] = 0
+  return np.array(bank, np.float32)
+
+
+def _channel_maps(images: np.ndarray) -> np.ndarray:
+  """images: N 64 64 3 in [0, 1] -> (C, N, GRID * GRID)."""
+  red, green, blue = images[..., 0], images[..., 1], images[..., 2]
+  luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+  padded = np.pad(luminance, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING)), mode='symmetric')
+  spectrum = np.fft.fft2(padded)
+  inner = slice(_PADDING, -_PADDING)
+  red_green, blue_yellow = red - green, blue - 0.5 * (red + green)
+  channels = [np.abs(np.fft.ifft2(spectrum * transfer)[:, inner, inner]) for transfer in _gabor_bank()]
+  channels += [
+    luminance,
+    1 - luminance,
+    *(np.maximum(c, 0) for c in (red_green, -red_green, -blue_yellow, blue_yellow)),
+  ]
+  cell = IMAGE_SIZE // GRID
+  # C N 64 64 -> mean over cell x cell -> C N 256
+  pooled = [c.reshape(-1, GRID, cell, GRID, cell).mean((2, 4)) for c in channels]
+  return np.array(pooled, np.float32).reshape(_NUM_CHANNELS, -1, GRID * GRID)
+
+
+@functools.cache
+def reference_features() -> Features:
+  """Features of fixed random scenes: units of all responses, and the covariance of spontaneous activity."""
+  rng = np.random.default_rng(20080305)
+  images, scenes = stimuli.render(stimuli.random_attributes(rng, _NUM_REFERENCE), rng, IMAGE_SIZE, return_scenes=True)
+  return extract_features(images, scenes)
+
+
+class Subject:
+  """One subject's cortex; everything follows from (config, seed, group, number).
+
+  Voxels lie area after area; within an early area they follow a space-filling curve over the visual field, so that
+  neighbours in the array are neighbours on cortex. `explainable_variance` (V,) is the single-trial signal variance,
+  `loadings` (K, V) the weights of the global noise components, `fields` (V_early, 3) the receptive fields' x, y and
+  size in picture half widths.
+  """
+
+  def __init__(self, config: CortexConfig, seed: int, group: int, number: int):
+    self.config = config
+    rng = np.random.default_rng([seed, 3, group, number])
+    sizes = config.roi_sizes()
+    stops = np.cumsum(list(sizes.values())).tolist()
+    self.slices = {roi: slice(stop - size, stop) for (roi, size), stop in zip(sizes.items(), stops, strict=True)}
+    early = [_retinotopy(rng, roi, sizes[roi]) for roi in EARLY if sizes.get(roi)]
+    self.fields = np.concatenate([fields for fields, _ in early]) if early else np.empty((0, 3), np.float32)
+    self._channel_weights = np.concatenate([w for _, w in early]) if early else np.empty((0, _NUM_CHANNELS), np.float32)
+    self._pooling = _pooling(self.fields)
+    higher = [_semantics(rng, roi, sizes[roi], config.conjunction_variance) for roi in HIGHER if sizes.get(roi)]
+    self._semantic_weights = [np.concatenate(w, axis=1) for w in zip(*higher, strict=True)]
+    self.explainable_variance = _explainable_variance(rng, config)
+    smoothness = max(2.0, 0.03 * config.num_voxels)
+    self.loadings = _smooth_noise(rng, config.num_shared_components, config.num_voxels, smoothness)
+    self.loadings[0] = np.abs(self.loadings[0]) + 0.5  # the global signal has one sign
+    self.loadings *= np.sqrt(config.shared_noise_fraction) / np.linalg.norm(self.loadings, axis=0)
+    raw = self._raw(reference_features())
+    self._mean, self._std = raw.mean(0), raw.std(0)
+
+  def masks(self) -> dict[str, np.ndarray]:
+    """Boolean (V,) masks of the areas and their unions LVC, HVC and VC."""
+    masks = {}
+    for name, members in {**{roi: (roi,) for roi in ROIS}, **UNIONS}.items():
+      masks[name] = np.zeros(self.config.num_voxels, bool)
+      for roi in members:
+        if roi in self.slices:
+          masks[name][self.slices[roi]] = True
+    return masks
+
+  def signal(self, features: Features) -> np.ndarray:
+    """Responses without noise, N V float32: mean 0 and variance `explainable_variance` over random scenes."""
+    return (self._raw(features) - self._mean) * (np.sqrt(self.explainable_variance) / self._std)
+
+  def noise(self, rng: np.random.Generator, trials: int) -> np.ndarray:
+    """Single-trial noise, (trials, V) float32, variance 1 - `explainable_variance`."""
+    shared = rng.standard_normal((trials, len(self.loadings)), np.float32)
+    own = rng.standard_normal((trials, self.config.num_voxels), np.float32)
+    return self._mix_noise(shared, own)
+
+  def rest(self, rng: np.random.Generator, frames: int) -> np.ndarray:
+    """Resting data, (frames, V) float32, z-scored per voxel: signal and noise, each with its covariance in the task.
+
+    Time courses are first-order autoregressive, slower for signal and global components than for a voxel's own noise.
+    """
+    signal = self.signal(reference_features())
+    signal -= signal.mean(0)
+    drive = _autoregressive(rng, frames, len(signal), 0.85) / np.float32(np.sqrt(len(signal)))
+    shared = _autoregressive(rng, frames, len(self.loadings), 0.9)
+    own = _autoregressive(rng, frames, self.config.num_voxels, 0.4)
+    data = drive @ signal + self._mix_noise(shared, own)
+    return (data - data.mean(0)) / data.std(0)
+
+  def _mix_noise(self, shared: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Unit-variance draws (T K) and (T V) -> noise (T V)."""
+    side = self.config.noise_neighbour_weight
+    # The first and last voxel are each other's neighbours: the variance is the same everywhere.
+    mixed = own + side * (np.roll(own, 1, axis=1) + np.roll(own, -1, axis=1))
+    mixed *= np.float32(np.sqrt((1 - self.config.shared_noise_fraction) / (1 + 2 * side**2)))
+    mixed += shared @ self.loadings
+    return mixed * np.sqrt(1 - self.explainable_variance)
+
+  def _raw(self, features: Features) -> np.ndarray:
+    """Responses in arbitrary units, N V float32."""
+    count, num_early = len(features.one_hot), len(self.fields)
+    response = np.empty((count, self.config.num_voxels), np.float32)
+    early = response[:, :num_early]
+    early[:] = 0
+    scale = _channel_scale()
+    for channel, maps in enumerate(features.maps):
+      early += (maps @ self._pooling) * (self._channel_weights[:, channel] / scale[channel])
+    np.power(early, self.config.power, out=early)
+    if self._semantic_weights:
+      one_hot, pairs, parameters = self._semantic_weights
+      late = features.one_hot @ one_hot + features.parameters @ parameters
+      for column in features.pairs.T:
+        late += pairs[column]
+      response[:, num_early:] = late
+    return response
+
+
+@functools.cache
+def _channel_scale() -> np.ndarray:
+  """Typical size of each channel over random scenes, (C,): the unit of its weights."""
+  return reference_features().maps.mean((1, 2)) + reference_features().maps.std((1, 2))
+
+
+def _retinotopy(rng: np.random.Generator, roi: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Receptive fields (count, 3) in cortical order, and channel weights (count, C), not negative."""
+  base, growth, foveal_frequency, shares = _AREAS[roi]
+  # Cortical magnification: as many voxels per unit of log(eccentricity + scale).
+  span = np.log1p(_MAX_ECCENTRICITY / _ECCENTRICITY_SCALE)
+  eccentricity = _ECCENTRICITY_SCALE * np.expm1(rng.random(count) * span)
+  angle = 2 * np.pi * rng.random(count)
+  x, y = eccentricity * np.cos(angle), eccentricity * np.sin(angle)
+  order = np.argsort(_hilbert(x / (2 * _MAX_ECCENTRICITY) + 0.5, y / (2 * _MAX_ECCENTRICITY) + 0.5), kind='stable')
+  x, y, eccentricity = x[order], y[order], eccentricity[order]
+  size = (base + growth * eccentricity) * np.exp(0.2 * rng.standard_normal(count))
+  # Tuning drifts along cortex, with scatter from voxel to voxel.
+  drift = _smooth_noise(rng, 9, count, 4.0)
+  preferred = np.log2(foveal_frequency / (1 + eccentricity)) + 0.7 * drift[0]
+  frequency = np.exp(-((np.log2(_FREQUENCIES) - preferred[:, None]) ** 2) / 2)
+  doubled = 2 * np.pi * np.arange(_ORIENTATIONS) / _ORIENTATIONS  # orientation repeats after half a turn
+  orientation = np.exp(1.2 * np.cos(doubled - np.arctan2(drift[1], drift[2])[:, None]))
+  energy = (frequency[:, :, None] * orientation[:, None, :]).reshape(count, _NUM_ENERGY)
+  luminance, colour = np.exp(1.5 * drift[3:5].T), np.exp(1.5 * drift[5:9].T)
+  parts = [part / part.sum(1, keepdims=True) for part in (energy, luminance, colour)]
+  mix = rng.gamma(np.array(shares) * 4, size=(count, 3)) + 1e-3
+  weights = np.concatenate([part * mix[:, i, None] for i, part in enumerate(parts)], axis=1)
+  return np.stack([x, y, size], axis=1).astype(np.float32), weights.astype(np.float32)
+
+
+def _pooling(fields: np.ndarray) -> np.ndarray:
+  """Gaussian receptive fields over the grid's cells, (GRID * GRID, V), each adding up to 1."""
+  centres = (np.arange(GRID, dtype=np.float32) + 0.5) * 2 / GRID - 1
+  x, y, size = fields.T
+  along_x = np.exp(-((centres[:, None] - x) ** 2) / (2 * size**2))
+  along_y = np.exp(-((centres[:, None] - y) ** 2) / (2 * size**2))
+  weights = (along_y[:, None] * along_x[None]).reshape(GRID * GRID, -1)  # row, column -> cell
+  return weights / weights.sum(0)
+
+
+def _semantics(
+  rng: np.random.Generator, roi: str, count: int, conjunction: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Weights of attributes (37, count), attribute pairs (540, count) and parameters (11, count), smooth along cortex."""
+  *shares, parameter_share = _SEMANTICS[roi]
+  rows = np.repeat(shares, stimuli.NUM_VALUES)
+  one_hot = _smooth_noise(rng, len(rows), count, 1.5) * np.sqrt(rows)[:, None]
+  parameters = _smooth_noise(rng, reference_features().parameters.shape[1], count, 1.5)
+  parameters *= np.sqrt(parameter_share / 5)
+  sizes = [stimuli.NUM_VALUES[a] * stimuli.NUM_VALUES[b] for a, b in _PAIRS]
+  # About unit variance from each unit of share: the pairs get their part of the total.
+  rows = np.repeat([shares[a] * shares[b] for a, b in _PAIRS], sizes)
+  total = sum(shares) + parameter_share
+  rows *= total * conjunction / (1 - conjunction) / sum(shares[a] * shares[b] for a, b in _PAIRS)
+  pairs = _smooth_noise(rng, len(rows), count, 1.5) * np.sqrt(rows)[:, None]
+  return one_hot.astype(np.float32), pairs.astype(np.float32), parameters.astype(np.float32)
+
+
+def _explainable_variance(rng: np.random.Generator, config: CortexConfig) -> np.ndarray:
+  """Single-trial explainable variance of each voxel, (V,) float32; zero for the pure noise voxels."""
+  silent = config.pure_noise_fraction
+  # The median over all voxels, silent ones included, is a lower quantile of the voxels that respond.
+  quantile = statistics.NormalDist().inv_cdf((0.5 - silent) / (1 - silent))
+  spread = config.explainable_variance_spread
+  level = np.log(config.median_explainable_variance) - spread * quantile + rng.uniform(-1, 1) * config.subject_spread
+  logarithm = level + spread * _smooth_noise(rng, 1, config.num_voxels, 1.0)[0]
+  variance = np.minimum(np.exp(logarithm), config.max_explainable_variance)
+  variance[rng.permutation(config.num_voxels)[: round(silent * config.num_voxels)]] = 0
+  return variance.astype(np.float32)
+
+
+def _smooth_noise(rng: np.random.Generator, rows: int, length: int, scale: float) -> np.ndarray:
+  """Gaussian noise (rows, length) of unit variance, correlated along the second axis over about `scale` entries."""
+  frequency = np.fft.rfftfreq(length)
+  transfer = np.exp(-2 * (np.pi * frequency * scale) ** 2)
+  noise = np.fft.irfft(np.fft.rfft(rng.standard_normal((rows, length))) * transfer, n=length)
+  impulse = np.fft.irfft(transfer, n=length)
+  return (noise / np.linalg.norm(impulse)).astype(np.float32)
+
+
+def _autoregressive(rng: np.random.Generator, frames: int, columns: int, memory: float) -> np.ndarray:
+  """Stationary first-order autoregressive courses, (frames, columns) float32, unit variance."""
+  courses = rng.standard_normal((frames, columns), np.float32)
+  innovation = np.float32(np.sqrt(1 - memory**2))
+  for t in range(1, frames):
+    courses[t] = np.float32(memory) * courses[t - 1] + innovation * courses[t]
+  return courses
+
+
+def _hilbert(x: np.ndarray, y: np.ndarray, bits: int = 6) -> np.ndarray:
+  """Position of points of the unit square along the Hilbert curve."""
+  limit = (1 << bits) - 1
+  x, y = (np.clip((axis * (limit + 1)).astype(int), 0, limit) for axis in (x, y))
+  distance = np.zeros_like(x)
+  for level in reversed(range(bits)):
+    right, upper = (x >> level) & 1, (y >> level) & 1
+    distance += (1 << (2 * level)) * ((3 * right) ^ upper)
+    # Turn the quadrant so that the curve enters and leaves it at the right corners.
+    mirror = (upper == 0) & (right == 1)
+    x, y = np.where(mirror, limit - x, x), np.where(mirror, limit - y, y)
+    x, y = np.where(upper == 0, y, x), np.where(upper == 0, x, y)
+  return distance

@@ -1,0 +1,107 @@
+"""Writes a simulated GOD (Kamitani) data set in the files and orders of the published one."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from brainjax import files
+from brainjax.simulator import cortex, stimuli
+
+IMAGES_PER_CATEGORY = 8
+REPEATS = 35  # presentations of every test image
+# Voxels of the visual cortex of the five real subjects.
+SUBJECT_VOXELS = (4466, 4404, 4643, 4133, 4370)
+
+IMAGES = 'images_256.npz'
+CLASS_INDEX = 'imagenet_class_index.json'
+LABELS = {'train': 'imagenet_training_label.csv', 'test': 'imagenet_testing_label.csv'}
+
+# Seeds of the pictures: prior and classifier training draw theirs elsewhere (from generators, or below this number).
+_FIRST_IMAGE_SEED = 1_000_000_000
+_CHUNK = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+  """The stimuli: 1200 training pictures (category after category) then 50 test pictures."""
+
+  images: np.ndarray  # uint8 (1250, S, S, 3)
+  scenes: stimuli.Scenes
+  class_index: np.ndarray  # (1250,) row of `stimuli.categories()`
+  instance: np.ndarray  # (1250,) number of the picture within its category
+  num_train: int
+
+  def features(self) -> cortex.Features:
+    """What every subject's cortex gets to see."""
+    return cortex.extract_features(self.images, self.scenes)
+
+
+def subject_file(number: int) -> str:
+  """File name of subject 1, 2, ..."""
+  return f'sbj_{number}.npz'
+
+
+def pictures(seed: int, size: int = 256, progress: Callable[[int], object] = lambda count: None) -> Pictures:
+  """Renders the stimuli. `progress` is called with the number of pictures that were added.
+
+  The categories are the same for every seed, so that a prior that never saw the test categories never did for any seed.
+  """
+  categories = stimuli.categories()
+  class_index = np.concatenate([np.repeat(categories.train, IMAGES_PER_CATEGORY), categories.test])
+  num_train = IMAGES_PER_CATEGORY * len(categories.train)
+  instance = np.concatenate([np.arange(num_train) % IMAGES_PER_CATEGORY, np.zeros(len(categories.test), int)])
+  seeds = _FIRST_IMAGE_SEED + seed * len(class_index) + np.arange(len(class_index))
+  scenes = stimuli.sample_scenes(categories.attributes[class_index], seeds)
+  images = np.empty((len(scenes), size, size, 3), np.uint8)
+  for start in range(0, len(scenes), _CHUNK):
+    rows = slice(start, start + _CHUNK)
+    images[rows] = stimuli.draw(scenes[rows], size)
+    progress(len(images[rows]))
+  return Pictures(images, scenes, class_index, instance, num_train)
+
+
+def write_pictures(folder: Path, shown: Pictures) -> None:
+  """Writes the pictures, the class index and the two label files."""
+  categories = stimuli.categories()
+  with files.atomic_write(folder / CLASS_INDEX) as path:
+    entries = zip(categories.wordnet_ids, categories.names, strict=True)
+    path.write_text(json.dumps({str(i): entry for i, entry in enumerate(entries)}, indent=1))
+  for split, rows in {'train': slice(shown.num_train), 'test': slice(shown.num_train, None)}.items():
+    with files.atomic_write(folder / LABELS[split]) as path, open(path, 'w', newline='') as handle:
+      writer = csv.writer(handle, lineterminator='\n')
+      for index, instance in zip(shown.class_index[rows], shown.instance[rows], strict=True):
+        writer.writerow([f'{categories.ids[index]}.{instance:06d}'])
+  with files.atomic_write(folder / IMAGES) as path:
+    train, test = shown.images[: shown.num_train], shown.images[shown.num_train :]
+    np.savez_compressed(path, train_images=train, test_images=test)
+
+
+def write_subject(
+  folder: Path, number: int, config: cortex.CortexConfig, seed: int, features: cortex.Features, num_train: int
+) -> None:
+  """Writes `sbj_<number>.npz`.
+
+  arr_0 (1200, V) single training trials in order of presentation; arr_1 (35 * 50, V) test trials, run after run, the
+  images of a run in the order of the test images (row 50 * run + image); arr_2 (50, V) their mean over runs; arr_3
+  (1200,) the image of each training row; and the boolean masks (V,) of the areas.
+  """
+  subject = cortex.Subject(config, seed, group=0, number=number)
+  rng = np.random.default_rng([seed, 4, number])
+  signal = subject.signal(features)
+  order = rng.permutation(num_train)
+  training = signal[:num_train][order] + subject.noise(rng, num_train)
+  test_signal = signal[num_train:]
+  trials = subject.noise(rng, REPEATS * len(test_signal)).reshape(REPEATS, *test_signal.shape) + test_signal
+  with files.atomic_write(folder / subject_file(number)) as path:
+    np.savez(
+      path,
+      arr_0=training,
+      arr_1=trials.reshape(-1, config.num_voxels),  # run, image, voxel -> run * image, voxel
+      arr_2=trials.mean(0),
+      arr_3=order,
+      **subject.masks(),
+    )

@@ -1,0 +1,31 @@
+"""Writes simulated resting-state data in the files of the preprocessed Human Connectome Project data."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from brainjax import files
+from brainjax.simulator import cortex
+
+FRAMES = 1200  # of one resting run
+# Wraps to the published checkpoint's 4192 voxels: 262 patches of 16.
+NUM_VOXELS = 4186
+FILE = 'HCP_visual_voxel.npz'
+
+
+def subject_file(number: int) -> Path:
+  """Path of subject 1, 2, ... below the `npz` folder; the folder's name looks like a real subject's."""
+  return Path(f'{900_000 + number}') / FILE
+
+
+def write_subject(folder: Path, number: int, config: cortex.CortexConfig, seed: int, frames: int = FRAMES) -> None:
+  """Writes V1, V2, V3 and V4, each (frames, voxels of the area) float32, z-scored over time.
+
+  `config.num_voxels` is divided between these four areas in the proportions of `config.roi_shares`.
+  """
+  shares = tuple((roi, share) for roi, share in config.roi_shares if roi in cortex.EARLY)
+  subject = cortex.Subject(dataclasses.replace(config, roi_shares=shares), seed, group=1, number=number)
+  data = subject.rest(np.random.default_rng([seed, 5, number]), frames)
+  with files.atomic_write(folder / subject_file(number)) as path:
+    np.savez(path, **{roi: data[:, where] for roi, where in subject.slices.items()})

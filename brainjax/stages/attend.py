@@ -1,0 +1,155 @@
+"""Phase 2: fMRI and image autoencoders reconstruct each other's masked input by cross-attention (paper, section 3.2)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from brainjax.datasets import transforms
+from brainjax.models.fmri_mae import FmriMAE
+from brainjax.models.image_mae import ImageMAE
+from brainjax.ops import losses, patches
+from brainjax.stages import common
+from brainjax.stages import data as stage_data
+from brainjax.torch_convert import hand_over
+from brainjax.train import Stage
+
+# The fMRI side trains whole; of the image side the cross-attention and the decoder. Position tables are constants.
+TRAINABLE = r'^(fmri|image/(encoder/cross|decoder))/(?!(.*/)?pos_embed)'
+# Quirk B15: the decoder's table trains too.
+TRAINABLE_B15 = TRAINABLE + r'|^image/decoder/pos_embed'
+
+
+def models(config: ConfigDict, num_voxels: int) -> tuple[FmriMAE, ImageMAE]:
+  """The two autoencoders for so many voxels."""
+  stage = config.attend
+  dtype = common.compute_dtype(config)
+  depth = stage.cross_depth if stage.cross_attention else 0
+  fmri = FmriMAE(
+    num_voxels=num_voxels,
+    decoder_depth=stage.decoder_depth,
+    cross_depth=depth,
+    cross_width=config.image_mae.width,
+    cross_heads=config.image_mae.num_heads,
+    cross_mlp_dim=config.image_mae.mlp_dim,
+    cross_residual=stage.cross_residual,
+    dtype=dtype,
+    **config.fmri_mae.to_dict(),
+  )
+  image = ImageMAE(
+    decoder_depth=stage.image_decoder_depth,
+    cross_depth=depth,
+    fmri_width=config.fmri_mae.width,
+    dtype=dtype,
+    **config.image_mae.to_dict(),
+  )
+  return fmri, image
+
+
+def init(fmri_mae: FmriMAE, image_mae: ImageMAE, key: jax.Array) -> dict[str, Any]:
+  """All parameters: `fmri/...` and `image/...`."""
+  keys = jax.random.split(key)
+  fmri, image = jnp.zeros((1, fmri_mae.num_voxels)), jnp.zeros((1, image_mae.image_size, image_mae.image_size, 3))
+  fmri_tokens, image_tokens = jnp.zeros((1, 1, fmri_mae.width)), jnp.zeros((1, 1, image_mae.width))
+  crossed = fmri_mae.cross_depth > 0
+  return {
+    'fmri': fmri_mae.init(keys[0], fmri, image_tokens=image_tokens if crossed else None)['params'],
+    'image': image_mae.init(keys[1], image, fmri_tokens=fmri_tokens if crossed else None)['params'],
+  }
+
+
+def forward(
+  fmri_mae: FmriMAE,
+  image_mae: ImageMAE,
+  params: Any,
+  fmri: jax.Array,
+  image: jax.Array,
+  fmri_noise: jax.Array,
+  image_noise: jax.Array,
+  mask_ratio: float,
+  image_mask_ratio: float,
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+  """Both masked passes, each attending to the other modality unmasked.
+
+  Args:
+    fmri: B V. image: B H W 3, as ImageNet normalises. fmri_noise: B L, image_noise: B M, uniform draws of the masks.
+
+  Returns:
+    What the two autoencoders return. The unmasked passes are not shuffled: attention does not depend on the order.
+  """
+  image_tokens = fmri_tokens = None
+  if fmri_mae.cross_depth:
+    # Frozen, as all of the image encoder without its cross-attention is.
+    image_tokens = jax.lax.stop_gradient(image_mae.apply({'params': params['image']}, image, method='encode'))
+    fmri_tokens = fmri_mae.apply({'params': params['fmri']}, fmri, method='encode')
+  fmri_out = fmri_mae.apply({'params': params['fmri']}, fmri, fmri_noise, mask_ratio, image_tokens)
+  image_out = image_mae.apply({'params': params['image']}, image, image_noise, image_mask_ratio, fmri_tokens)
+  return fmri_out, image_out
+
+
+def make(config: ConfigDict, fmri_weights: str) -> Stage:
+  """The stage; its weights are `fmri/...` and `image/...`.
+
+  Args:
+    config: the run's.
+    fmri_weights: of the contrast stage, or a converted phase-1 checkpoint.
+  """
+  stage = config.attend
+  phase1, info = common.start_weights(
+    fmri_weights, 'attend.init_from', 'the fMRI autoencoder of phase 1', stage.random_init
+  )
+  pretrained_width = info.get('num_voxels') if config.released.wrap_to_pretrained_width else None
+  data = stage_data.paired(config, 'attend', config.image_mae.image_size, num_voxels=pretrained_width)
+  fmri_mae, image_mae = models(config, data.num_voxels)
+  shapes = common.fresh_shapes(lambda key: init(fmri_mae, image_mae, key))
+  pretrained = {}
+  if phase1:
+    taken = hand_over.contrast_to_attend(phase1, common.below(shapes, 'fmri'), fmri_weights)
+    pretrained |= common.put_below('fmri', taken)
+  vit, _ = common.start_weights(
+    stage.image_init_from, 'attend.image_init_from', 'the image autoencoder (facebook/vit-mae-base)', stage.random_init
+  )
+  vit = common.below(vit, 'image_mae') or vit  # the demo's prior holds it below that name
+  if vit:
+    taken = hand_over.image_to_attend(vit, common.below(shapes, 'image'), stage.image_init_from)
+    pretrained |= common.put_below('image', taken)
+
+  def loss(params, batch, key):
+    image = transforms.imagenet_normalise((batch['image'] + 1) / 2, config.released.double_rescale)
+    fmri, weight = batch['fmri'], batch['weight'][:, None]
+    keys = jax.random.split(key)
+    fmri_noise = jax.random.uniform(keys[0], (len(fmri), fmri_mae.num_patches))
+    image_noise = jax.random.uniform(keys[1], (len(fmri), image_mae.num_patches))
+    ratios = stage.mask_ratio, stage.image_mask_ratio
+    fmri_out, image_out = forward(fmri_mae, image_mae, params, fmri, image, fmri_noise, image_noise, *ratios)
+    fmri_target = patches.patchify_1d(fmri, fmri_mae.patch_size)
+    image_target = patches.patchify_2d(image, image_mae.patch_size)
+    if stage.normalise_patches:
+      image_target = losses.normalise_patches(image_target)
+    fmri_loss = losses.masked_mse(fmri_out['pred'], fmri_target, fmri_out['mask'] * weight).mean()
+    image_loss = losses.masked_mse(image_out['pred'], image_target, image_out['mask'] * weight).mean()
+    rows = len(fmri)
+    metrics = {
+      'fmri_loss': fmri_loss,
+      'image_loss': image_loss,
+      'fmri_correlation': losses.correlation(patches.unpatchify_1d(fmri_out['pred']), fmri).mean(),
+      # Of all predicted with all true values; what the release calls so compares two predicted patches (B4).
+      'image_correlation': losses.correlation(image_out['pred'].reshape(rows, -1), image_target.reshape(rows, -1)).mean(),
+    }
+    return stage.fmri_weight * fmri_loss + stage.image_weight * image_loss, metrics
+
+  fields = common.training_fields(
+    config, 'attend', data.steps_per_epoch, decay_all=False, clip_groups=('fmri/', 'image/')
+  )
+  return Stage(
+    init=lambda key: init(fmri_mae, image_mae, key),
+    pretrained=pretrained,
+    trainable=TRAINABLE_B15 if config.released.train_decoder_positions else TRAINABLE,
+    loss=loss,
+    validation_loss=loss,
+    batches=data.train,
+    validation=data.validation,
+    info={'num_voxels': data.num_voxels, 'models': {'fmri': common.settings(fmri_mae), 'image': common.settings(image_mae)}},
+    **fields,
+  )

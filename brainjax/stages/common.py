@@ -1,0 +1,96 @@
+"""What the stages share: compute precision, optimizer and schedule from a stage's config, starting weights."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from brainjax import optim
+from brainjax.checkpoints import load_weights
+from brainjax.errors import UserError
+from brainjax.train import flatten
+
+
+def compute_dtype(config: ConfigDict) -> Any:
+  """`config.dtype`, where 'auto' is bfloat16 on accelerators and float32 on CPU."""
+  if config.dtype == 'auto':
+    return jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16
+  return jnp.dtype(config.dtype)
+
+
+def num_steps(stage: ConfigDict, steps_per_epoch: int) -> int:
+  """`num_steps` if given, else `num_epochs` of `steps_per_epoch`."""
+  return stage.num_steps or round(stage.num_epochs * steps_per_epoch)
+
+
+def schedule(stage: ConfigDict, steps_per_epoch: int, cosine: bool = True) -> optax.Schedule:
+  """Learning rate by step: warm-up, then cosine over the whole run or constant."""
+  if not cosine:
+    return lambda step: jnp.full((), stage.learning_rate)
+  epochs = num_steps(stage, steps_per_epoch) / steps_per_epoch
+  return optim.warmup_cosine(stage.learning_rate, min(stage.warmup_epochs, epochs / 2), epochs, steps_per_epoch)
+
+
+def training_fields(config: ConfigDict, name: str, steps_per_epoch: int, *, cosine: bool = True, **optimizer: Any) -> dict:
+  """The fields of `train.Stage` that follow from `config.<name>`; `optimizer` goes to `optim.adamw`."""
+  stage = config[name]
+  rate = schedule(stage, steps_per_epoch, cosine)
+  return {
+    'name': name,
+    'optimizer': optim.adamw(
+      rate,
+      betas=tuple(stage.betas),
+      weight_decay=stage.weight_decay,
+      clip_norm=stage.clip_norm,
+      skip_nonfinite=config.skip_nonfinite,
+      **optimizer,
+    ),
+    'learning_rate': rate,
+    'num_steps': num_steps(stage, steps_per_epoch),
+    'eval_every': stage.eval_every,
+    'checkpoint_every': stage.checkpoint_every,
+    'log_every': config.log_every,
+    'select': stage.select,
+  }
+
+
+def start_weights(source: str, field: str, what: str, random_init: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Weights to start from, or none where `random_init` allows it: (path -> array, info).
+
+  Raises:
+    UserError: there is nothing at `source`.
+  """
+  try:
+    return load_weights(source)
+  except UserError as error:
+    if random_init:
+      return {}, {}
+    raise UserError(f'{field} = {source!r} is to give {what}: {error}') from error
+
+
+def below(flat: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+  """The entries below `prefix/`, without the prefix."""
+  return {path[len(prefix) + 1 :]: x for path, x in flat.items() if path.startswith(prefix + '/')}
+
+
+def put_below(prefix: str, flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The inverse of `below`."""
+  return {f'{prefix}/{path}': x for path, x in flat.items()}
+
+
+def fresh_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:
+  """Path -> shape of what a stage's `init` would make, without making it."""
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  return {path: tuple(x.shape) for path, x in flatten(shapes).items()}
+
+
+def settings(model: nn.Module) -> dict[str, Any]:
+  """The constructor arguments of a model that decide its parameters: what is saved with its weights."""
+  names = [field.name for field in dataclasses.fields(model) if field.name not in ('parent', 'name', 'dtype', 'remat')]
+  return {name: getattr(model, name) for name in names}

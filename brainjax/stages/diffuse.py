@@ -1,0 +1,182 @@
+"""Phase 3: the fMRI encoder conditions a latent diffusion model (paper, section 3.3)."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from brainjax.datasets import transforms
+from brainjax.models.autoencoder import VQModel
+from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.unet import UNet
+from brainjax.ops import diffusion
+from brainjax.stages import common
+from brainjax.stages import data as stage_data
+from brainjax.stages import first_stage as first_stage_module
+from brainjax.torch_convert import hand_over
+from brainjax.train import Stage, unflatten
+
+
+class Models(NamedTuple):
+  """The three parts of the latent diffusion model; the fields are the first parts of their parameters' paths."""
+
+  conditioner: FmriConditioner
+  unet: UNet
+  first_stage: VQModel
+
+
+def models(config: ConfigDict, num_voxels: int) -> Models:
+  """The parts as the config sizes them, for so many voxels."""
+  dtype = common.compute_dtype(config)
+  mae = config.fmri_mae
+  context = {'context_dim': config.unet.context_dim, **config.conditioner.to_dict()}
+  time_cond = context.pop('time_condition')
+  conditioner = FmriConditioner(
+    num_voxels=num_voxels,
+    patch_size=mae.patch_size,
+    width=mae.width,
+    depth=mae.depth,
+    num_heads=mae.num_heads,
+    mlp_ratio=mae.mlp_ratio,
+    remat=mae.remat,
+    dtype=dtype,
+    **context,
+  )
+  first_stage = first_stage_module.model(config)
+  unet = UNet(
+    in_channels=first_stage.embed_dim,
+    out_channels=first_stage.embed_dim,
+    context_tokens=conditioner.context_tokens,
+    time_cond=time_cond,
+    global_pool=conditioner.global_pool,
+    dtype=dtype,
+    **config.unet.to_dict(),
+  )
+  return Models(conditioner, unet, first_stage)
+
+
+def latent_shape(first_stage: VQModel) -> tuple[int, int, int]:
+  """h w C of the latent of one picture."""
+  side = first_stage.resolution // 2 ** (len(first_stage.ch_mult) - 1)
+  return side, side, first_stage.embed_dim
+
+
+def init(parts: Models, key: jax.Array) -> dict[str, Any]:
+  """All parameters: `conditioner/...`, `unet/...`, `first_stage/...`."""
+  keys = jax.random.split(key, 3)
+  tokens = 1 if parts.conditioner.global_pool else parts.conditioner.context_tokens
+  size = parts.first_stage.resolution
+  return {
+    'conditioner': parts.conditioner.init(keys[0], jnp.zeros((1, parts.conditioner.num_voxels)))['params'],
+    'unet': parts.unet.init(
+      keys[1],
+      jnp.zeros((1, *latent_shape(parts.first_stage))),
+      jnp.zeros(1, jnp.int32),
+      jnp.zeros((1, tokens, parts.unet.context_dim)),
+    )['params'],
+    'first_stage': parts.first_stage.init(keys[2], jnp.zeros((1, size, size, 3)))['params'],
+  }
+
+
+def trainable(config: ConfigDict) -> str:
+  """The conditioner without its constants, and the UNet's conditioning layers."""
+  constants = 'cls_token|mask_token' + ('' if config.released.train_conditioner_positions else '|pos_embed')
+  return rf'^conditioner/(?!mae/({constants})$)|^unet/(.*/)?({config.diffuse.train_unet})'
+
+
+def make(config: ConfigDict, fmri_weights: str) -> Stage:
+  """The stage; its weights are those of `Models`.
+
+  Args:
+    config: the run's.
+    fmri_weights: of the attend or contrast stage, or a converted phase-1 or phase-2 checkpoint.
+  """
+  stage = config.diffuse
+  prior, _ = common.start_weights(
+    stage.prior_init_from, 'diffuse.prior_init_from', 'the UNet and first stage of label2img', stage.random_init
+  )
+  fmri, _ = common.start_weights(fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init)
+  cached = stage.cache_latents
+  encode = partial(encode_pictures, first_stage_module.model(config), common.below(prior, 'first_stage')) if cached else None
+  crop = None if cached else _crop(stage)
+  data = stage_data.paired(config, 'diffuse', config.data.image_size, transform=crop, encode=encode)
+  parts = models(config, data.num_voxels)
+  shapes = common.fresh_shapes(lambda key: init(parts, key))
+  pretrained = {path: x for path, x in prior.items() if path.startswith(('unet/', 'first_stage/'))}
+  if fmri:
+    fmri = common.below(fmri, 'fmri') or fmri
+    taken = hand_over.mae_to_conditioner(
+      fmri, common.below(shapes, 'conditioner'), config.released.pool_drops_norms, fmri_weights
+    )
+    pretrained |= common.put_below('conditioner', taken)
+  schedule = diffusion.make_schedule()
+
+  def loss(params, batch, key):
+    if cached:
+      latent = batch['latent']
+    else:  # the first stage is frozen and its input is data: no gradient is asked for
+      latent = parts.first_stage.apply({'params': params['first_stage']}, batch['image'], method='encode')
+    key_t, key_eps = jax.random.split(key)
+    t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
+    eps = jax.random.normal(key_eps, latent.shape)
+    per_sample = eps_loss(parts, params, schedule, latent, batch['fmri'], t, eps)
+    return (per_sample * batch['weight']).sum() / batch['weight'].sum(), {}
+
+  fields = common.training_fields(
+    config, 'diffuse', data.steps_per_epoch, cosine=stage.cosine_schedule, decay_all=True
+  )
+  return Stage(
+    init=lambda key: init(parts, key),
+    pretrained=pretrained,
+    trainable=trainable(config),
+    loss=loss,
+    validation_loss=loss,
+    batches=data.train,
+    validation=data.validation,
+    info={
+      'num_voxels': data.num_voxels,
+      'models': {name: common.settings(part) for name, part in parts._asdict().items()},
+      'statistics': data.facts['statistics'],
+    },
+    **fields,
+  )
+
+
+def eps_loss(
+  parts: Models, params: Any, schedule: diffusion.Schedule, latent: jax.Array, fmri: jax.Array, t: jax.Array, eps: jax.Array
+) -> jax.Array:
+  """Squared error of the predicted noise of each sample (Ho et al. 2020, eq. 14).
+
+  Args:
+    latent: B h w C. fmri: B V. t: B, diffusion steps. eps: B h w C, the noise.
+
+  Returns:
+    B.
+  """
+  context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
+  pred = parts.unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context)
+  return diffusion.eps_loss(pred, eps)
+
+
+def encode_pictures(first_stage: VQModel, weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> np.ndarray:
+  """Latents of pictures, for training on them without the encoder: P H W 3 uint8 -> P h w C float32."""
+  variables = {'params': unflatten(weights)}
+  apply = jax.jit(lambda image: first_stage.apply(variables, image, method='encode'))
+  latents, size = [], 32
+  for start in range(0, len(pictures), size):
+    chunk = transforms.to_signed_unit(pictures[start : start + size])
+    count = len(chunk)
+    chunk = np.concatenate([chunk, np.zeros((size - count, *chunk.shape[1:]), np.float32)])  # one shape, one compilation
+    latents.append(np.asarray(apply(chunk))[:count])
+  return np.concatenate(latents)
+
+
+def _crop(stage: ConfigDict):
+  def transform(item, rng):
+    return {**item, 'image': transforms.random_crop(item['image'], rng, stage.crop_share, stage.crop_probability)}
+
+  return transform if stage.crop_probability else None

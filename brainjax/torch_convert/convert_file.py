@@ -1,0 +1,104 @@
+"""Converts one released file to parameters: finds its kind and sizes, moves every tensor, checks each by the way back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainjax.errors import UserError
+from brainjax.torch_convert import engine, kinds, schedule_buffers
+from brainjax.torch_convert.engine import Ignored, Row
+from brainjax.torch_convert.reader import LazyTensor
+from brainjax.torch_convert.sizes import Hints
+from brainjax.torch_convert.source import Source, open_source
+
+
+class Converted(NamedTuple):
+  """Parameters (path -> array; none if only planned) and the facts about them."""
+
+  params: dict[str, np.ndarray]
+  kind: str
+  settings: dict[str, Any]
+  models: dict[str, str]
+  source: Source
+  num_tensors: int
+  num_values: int
+  notes: list[str]
+
+
+def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_only: bool = False) -> Converted:
+  """Reads a released file and converts it.
+
+  Args:
+    path: the file.
+    kind: a name in `kinds.KINDS`, or 'auto'.
+    ema: take the averaged weights.
+    plan_only: check names and shapes, but read no values.
+
+  Raises:
+    UserError: the file cannot be read, is of no known kind, or any tensor is unknown, missing, doubled or mis-shaped.
+  """
+  source = open_source(path, ema)
+  where, state, notes = str(source.path), source.state, source.notes
+  if kind == 'vq_f4' and 'first_stage_model.quantize.embedding.weight' in state:
+    prefix = 'first_stage_model.'
+    notes.append(f'took the first stage alone out of {len(state)} tensors')
+    state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+  kind = kinds.detect(state, kind, where)
+  spec = kinds.KINDS[kind]
+  state = kinds.cleaned(spec, state, notes)
+  settings = kinds.model_settings(spec, state, Hints(source.config, notes), where)
+  expected = kinds.expected_shapes(spec, settings, where)
+  expected |= {row.path: np.shape(state[row.torch]) for row in spec.loose if row.torch in state}
+  if 'betas' in state:
+    settings['schedule'] = schedule_buffers.read(state, where)
+  params = move(spec.table, state, expected, where, notes, plan_only)
+  return Converted(
+    params=params,
+    kind=kind,
+    settings=settings,
+    models={part.path.rstrip('/'): part.model.__name__ for part in spec.parts},
+    source=source,
+    num_tensors=len(source.state),
+    num_values=sum(int(np.prod(tensor.shape)) for tensor in source.state.values()),
+    notes=notes,
+  )
+
+
+def move(
+  table: tuple[Row | Ignored, ...],
+  state: Mapping[str, LazyTensor],
+  expected: Mapping[str, tuple[int, ...]],
+  where: str,
+  notes: list[str],
+  plan_only: bool = False,
+) -> dict[str, np.ndarray]:
+  """Runs the engine, then turns every parameter back and compares it with the file, value for value.
+
+  Args:
+    table: rows of the kind.
+    state: torch name -> tensor; each is read when it is needed and not kept.
+    expected: path -> shape of all parameters that must come out.
+    where: what to call the file in an error.
+    notes: sentences for the user; added to.
+    plan_only: use arrays without values, and give back nothing.
+  """
+  if plan_only:
+    engine.to_jax(table, {name: np.broadcast_to(np.int8(0), tensor.shape) for name, tensor in state.items()}, expected, where)
+    return {}
+  if halves := sorted({str(tensor.dtype) for tensor in state.values() if tensor.dtype.kind not in 'iub'} - {'float32'}):
+    notes.append(f'converted {", ".join(halves)} to float32')
+  params = engine.to_jax(table, state, expected, where)
+  bad = []
+  for path, array in params.items():
+    if array.dtype != np.float32:
+      raise UserError(f'{where}: {path} would have the type {array.dtype}; weights must be floating point')
+    if not np.isfinite(array).all():
+      bad.append(path)
+    for name, back in engine.to_torch(table, {path: array}).items():
+      if not np.array_equal(back, np.asarray(state[name]), equal_nan=True):
+        raise UserError(f'{where}: {name} does not survive the way to {path} and back; nothing was written')
+  if bad:
+    notes.append(f'WARNING: values that are not finite (inf, nan) in {", ".join(bad[:10])}')
+  return params

@@ -1,0 +1,249 @@
+"""The kinds of checkpoint: how each is told from its names, which models it holds, and which table names them."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import numpy as np
+
+from brainjax.errors import UserError
+from brainjax.models.autoencoder import KLModel, VQModel
+from brainjax.models.classifier import ViT
+from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.fmri_mae import FmriMAE
+from brainjax.models.image_mae import ImageMAE
+from brainjax.models.unet import UNet
+from brainjax.torch_convert import sizes
+from brainjax.torch_convert.engine import Ignored, Row
+from brainjax.torch_convert.tables import autoencoder, classifier, fmri_mae, image_mae, latent_diffusion
+
+
+def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, np.float32)
+
+
+def _fmri_inputs(model: FmriMAE) -> tuple:
+  tokens = (_zeros(1, 1, model.cross_width),) if model.cross_depth else ()
+  return _zeros(1, model.num_voxels), None, 0.0, *tokens
+
+
+def _image_inputs(model: ImageMAE) -> tuple:
+  tokens = (_zeros(1, 1, model.fmri_width),) if model.cross_depth else ()
+  return _zeros(1, model.image_size, model.image_size, 3), None, 0.0, *tokens
+
+
+def _unet_inputs(model: UNet) -> tuple:
+  size = 2 ** (len(model.channel_mult) - 1)
+  tokens = 1 if model.global_pool else model.context_tokens
+  return _zeros(1, size, size, model.in_channels), _zeros(1), _zeros(1, tokens, model.context_dim)
+
+
+def _autoencoder_inputs(model: VQModel | KLModel) -> tuple:
+  size = 2 ** len(model.ch_mult)
+  return (_zeros(1, size, size, model.in_channels),)
+
+
+class Part(NamedTuple):
+  """One model in a checkpoint: the prefixes of its names there and here, and how to build it."""
+
+  torch: str
+  path: str
+  model: type[nn.Module]
+  sizes: Callable[[sizes.KnownShapes, sizes.Hints], dict[str, Any]]
+  inputs: Callable[[Any], tuple]
+
+
+class Kind(NamedTuple):
+  """One kind of checkpoint.
+
+  Attributes:
+    about: what it is, in words.
+    marks: regexes that each must match some name; `without`: one that must match none.
+    parts: the models in it; one with an empty path is the whole.
+    table: rows from torch names to paths.
+    key: under which key of the file the original code keeps and looks for the weights; '' for a bare state dict.
+    drop: a regex of names that are left out, and why.
+    renamed: (regex, replacement) of names that some versions of the original code used.
+    loose: rows outside the models, of whatever shape the file has.
+  """
+
+  about: str
+  marks: tuple[str, ...]
+  without: str
+  parts: tuple[Part, ...]
+  table: tuple[Row | Ignored, ...]
+  key: str = ''
+  drop: tuple[str, str] = (r'(?!)', '')
+  renamed: tuple[tuple[str, str], ...] = ()
+  loose: tuple[Row, ...] = ()
+
+
+# The class embedder is of no use for fMRI, but the file could not be made again without it.
+_CLASS_ROW = Row('cond_stage_model.embedding.weight', 'class_embedder/embedding', 'same')
+_FMRI = Part('', '', FmriMAE, sizes.fmri_mae, _fmri_inputs)
+_VQ = Part('', '', VQModel, sizes.autoencoder, _autoencoder_inputs)
+_UNET, _SD_UNET = (Part('model.diffusion_model.', 'unet/', UNet, sizes.unet(heads), _unet_inputs) for heads in (1, 8))
+_FIRST_STAGE, _SD_FIRST_STAGE = (
+  Part('first_stage_model.', 'first_stage/', model, sizes.autoencoder, _autoencoder_inputs) for model in (VQModel, KLModel)
+)
+_CONDITIONER = Part(
+  'cond_stage_model.', 'conditioner/', FmriConditioner, sizes.conditioner, lambda model: (_zeros(1, model.num_voxels),)
+)
+_LDM_TABLE = tuple(latent_diffusion.TABLE)
+
+KINDS: Mapping[str, Kind] = {
+  'phase1': Kind(
+    'fMRI masked autoencoder (phase 1, or MinD-Vis pre-training)',
+    (r'patch_embed\.proj\.weight$', r'decoder_blocks\.'),
+    r'cross_map_in\.',
+    (_FMRI,),
+    tuple(fmri_mae.TABLE),
+    'model',
+  ),
+  'phase2': Kind(
+    'fMRI autoencoder with cross-attention to images (phase 2)',
+    (r'patch_embed\.proj\.weight$', r'cross_map_in\.'),
+    r'vit\.',
+    (_FMRI,),
+    tuple(fmri_mae.TABLE),
+    'model',
+  ),
+  'ldm': Kind(
+    'latent diffusion model with fMRI conditioner (fine-tuned)',
+    (r'model\.diffusion_model\.', r'cond_stage_model\.mae\.'),
+    r'(?!)',
+    (_UNET, _FIRST_STAGE, _CONDITIONER),
+    _LDM_TABLE,
+    'model_state_dict',
+  ),
+  'label2img': Kind(
+    'class-conditional ImageNet latent diffusion model (label2img, cin256-v2)',
+    (r'model\.diffusion_model\.', r'first_stage_model\.quantize\.', r'cond_stage_model\.embedding\.weight$'),
+    r'cond_stage_model\.mae\.',
+    (_UNET, _FIRST_STAGE),
+    (_CLASS_ROW, *_LDM_TABLE),
+    'state_dict',
+    loose=(_CLASS_ROW,),
+  ),
+  'sd1': Kind(
+    'Stable Diffusion 1.x (UNet and KL autoencoder)',
+    (r'model\.diffusion_model\.', r'first_stage_model\.post_quant_conv\.'),
+    r'first_stage_model\.quantize\.',
+    (_SD_UNET, _SD_FIRST_STAGE),
+    _LDM_TABLE,
+    'state_dict',
+  ),
+  'vq_f4': Kind(
+    'VQ autoencoder (VQ-f4)',
+    (r'encoder\.conv_in\.weight$', r'quantize\.embedding\.weight$'),
+    r'model\.diffusion_model\.',
+    (_VQ,),
+    tuple(autoencoder.VQ_TABLE),
+    'state_dict',
+    (r'loss\.', 'the losses of its training (LPIPS, discriminator) are not needed'),
+  ),
+  'vit_mae': Kind(
+    'image masked autoencoder (ViT-MAE)',
+    (r'vit\.embeddings\.patch_embeddings\.', r'decoder\.decoder_layers\.'),
+    r'(?!)',
+    (Part('', '', ImageMAE, sizes.image_mae, _image_inputs),),
+    tuple(image_mae.TABLE),
+  ),
+  'vit_h_14': Kind(
+    'image classifier (torchvision VisionTransformer, such as vit_h_14)',
+    (r'conv_proj\.weight$', r'encoder\.layers\.encoder_layer_0\.'),
+    r'(?!)',
+    (Part('', '', ViT, sizes.classifier, lambda model: (_zeros(1, model.image_size, model.image_size, 3),)),),
+    tuple(classifier.TABLE),
+    renamed=((r'\.mlp\.linear_1\.', '.mlp.0.'), (r'\.mlp\.linear_2\.', '.mlp.3.')),
+  ),
+}
+
+
+def matching(names: Mapping[str, Any]) -> list[str]:
+  """The kinds that these names can be."""
+  found = lambda mark: any(re.match(mark, name) for name in names)
+  return [kind for kind, spec in KINDS.items() if all(map(found, spec.marks)) and not found(spec.without)]
+
+
+def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
+  """The kind of a state dict.
+
+  Args:
+    state: torch name -> tensor.
+    asked: a kind, or 'auto'.
+    source: what to call the file in an error.
+  """
+  found = matching(state)
+  if asked == 'auto':
+    if len(found) == 1:
+      return found[0]
+    raise UserError(
+      f'{source} is of no kind known here ({len(state)} tensors, such as {", ".join(list(state)[:4])}); '
+      f'known are {", ".join(KINDS)} and folders of diffusers'
+    )
+  if asked not in KINDS:
+    raise UserError(f'--kind={asked} is unknown; choose auto, {", ".join(KINDS)} or diffusers')
+  if asked not in found and found:
+    raise UserError(f'{source} is of kind {" or ".join(found)}, not {asked}; leave --kind out or name that one')
+  if asked not in found:
+    raise UserError(f'{source} is not of kind {asked}: its {len(state)} tensors have names such as {", ".join(list(state)[:4])}')
+  return asked
+
+
+def model_settings(kind: Kind, state: Mapping[str, Any], hints: sizes.Hints, source: str) -> dict[str, Any]:
+  """Constructor arguments, read off the shapes: of the model, or of each part by its name."""
+  shapes = {name: tuple(np.shape(tensor)) for name, tensor in state.items()}
+  by_part = {part.path.rstrip('/'): part.sizes(sizes.KnownShapes(shapes, part.torch, source), hints) for part in kind.parts}
+  return by_part.get('', by_part)
+
+
+def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+  """The state dict under the names of the table, without what this kind leaves out; says so in `notes`."""
+  pattern, reason = kind.drop
+  if dropped := [name for name in state if re.match(pattern, name)]:
+    notes.append(f'ignored: {len(dropped)} tensors such as {dropped[0]} ({reason})')
+  result = {}
+  for name in state.keys() - set(dropped):
+    new = name
+    for old, replacement in kind.renamed:
+      new = re.sub(old, replacement, new)
+    result[name if new in state else new] = state[name]  # under both names: the engine will list it as unknown
+  reasons: dict[str, list[str]] = {}
+  for row in kind.table:
+    if isinstance(row, Ignored):
+      parts = '[0-9]+'.join(map(re.escape, row.torch.split('{i}')))
+      reasons.setdefault(row.reason, []).extend(name for name in result if re.fullmatch(parts, name))
+  notes.extend(f'ignored: {len(names)} tensors such as {names[0]} ({reason})' for reason, names in reasons.items() if names)
+  return {name: result[name] for name in sorted(result)}
+
+
+def expected_shapes(kind: Kind, settings: Mapping[str, Any], source: str) -> dict[str, tuple[int, ...]]:
+  """Path -> shape of every parameter that models with these settings have; nothing is computed."""
+  shapes = {}
+  for part in kind.parts:
+    arguments = settings[part.path.rstrip('/')] if part.path else settings
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+    model = part.model(**arguments)
+    try:
+      variables = _shapes_of(model, part.inputs(model))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+      message = str(error).split('\n')[0]
+      raise UserError(f'{source}: no {part.model.__name__} can have the sizes {arguments} ({message})') from None
+    flat = flax.traverse_util.flatten_dict(variables['params'], sep='/')
+    shapes |= {part.path + path: tuple(leaf.shape) for path, leaf in flat.items()}
+  return shapes
+
+
+def _shapes_of(model: nn.Module, inputs: tuple) -> Mapping[str, Any]:
+  arrays = [value for value in inputs if isinstance(value, jax.ShapeDtypeStruct)]
+
+  def init(key: jax.Array, arrays: list) -> Mapping[str, Any]:
+    # None and ratios are static: put back where they were.
+    rest = iter(arrays)
+    return model.init(key, *(next(rest) if isinstance(value, jax.ShapeDtypeStruct) else value for value in inputs))
+
+  return jax.eval_shape(init, jax.random.key(0), arrays)

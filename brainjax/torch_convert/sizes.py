@@ -1,0 +1,195 @@
+"""Reads the constructor arguments of each model off the shapes of its PyTorch tensors."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from brainjax.errors import UserError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class KnownShapes(dict[str, tuple[int, ...]]):
+  """Torch name -> shape, without the prefix of this part; a name that is not there is the user's error."""
+
+  def __init__(self, shapes: Shapes, prefix: str, source: str):
+    super().__init__({name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)})
+    self._where = source, prefix
+
+  def __missing__(self, name: str) -> tuple[int, ...]:
+    source, prefix = self._where
+    raise UserError(f'{source} has no tensor {prefix}{name}, from which the size of the model is read; is the kind right?')
+
+  def axis(self, name: str, axis: int) -> int:
+    """The length of one axis."""
+    shape = self[name]
+    if axis >= len(shape) or not shape[axis]:
+      source, prefix = self._where
+      raise UserError(f'{source}: tensor {prefix}{name} has the shape {tuple(shape)}, which no such model has')
+    return shape[axis]
+
+  def count(self, pattern: str) -> int:
+    """How many different integers `pattern` (a regex with one group) meets at the start of a name."""
+    return len({match[1] for name in self if (match := re.match(pattern, name))})
+
+
+class Hints:
+  """What shapes cannot tell, from the checkpoint's own config where it says so, else a default and a sentence."""
+
+  def __init__(self, config: Mapping[str, Any], notes: list[str]):
+    self._config = config
+    self.notes = notes
+
+  def pick(self, names: Iterable[str], default: int, what: str) -> int:
+    """The first whole number that the config has under one of `names`."""
+    for name in names:
+      if type(value := self._config.get(name)) is int and value > 0:
+        return value
+    self.notes.append(f'{what} is not in the file; assumed the published {default}')
+    return default
+
+  def get(self, name: str) -> Any:
+    """What the config has under a name, or None."""
+    return self._config.get(name)
+
+  def heads(self, names: Iterable[str], default: int, width: int, what: str) -> int:
+    """A number of attention heads, which must divide the width."""
+    heads = self.pick(names, default, what)
+    if width % heads:
+      raise UserError(f'{what} would be {heads}, which does not divide the width {width}; the config in the file is wrong')
+    return heads
+
+
+def fmri_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  """Arguments of `FmriMAE`, phase 1 or 2."""
+  settings = _fmri_encoder(shapes, hints, '')
+  width = shapes.axis('decoder_pos_embed', 2)
+  settings |= {
+    'decoder_width': width,
+    'decoder_depth': shapes.count(r'decoder_blocks\.(\d+)\.'),
+    'decoder_num_heads': hints.heads(['decoder_num_heads'], 16, width, 'the number of decoder heads'),
+  }
+  if depth := shapes.count(r'cross_blocks\.(\d+)\.'):
+    cross = shapes.axis('cross_map_in.weight', 0)
+    settings |= {
+      'cross_depth': depth,
+      'cross_width': cross,
+      'cross_heads': hints.heads(['num_attention_heads'], 12, cross, 'the number of heads of the cross-attention'),
+      'cross_mlp_dim': shapes.axis('cross_blocks.0.intermediate.dense.weight', 0),
+    }
+  return settings
+
+
+def _fmri_encoder(shapes: KnownShapes, hints: Hints, prefix: str) -> dict[str, Any]:
+  width, patch_size = shapes.axis(f'{prefix}patch_embed.proj.weight', 0), shapes.axis(f'{prefix}patch_embed.proj.weight', 2)
+  return {
+    'num_voxels': (shapes.axis(f'{prefix}pos_embed', 1) - 1) * patch_size,
+    'patch_size': patch_size,
+    'width': width,
+    'depth': shapes.count(rf'{re.escape(prefix)}blocks\.(\d+)\.'),
+    'num_heads': hints.heads(['num_heads'], 16, width, 'the number of heads'),
+    'mlp_ratio': shapes.axis(f'{prefix}blocks.0.mlp.fc1.weight', 0) / width,
+  }
+
+
+def conditioner(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  """Arguments of `FmriConditioner`."""
+  settings = _fmri_encoder(shapes, hints, 'mae.')
+  settings['context_dim'] = shapes.axis('dim_mapper.weight', 0)
+  settings['global_pool'] = 'channel_mapper.0.weight' not in shapes
+  if not settings['global_pool']:
+    settings['context_tokens'] = shapes.axis('channel_mapper.1.weight', 0)
+  return settings
+
+
+def image_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  """Arguments of `ImageMAE`."""
+  width, patch_size = (shapes.axis('vit.embeddings.patch_embeddings.projection.weight', axis) for axis in (0, 2))
+  tokens, decoder_width = shapes.axis('vit.embeddings.position_embeddings', 1) - 1, shapes.axis('decoder.decoder_embed.weight', 0)
+  settings = {
+    'image_size': round(tokens**0.5) * patch_size,
+    'patch_size': patch_size,
+    'width': width,
+    'depth': shapes.count(r'vit\.encoder\.layer\.(\d+)\.'),
+    'num_heads': hints.heads(['num_attention_heads'], 12, width, 'the number of heads'),
+    'mlp_dim': shapes.axis('vit.encoder.layer.0.intermediate.dense.weight', 0),
+    'decoder_width': decoder_width,
+    'decoder_depth': shapes.count(r'decoder\.decoder_layers\.(\d+)\.'),
+    'decoder_num_heads': hints.heads(['decoder_num_attention_heads'], 16, decoder_width, 'the number of decoder heads'),
+    'decoder_mlp_dim': shapes.axis('decoder.decoder_layers.0.intermediate.dense.weight', 0),
+  }
+  if depth := shapes.count(r'vit\.encoder\.layer_cross\.(\d+)\.'):
+    settings |= {'cross_depth': depth, 'fmri_width': shapes.axis('vit.encoder.cross_map_in.weight', 1)}
+  return settings
+
+
+def unet(heads: int) -> Callable[[KnownShapes, Hints], dict[str, Any]]:
+  """Arguments of `UNet`, for a release that has `heads` heads in every attention unless its config says otherwise."""
+
+  def read(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+    base = shapes.axis('input_blocks.0.0.weight', 0)
+    mults, blocks, resolutions = [], [0], []
+    for i in range(1, shapes.count(r'input_blocks\.(\d+)\.')):
+      if f'input_blocks.{i}.0.op.weight' in shapes:
+        blocks.append(0)
+        continue
+      if not blocks[-1]:
+        mults.append(shapes.axis(f'input_blocks.{i}.0.out_layers.3.weight', 0) // base)
+      blocks[-1] += 1
+      if f'input_blocks.{i}.1.norm.weight' in shapes and 2 ** (len(blocks) - 1) not in resolutions:
+        resolutions.append(2 ** (len(blocks) - 1))
+    context = 'middle_block.1.transformer_blocks.0.attn2.to_k.weight'
+    settings = {
+      'in_channels': shapes.axis('input_blocks.0.0.weight', 1),
+      'out_channels': shapes.axis('out.2.weight', 0),
+      'model_channels': base,
+      'channel_mult': mults,
+      'num_res_blocks': blocks[0],
+      'attention_resolutions': resolutions[::-1],
+      'num_heads': hints.pick(['unet_num_heads'], heads, 'the number of heads of the UNet'),
+      'context_dim': shapes.axis(context, 1),
+      'transformer_depth': shapes.count(r'middle_block\.1\.transformer_blocks\.(\d+)\.'),
+      'global_pool': 'time_embed_condtion.weight' in shapes,
+    }
+    settings['time_cond'] = settings['global_pool'] or 'time_embed_condtion.0.weight' in shapes
+    if type(channels := hints.get('unet_num_head_channels')) is int and channels > 0:
+      settings['num_head_channels'] = channels
+    if 'time_embed_condtion.0.weight' in shapes:
+      settings['context_tokens'] = shapes.axis('time_embed_condtion.0.weight', 1)
+    return settings
+
+  return read
+
+
+def autoencoder(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  """Arguments of `VQModel` or `KLModel`."""
+  ch, levels = shapes.axis('encoder.conv_in.weight', 0), shapes.count(r'encoder\.down\.(\d+)\.')
+  resolution = 256
+  settings = {
+    'ch': ch,
+    'ch_mult': [shapes.axis(f'encoder.down.{i}.block.0.conv1.weight', 0) // ch for i in range(levels)],
+    'num_res_blocks': shapes.count(r'encoder\.down\.0\.block\.(\d+)\.'),
+    'in_channels': shapes.axis('encoder.conv_in.weight', 1),
+    'z_channels': shapes.axis('post_quant_conv.weight', 0),
+    'embed_dim': shapes.axis('post_quant_conv.weight', 1),
+    'resolution': resolution,
+    'attn_resolutions': [resolution // 2**i for i in range(levels) if f'encoder.down.{i}.attn.0.norm.weight' in shapes],
+  }
+  if 'quantize.embedding.weight' in shapes:
+    settings['n_embed'] = shapes.axis('quantize.embedding.weight', 0)
+  return settings
+
+
+def classifier(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  """Arguments of the ViT classifier (torchvision's names)."""
+  width, patch_size = shapes.axis('conv_proj.weight', 0), shapes.axis('conv_proj.weight', 2)
+  tokens = shapes.axis('encoder.pos_embedding', 1) - 1
+  return {
+    'image_size': round(tokens**0.5) * patch_size,
+    'patch_size': patch_size,
+    'width': width,
+    'depth': shapes.count(r'encoder\.layers\.encoder_layer_(\d+)\.'),
+    'num_heads': hints.heads(['num_heads'], 16, width, 'the number of heads'),
+    'mlp_dim': shapes.axis('encoder.layers.encoder_layer_0.mlp.0.weight', 0),
+    'num_classes': shapes.axis('heads.head.weight', 0),
+  }

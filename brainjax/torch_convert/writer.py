@@ -1,0 +1,62 @@
+"""Writes a PyTorch state dict to a .pth file (with PyTorch) or to a .safetensors file (without)."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from brainjax.errors import UserError
+from brainjax.files import atomic_write
+
+SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors')
+
+
+def check_target(path: str | os.PathLike) -> Path:
+  """The path, if a file of weights can be written there.
+
+  Raises:
+    UserError: it exists, its suffix is unknown, or PyTorch is needed and not installed.
+  """
+  path = Path(path)
+  if path.exists():
+    raise UserError(f'{path} exists already and is never overwritten; choose another --out or remove it first')
+  if path.suffix not in SUFFIXES:
+    raise UserError(f'--out={path} has the suffix {path.suffix or "(none)"}; expected one of {", ".join(SUFFIXES)}')
+  if path.suffix != '.safetensors':
+    _torch(path)
+  return path
+
+
+def _torch(path: Path) -> Any:
+  try:
+    import torch
+  except ImportError:
+    raise UserError(
+      f'{path.suffix} files are written with PyTorch, which is not installed; run pip install brainjax[conversion], '
+      'or write .safetensors, which needs no PyTorch'
+    ) from None
+  return torch
+
+
+def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray], key: str = '', beside: Mapping[str, Any] | None = None) -> None:
+  """Writes a state dict; the file appears only when it is complete.
+
+  Args:
+    path: .safetensors, or a suffix of PyTorch (zip format).
+    state: torch name -> array.
+    key: the key of the file under which the original code looks for it; '' for a bare state dict.
+    beside: plain values to store beside it (epoch, config), if there is a key. Not in safetensors.
+  """
+  path = check_target(path)
+  if path.suffix == '.safetensors':
+    with atomic_write(path) as temporary:
+      safetensors.numpy.save_file(dict(state), temporary, metadata={'format': 'pt'})
+    return
+  torch = _torch(path)
+  tensors = OrderedDict((name, torch.from_numpy(np.require(array, requirements='W'))) for name, array in state.items())
+  with atomic_write(path) as temporary:
+    torch.save({key: tensors, **(beside or {})} if key else tensors, temporary)

@@ -1,0 +1,273 @@
+"""THE training loop: jit, gradients of what trains, logging, checkpoints, resume. There is no second one."""
+
+import math
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+from jax.sharding import Mesh
+
+from brainjax import sharding
+from brainjax.checkpoints import RunCheckpoints
+from brainjax.errors import UserError
+from brainjax.files import atomic_write
+from brainjax.metric_writer import MetricWriter, progress
+
+Params = Mapping[str, jax.Array]  # '/'-joined path -> array
+Batch = Mapping[str, jax.Array]
+
+
+class Batches(Protocol):
+  """An endless stream of batches that knows its position."""
+
+  def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]: ...
+  def __next__(self) -> Mapping[str, np.ndarray]: ...
+  def get_state(self) -> dict[str, Any]: ...
+  def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+class Stage(NamedTuple):
+  """What a stage of the method is, for the loop.
+
+  Attributes:
+    name: of the stage, and of its folder in the workdir.
+    init: key -> nested tree of all parameters, trained and frozen.
+    pretrained: path -> array that replaces the initial value (converted weights, the stage before).
+    trainable: regular expression searched in a path; what does not match is frozen: no gradient, no optimizer state.
+    loss: (nested params, batch, key) -> (scalar, metrics). The key is drawn for the step.
+    validation_loss: the same for validation; its key is the same at every validation.
+    optimizer: on a flat mapping of trained paths.
+    learning_rate: step -> rate, for the log.
+    batches: this host's share of the training batches.
+    validation: gives this host's share of the validation batches, or None.
+    num_steps: to train.
+    eval_every, checkpoint_every, log_every: in steps.
+    select: 'last', or 'best' by validation loss.
+    info: saved with the finished weights: what is needed to use them.
+  """
+
+  name: str
+  init: Callable[[jax.Array], Any]
+  pretrained: Mapping[str, np.ndarray]
+  trainable: str
+  loss: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+  validation_loss: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]] | None
+  optimizer: optax.GradientTransformation
+  learning_rate: Callable[[int], float]
+  batches: Batches
+  validation: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None
+  num_steps: int
+  eval_every: int
+  checkpoint_every: int
+  log_every: int
+  select: str
+  info: Mapping[str, Any]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """What a step changes: the number of steps done, trained parameters, optimizer state."""
+
+  step: jax.Array
+  params: Params
+  opt_state: Any
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+  """Nested tree -> '/'-joined path -> leaf."""
+  return traverse_util.flatten_dict(tree, sep='/')
+
+
+def unflatten(flat: Mapping[str, Any]) -> Any:
+  """The inverse of `flatten`."""
+  return traverse_util.unflatten_dict(dict(flat), sep='/')
+
+
+def split(flat: Params, trainable: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(trained, frozen) by a regular expression over paths."""
+  pattern = re.compile(trainable)
+  trained = {path: x for path, x in flat.items() if pattern.search(path)}
+  return trained, {path: x for path, x in flat.items() if path not in trained}
+
+
+def initialise(stage: Stage, key: jax.Array, mesh: Mesh) -> tuple[TrainState, Params]:
+  """(state at step 0, frozen parameters), each laid out on the mesh by path rule.
+
+  Raises:
+    UserError: a pretrained array has no place in the model, or another shape.
+  """
+  shapes = jax.eval_shape(lambda k: flatten(stage.init(k)), key)
+  unfit = [
+    f'{path} {tuple(x.shape)} (model: {tuple(shapes[path].shape) if path in shapes else "no such parameter"})'
+    for path, x in stage.pretrained.items()
+    if path not in shapes or shapes[path].shape != x.shape
+  ]
+  if unfit:
+    raise UserError(f'stage {stage.name}: the weights to start from do not fit the model in: ' + ', '.join(unfit[:10]))
+  fresh = [path for path in shapes if path not in stage.pretrained]
+  # Only what is not replaced is drawn: XLA removes the rest of the initialisation.
+  flat = jax.jit(
+    lambda k: {path: x for path, x in flatten(stage.init(k)).items() if path in fresh},
+    out_shardings={path: sharding.param_sharding(mesh, shapes[path].shape) for path in fresh},
+  )(key)
+  for path, x in stage.pretrained.items():
+    place = sharding.param_sharding(mesh, x.shape)
+    flat[path] = jax.make_array_from_callback(x.shape, place, lambda index, x=np.asarray(x, np.float32): x[index])
+  trained, frozen = split(flat, stage.trainable)
+  if not trained:
+    raise UserError(f'stage {stage.name}: no parameter matches the expression of what trains, {stage.trainable!r}.')
+  abstract = jax.eval_shape(stage.optimizer.init, trained)
+  opt_state = jax.jit(stage.optimizer.init, out_shardings=sharding.tree_shardings(mesh, abstract))(trained)
+  step = jax.device_put(jnp.zeros((), jnp.int32), sharding.replicated(mesh))
+  return TrainState(step=step, params=trained, opt_state=opt_state), frozen
+
+
+def make_step(stage: Stage, mesh: Mesh) -> Callable[[TrainState, Params, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+  """The jitted step: `(state, frozen, batch, root key) -> (state, metrics)`; the state is donated."""
+
+  def step(state: TrainState, frozen: Params, batch: Batch, root: jax.Array):
+    key = jax.random.fold_in(root, state.step)
+
+    def loss(trained):
+      return stage.loss(unflatten({**frozen, **trained}), batch, key)
+
+    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    updates, opt_state = stage.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {
+      **metrics,
+      'loss': value,
+      'gradient_norm': optax.global_norm(gradients),
+      'update_ratio': optax.global_norm(updates) / optax.global_norm(state.params),
+      'learning_rate': stage.learning_rate(state.step),
+    }
+    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+  return jax.jit(step, donate_argnums=0)
+
+
+def train(stage: Stage, directory: Path, mesh: Mesh, seed: int, notes: Mapping[str, Any]) -> dict[str, jax.Array]:
+  """Trains a stage, or goes on from its newest checkpoint, and returns the selected parameters, trained and frozen (flat).
+
+  Args:
+    stage: see `Stage`.
+    directory: `<workdir>/<stage>`; gets metrics.jsonl, events, checkpoints.
+    mesh: of all devices.
+    seed: of parameters and of every draw.
+    notes: saved with each checkpoint (the resolved config).
+
+  Raises:
+    UserError: weights that do not fit; a loss that is not finite (the batch is saved for replay).
+  """
+  init_key, root = jax.random.split(jax.random.key(seed))
+  root = jax.device_put(root, sharding.replicated(mesh))
+  state, frozen = initialise(stage, init_key, mesh)
+  checkpoints = RunCheckpoints(directory / 'checkpoints', 'loss' if stage.select == 'best' else None)
+  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+  first = checkpoints.latest_step() or 0
+  if first:
+    state, saved = checkpoints.restore(first, abstract)
+    stage.batches.set_state(saved['data'])
+  writer = MetricWriter(directory, first)
+  bar = progress(stage.num_steps, stage.name, first)
+  step_fn = make_step(stage, mesh)
+  validate = _make_validate(stage, mesh, root) if stage.validation else None
+  stopping = _StopSignal()
+
+  recent: list[tuple[int, dict[str, jax.Array]]] = []  # metrics still on the device
+  replay: list[Mapping[str, np.ndarray]] = []  # the batches they came from
+  started = time.monotonic()
+  for step in range(first, stage.num_steps):
+    batch = next(stage.batches)
+    state, metrics = step_fn(state, frozen, sharding.put_batch(batch, mesh), root)
+    recent.append((step + 1, metrics))
+    replay.append(batch)
+    bar.update()
+    done = step + 1
+    last = done == stage.num_steps
+    save = last or done % stage.checkpoint_every == 0 or stopping.asked
+    evaluate = validate is not None and (last or done % stage.eval_every == 0)
+    if save or evaluate or done % stage.log_every == 0:
+      _log(stage, recent, replay, writer, bar, directory, started)
+      started = time.monotonic()
+    scores = None
+    if evaluate:
+      scores = validate(state, frozen)
+      writer.write(done, 'validation', scores)
+      started = time.monotonic()
+    if save or (evaluate and stage.select == 'best'):
+      checkpoints.save(done, state, {**notes, 'data': stage.batches.get_state()}, scores)
+    if stopping.asked and not last:
+      checkpoints.close()
+      writer.close()
+      bar.close()
+      raise UserError(f'stopped by signal {stopping.asked} at step {done} of stage {stage.name}; the state is saved, the same command goes on.')
+  bar.close()
+  writer.close()
+  checkpoints.wait()
+  if stage.select == 'best' and (best := checkpoints.best_step()) not in (None, stage.num_steps):
+    state, _ = checkpoints.restore(best, abstract)
+  checkpoints.close()
+  stopping.restore()
+  return {**frozen, **state.params}
+
+
+def _make_validate(stage: Stage, mesh: Mesh, root: jax.Array) -> Callable[[TrainState, Params], dict[str, float]]:
+  # The draws are those of step -1, the same at every validation, so that values are comparable.
+  @jax.jit
+  def metrics_of(params: Params, frozen: Params, batch: Batch, index: jax.Array):
+    key = jax.random.fold_in(jax.random.fold_in(root, np.uint32(2**32 - 1)), index)
+    value, metrics = stage.validation_loss(unflatten({**frozen, **params}), batch, key)
+    return {**metrics, 'loss': value}, jnp.sum(batch['weight'])
+
+  def validate(state: TrainState, frozen: Params) -> dict[str, float]:
+    results = [metrics_of(state.params, frozen, sharding.put_batch(b, mesh), i) for i, b in enumerate(stage.validation())]
+    results = jax.device_get(results)
+    total = sum(weight for _, weight in results)
+    return {name: float(sum(m[name] * weight for m, weight in results) / total) for name in results[0][0]}
+
+  return validate
+
+
+def _log(stage, recent, replay, writer, bar, directory, started) -> None:
+  """Fetches the metrics since the last log, checks them, writes their means, and empties the lists."""
+  values = jax.device_get(recent)
+  for (step, metrics), batch in zip(values, replay, strict=True):
+    if not math.isfinite(metrics['loss']):
+      path = directory / f'nonfinite_step{step}.npz'
+      with atomic_write(path) as temporary:
+        np.savez(temporary, **batch)
+      raise UserError(
+        f'stage {stage.name}: the loss of step {step} is {metrics["loss"]}; the batch is saved in {path}. '
+        f'Lower config.{stage.name}.learning_rate or look at the data; the last checkpoint is intact.'
+      )
+  means = {name: float(np.mean([metrics[name] for _, metrics in values])) for name in values[0][1]}
+  means['steps_per_second'] = len(values) / (time.monotonic() - started)
+  writer.write(values[-1][0], 'train', means)
+  bar.set_postfix_str(f', loss {means["loss"]:.4g}')
+  recent.clear()
+  replay.clear()
+
+
+class _StopSignal:
+  """Notices SIGTERM, so that the loop can save and leave."""
+
+  def __init__(self):
+    self.asked = ''
+    self._before = signal.signal(signal.SIGTERM, self._ask)
+
+  def _ask(self, number, frame):
+    del frame
+    self.asked = signal.Signals(number).name
+
+  def restore(self):
+    signal.signal(signal.SIGTERM, self._before)

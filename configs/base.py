@@ -1,0 +1,176 @@
+"""Every field of a run, with its meaning, unit and the value of the paper. Other configs change what they need."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The paper's run on GOD subject 3 at full size."""
+  config = ConfigDict()
+
+  config.seed = 2022  # of initial weights, shuffling, masks, noise, validation split
+  config.dtype = 'auto'  # compute precision: float32, bfloat16, or auto (bfloat16 on GPU and TPU, float32 on CPU)
+  config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
+  config.mesh = ConfigDict({'data': -1, 'fsdp': 1})  # devices per axis; -1: the rest
+  config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none
+  config.skip_nonfinite = 0  # consecutive training steps with non-finite gradients to skip before the run stops
+  config.log_every = 20  # training steps between lines of metrics.jsonl
+
+  # Data ------------------------------------------------------------------------------------------------------------
+  config.data = ConfigDict()
+  config.data.hcp = 'data/HCP'  # raw folder with npz/<subject>/HCP_visual_voxel.npz; empty: no resting-state data
+  config.data.god = 'data/Kamitani/npz'  # raw folder with sbj_1.npz .. sbj_5.npz, images_256.npz, label csv files
+  config.data.prepared = 'data/prepared'  # where the TFDS datasets made from them live
+  config.data.subjects = ('sbj_3',)  # attend and diffuse train on these, evaluate tests on these   (--kam_subs)
+  config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
+  config.data.hcp_rois = ('V1', 'V2', 'V3', 'V4')
+  config.data.hcp_subject_limit = 0  # first so many subjects in sorted order; 0: all
+  config.data.hcp_window = 8  # window length before the division by 0.75 (frames; 8 gives 10 frames)
+  config.data.hcp_augmentation = 1.0  # rows after interpolating random pairs, as a multiple of the real ones; 1: none
+  config.data.contrast_god_subjects = ('sbj_1', 'sbj_2', 'sbj_3', 'sbj_4', 'sbj_5')  # GOD training fMRI in contrast
+  config.data.num_val_stimuli = 0  # training stimuli held out for validation; 0: the paper's protocol, no selection
+  config.data.target_train_proportion = 1.0  # share of the first subject's training stimuli (--target_sub_train_proportion)
+  config.data.image_size = 256  # pixels, of the pictures that diffuse learns and makes
+  config.data.sparse_augmentation = 0.0  # share of voxels set to zero in training fMRI (the release meant 0.2, did 0)
+
+  # A simulated cortex writes the raw folders above when they are missing ------------------------------------------
+  config.simulate = ConfigDict()
+  config.simulate.enabled = False
+  config.simulate.voxels = 4192  # voxels of VC of each GOD subject, and of each HCP subject
+  config.simulate.subjects = 5  # GOD subjects
+  config.simulate.hcp_subjects = 20
+  config.simulate.seed = 0
+
+  # Models ----------------------------------------------------------------------------------------------------------
+  config.fmri_mae = ConfigDict()
+  config.fmri_mae.patch_size = 16  # voxels
+  config.fmri_mae.width = 1024
+  config.fmri_mae.depth = 24
+  config.fmri_mae.num_heads = 16
+  config.fmri_mae.mlp_ratio = 1.0
+  config.fmri_mae.decoder_width = 512
+  config.fmri_mae.decoder_num_heads = 16
+  config.fmri_mae.remat = True  # recompute activations in the backward pass: less memory, a third more work
+
+  config.image_mae = ConfigDict()
+  config.image_mae.image_size = 224  # pixels
+  config.image_mae.patch_size = 16  # pixels
+  config.image_mae.width = 768
+  config.image_mae.depth = 12
+  config.image_mae.num_heads = 12
+  config.image_mae.mlp_dim = 3072
+  config.image_mae.decoder_width = 512
+  config.image_mae.decoder_num_heads = 16
+  config.image_mae.decoder_mlp_dim = 2048
+
+  config.first_stage = ConfigDict()  # VQ-f4
+  config.first_stage.ch = 128
+  config.first_stage.ch_mult = (1, 2, 4)
+  config.first_stage.num_res_blocks = 2
+  config.first_stage.z_channels = 3
+  config.first_stage.embed_dim = 3
+  config.first_stage.n_embed = 8192
+
+  config.unet = ConfigDict()  # label2img (cin256-v2)
+  config.unet.model_channels = 192
+  config.unet.channel_mult = (1, 2, 3, 5)
+  config.unet.num_res_blocks = 2
+  config.unet.attention_resolutions = (8, 4, 2)  # downsampling factors
+  config.unet.num_heads = 1
+  config.unet.context_dim = 512
+  config.unet.remat = True
+
+  config.conditioner = ConfigDict()
+  config.conditioner.context_tokens = 77
+  config.conditioner.global_pool = False
+  config.conditioner.time_condition = True  # the context also enters the time embedding (double conditioning)
+
+  # Contrast: phase 1 -----------------------------------------------------------------------------------------------
+  config.contrast = _training(num_epochs=140, batch_size=250, learning_rate=2.5e-4, warmup_epochs=40.0, clip_norm=0.8)
+  config.contrast.betas = (0.9, 0.95)
+  config.contrast.weight_decay = 0.05
+  config.contrast.decoder_depth = 8
+  config.contrast.mask_ratio = 0.75  # (--mask_ratio)
+  config.contrast.mask_loss = True  # masked reconstruction; the published command leaves it off (--do_mask_loss)
+  config.contrast.self_contrast = True  # reconstruction against its own input (--do_self_contrast)
+  config.contrast.cross_contrast = True  # two masked views against each other (--do_cross_contrast)
+  config.contrast.self_weight = 1.0  # (--self_contrast_loss_weight)
+  config.contrast.cross_weight = 0.5  # (--cross_contrast_loss_weight)
+  config.contrast.separate_loss = False  # self term for the second view too (sep_loss of the release)
+  config.contrast.negatives = 'global'  # 'global': the whole batch; 'per_device': each device's share (DDP); 'paired'
+  config.contrast.temperature = 0.1
+
+  # Attend: phase 2 -------------------------------------------------------------------------------------------------
+  config.attend = _training(num_epochs=60, batch_size=4, learning_rate=5.3e-5, warmup_epochs=2.0, clip_norm=0.8)
+  config.attend.betas = (0.9, 0.95)
+  config.attend.weight_decay = 0.05
+  config.attend.image_init_from = 'weights/vit_mae'  # converted facebook/vit-mae-base
+  config.attend.decoder_depth = 6  # (--fmri_decoder_layers)
+  config.attend.image_decoder_depth = 6  # (--img_decoder_layers)
+  config.attend.cross_depth = 3  # cross-attention layers of each model
+  config.attend.cross_attention = True  # (--is_cross_mae: False trains two separate autoencoders)
+  config.attend.cross_residual = True  # (--do_cross_residual)
+  config.attend.mask_ratio = 0.75  # (--mask_ratio)
+  config.attend.image_mask_ratio = 0.5  # (--img_mask_ratio)
+  config.attend.fmri_weight = 0.25  # (--fmri_recon_weight)
+  config.attend.image_weight = 1.5  # (--img_recon_weight)
+  config.attend.normalise_patches = False  # norm_pix_loss of the image autoencoder
+
+  # Diffuse: LDM fine-tuning ----------------------------------------------------------------------------------------
+  config.diffuse = _training(num_epochs=700, batch_size=8, learning_rate=5.3e-5, warmup_epochs=0.0, clip_norm=0.5)
+  config.diffuse.betas = (0.9, 0.999)
+  config.diffuse.weight_decay = 0.01
+  config.diffuse.prior_init_from = 'weights/label2img'  # converted label2img: UNet and first stage
+  config.diffuse.cache_latents = False  # encode each picture once, before training; then there are no crops
+  config.diffuse.crop_probability = 0.5  # of a random square crop, resized back
+  config.diffuse.crop_share = 0.2  # of the side that a crop leaves out
+  config.diffuse.cosine_schedule = False  # the release keeps the rate constant
+  config.diffuse.train_unet = r'(attn2|norm2)/|time_embed_condition'  # UNet paths that train
+
+  # Sampling --------------------------------------------------------------------------------------------------------
+  config.reconstruct = ConfigDict()
+  config.reconstruct.sampler = 'plms'  # or 'ddim'
+  config.reconstruct.num_steps = 250
+  config.reconstruct.num_samples = 5  # pictures per test item
+  config.reconstruct.eta = 0.0  # noise of DDIM; 0: deterministic
+  config.reconstruct.guidance = 1.0  # 1: none, as published
+  config.reconstruct.batch_size = 40  # pictures sampled together
+  config.reconstruct.num_items = 0  # first so many test items; 0: all
+  config.reconstruct.seed = 0
+
+  # Scores ----------------------------------------------------------------------------------------------------------
+  config.evaluate = ConfigDict()
+  config.evaluate.classifier = 'weights/vit_h_14'  # weights folder or file; empty: no class accuracy
+  config.evaluate.num_bootstrap = 2000
+  config.evaluate.num_shuffles = 100
+
+  # Quirks of the published code that change results; docs/fidelity.md tells each. All off: the method as the paper has it.
+  config.released = ConfigDict()
+  config.released.contrast_outer_half = False  # B1: both contrastive losses once more times 0.5
+  config.released.self_weight_half = False  # section 9: the command cannot set the self weight, it stays 0.5
+  config.released.no_mask_loss = False  # section 9: the command leaves the reconstruction loss off
+  config.released.god_test_raw_scale = False  # B2
+  config.released.double_rescale = False  # B5
+  config.released.batch_of_two = False  # B7
+  config.released.pool_drops_norms = False  # B12
+  config.released.full_extra_patch = False  # B14
+  config.released.train_decoder_positions = False  # B15
+  config.released.train_conditioner_positions = False  # section 5: pos_embed of the conditioner trains and decays
+  config.released.wrap_to_pretrained_width = False  # B25
+  return config
+
+
+def _training(num_epochs: int, batch_size: int, learning_rate: float, warmup_epochs: float, clip_norm: float) -> ConfigDict:
+  """Fields that every training stage has."""
+  stage = ConfigDict()
+  stage.num_epochs = num_epochs  # (--num_epoch)
+  stage.num_steps = 0  # training steps; 0: from num_epochs
+  stage.batch_size = batch_size  # over all devices of all hosts (--batch_size)
+  stage.learning_rate = learning_rate  # peak (--lr)
+  stage.warmup_epochs = warmup_epochs
+  stage.clip_norm = clip_norm  # largest gradient norm
+  stage.init_from = ''  # weights to start from; empty: the stage before, in this workdir
+  stage.random_init = False  # allow random weights where no file is given: for trying things out
+  stage.eval_every = 500  # steps between validations
+  stage.checkpoint_every = 500  # steps between checkpoints
+  stage.select = 'last'  # or 'best': by validation loss (needs data.num_val_stimuli)
+  return stage

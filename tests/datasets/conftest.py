@@ -1,0 +1,15 @@
+"""Prepared data sets that several test files read."""
+
+import pytest
+
+from brainjax.datasets import god, hcp
+from tests.datasets import raw_files
+
+
+@pytest.fixture(scope='session')
+def prepared(tmp_path_factory):
+  """A folder with the golden GOD subjects and HCP subjects, prepared."""
+  root = tmp_path_factory.mktemp('data')
+  god.prepare(raw_files.write_god(root / 'god'), root / 'prepared')
+  hcp.prepare(raw_files.write_hcp(root / 'hcp'), root / 'prepared')
+  return root / 'prepared'

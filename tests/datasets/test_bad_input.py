@@ -1,0 +1,218 @@
+"""Damaged raw data: each kind ends in one sentence that names the fault, and nothing is written."""
+
+import json
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from brainjax.datasets import god, hcp, raw
+from brainjax.errors import UserError
+from tests.datasets import raw_files
+
+
+def no_trace(out):
+  assert not out.exists() or not list(out.rglob('*.*'))
+
+
+def fails_god(folder, match):
+  out = folder.parent / 'out'
+  with pytest.raises(UserError, match=match) as caught:
+    god.prepare(folder, out, ['sbj_1'])
+  assert '\n' not in str(caught.value)
+  no_trace(out)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return raw_files.write_god(tmp_path / 'raw')
+
+
+def test_missing_folder_and_files(folder):
+  fails_god(folder / 'nowhere', 'no such folder')
+  (folder / 'imagenet_testing_label.csv').unlink()
+  fails_god(folder, r'imagenet_testing_label.csv: no such file')
+  (folder / 'images_256.npz').unlink()
+  fails_god(folder, 'neither it nor its subfolder npz holds images_256.npz')
+
+
+def test_unknown_subject(folder):
+  with pytest.raises(UserError, match='no file of subject sbj_4; those that exist: sbj_1, sbj_3'):
+    god.prepare(folder, folder.parent / 'out', ['sbj_4'])
+
+
+@pytest.mark.parametrize('share', [0.0, 0.3, 0.97])
+def test_truncated_npz(folder, share):
+  path = folder / 'sbj_1.npz'
+  data = path.read_bytes()
+  path.write_bytes(data[: int(share * len(data))])
+  fails_god(folder, 'sbj_1.npz: damaged or not an .npz file')
+
+
+def test_flipped_bytes(folder):
+  path = folder / 'sbj_1.npz'
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0xFF
+  path.write_bytes(data)
+  fails_god(folder, 'damaged')
+
+
+@pytest.mark.parametrize('name', ['arr_0', 'arr_1', 'arr_2', 'arr_3'])
+def test_missing_array(folder, name):
+  raw_files.change_subject(folder, **{name: None})
+  fails_god(folder, f'{name} missing')
+
+
+def test_no_mask_and_wrong_masks(folder):
+  raw_files.change_subject(folder, VC=np.ones(7, bool))
+  fails_god(folder, "ROI mask 'VC' is bool of length 7; expected 78")
+  raw_files.change_subject(folder, VC=np.zeros(78, bool))
+  fails_god(folder, "'VC' selects no voxel")
+  raw_files.change_subject(folder, VC=None, V1=None)
+  fails_god(folder, 'no ROI mask')
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_non_finite_fmri(folder, value):
+  fmri = raw_files.god_arrays('sbj_1')['arr_0'].copy()
+  fmri[5, 7] = fmri[9, 8] = value
+  raw_files.change_subject(folder, arr_0=fmri)
+  fails_god(folder, "'arr_0' has 2 NaN or infinite values, the first in row 5, voxel 7")
+
+
+def test_counts_that_disagree(folder):
+  arrays = raw_files.god_arrays('sbj_1')
+  raw_files.change_subject(folder, arr_2=arrays['arr_2'][:3])
+  fails_god(folder, 'arr_2 has 3 rows but images_256.npz holds 4 test pictures')
+  raw_files.change_subject(folder, arr_0=arrays['arr_0'][:13])
+  fails_god(folder, 'arr_3 names a picture for 14 rows but arr_0 has 13')
+  raw_files.change_subject(folder, arr_1=arrays['arr_1'][:-1])
+  fails_god(folder, 'arr_1 has 139 rows, not a multiple of the 4')
+  raw_files.change_subject(folder, arr_1=arrays['arr_1'][:, :-1])
+  fails_god(folder, "'arr_1' has 77 voxels; expected 78")
+
+
+@pytest.mark.parametrize('bad', [14, -1])
+def test_picture_number_out_of_range(folder, bad):
+  order = raw_files.god_arrays('sbj_1')['arr_3'].copy()
+  order[6] = bad
+  raw_files.change_subject(folder, arr_3=order)
+  fails_god(folder, rf'arr_3 row 6 is {bad}; expected the number of a training picture, 0 .. 13')
+
+
+@pytest.mark.parametrize(
+  'bad', [np.zeros((14, 78), complex), np.zeros((14, 78, 1), np.float32), np.zeros((0, 78), np.float32)]
+)
+def test_wrong_kind_or_shape(folder, bad):
+  raw_files.change_subject(folder, arr_0=bad)
+  fails_god(folder, "'arr_0' is ")
+
+
+def test_labels(folder):
+  path = folder / 'imagenet_training_label.csv'
+  good = path.read_text()
+  path.write_text(good.replace('1004.000005', '7777.000005'))
+  fails_god(folder, r'row 6 names WordNet id n00007777 .*does not hold')
+  path.write_text(good + '1004.000014\n')
+  fails_god(folder, '15 labels for 14 pictures')
+  path.write_text('file,label\n' + good)
+  fails_god(folder, "row 1 is 'file,label'")
+  path.write_bytes(b'\xff\xfe\x00')
+  fails_god(folder, 'not readable as UTF-8')
+
+
+@pytest.mark.parametrize('text', ['[1, 2]', '{"a": ["n1", "x"]}', '{"0": []}', '{"0": [3, "x"]}', '{', '{}'])
+def test_class_index(folder, text):
+  (folder / 'imagenet_class_index.json').write_text(text)
+  fails_god(folder, 'imagenet_class_index.json: ')
+
+
+def test_pictures(folder):
+  np.savez(
+    folder / 'images_256.npz',
+    train_images=np.zeros((14, 8, 9, 3), np.uint8),
+    test_images=np.zeros((4, 8, 8, 3), np.uint8),
+  )
+  fails_god(folder, r'train_images is uint8 of shape \(14, 8, 9, 3\)')
+  np.savez(folder / 'images_256.npz', train_images=np.zeros((14, 8, 8, 3), np.uint8))
+  fails_god(folder, "'test_images' is missing")
+
+
+class _Marker:
+  """Its pickle would make a file if it were opened."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return (open, (str(self.path), 'w'))
+
+
+def test_pickles_are_never_opened(folder):
+  marker = folder / 'executed'
+  raw_files.change_subject(folder, arr_0=np.array([_Marker(marker)], dtype=object))
+  marker.unlink(missing_ok=True)
+  fails_god(folder, 'pickled Python objects, which are never opened')
+  assert not marker.exists()
+
+
+def test_header_that_claims_memory(folder):
+  header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (9000000000, 78), }"
+  header += b' ' * (118 - len(header) - 1) + b'\n'
+  lying = b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header + b'\x00' * 64
+  with zipfile.ZipFile(folder / 'sbj_1.npz', 'w') as archive:
+    for name in ('arr_0', 'arr_1', 'arr_2', 'arr_3'):
+      archive.writestr(f'{name}.npy', lying)
+  fails_god(folder, 'claims shape')
+
+
+def test_too_large_an_array(tmp_path, monkeypatch):
+  np.savez_compressed(tmp_path / 'bomb.npz', a=np.zeros(100_000))
+  monkeypatch.setattr(raw, 'MAX_ARRAY_BYTES', 1000)
+  with raw.NpzReader(tmp_path / 'bomb.npz') as archive, pytest.raises(UserError, match='GiB; at most'):
+    archive.read('a', ndim=1)
+
+
+def fails_hcp(folder, match):
+  out = folder.parent / 'out'
+  with pytest.raises(UserError, match=match):
+    hcp.prepare(folder, out)
+  no_trace(out)
+
+
+def test_hcp(tmp_path):
+  folder = raw_files.write_hcp(tmp_path / 'raw')
+  fails_hcp(tmp_path / 'nowhere', 'no such folder')
+  path = folder / 'npz' / '100307' / 'HCP_visual_voxel.npz'
+  with np.load(path) as archive:
+    good = dict(archive)
+  np.savez(path, **good | {'V2': good['V2'][:, 1:]})
+  fails_hcp(folder, r'100307.*65 voxels .* but subject 100206 has 66 .*all subjects need the same voxels')
+  np.savez(path, **good | {'V3': good['V3'][:-1]})
+  fails_hcp(folder, r"'V3' has shape \(59, 16\)")
+  np.savez(path, **{area: series[:9] for area, series in good.items()})
+  fails_hcp(folder, 'fewer than 10 frames')
+  np.savez(path, **{area: good[area] for area in ('V1', 'V2', 'V3')})
+  fails_hcp(folder, "'V4' is missing")
+  nan = good['V4'].copy()
+  nan[3, 2] = np.nan
+  np.savez(path, **good | {'V4': nan})
+  fails_hcp(folder, r"100307.*'V4' has 1 NaN or infinite values, the first in row 3, voxel 2")
+  np.savez(path, **{area: np.ones_like(series) for area, series in good.items()})
+  fails_hcp(folder, 'every value is the same')
+
+
+def test_prepared_data_damaged_later(tmp_path):
+  folder, out = raw_files.write_god(tmp_path / 'raw'), tmp_path / 'out'
+  god.prepare(folder, out, ['sbj_1'])
+  records = next(out.rglob('god-train.array_record*'))
+  records.write_bytes(records.read_bytes()[:500])
+  with pytest.raises(UserError, match='delete this folder and prepare again'):
+    god.load(out, ['sbj_1'])
+  metadata = next(out.rglob('metadata.json'))
+  metadata.write_text(json.dumps({})[:1])
+  with pytest.raises(UserError, match='damaged prepared data'):
+    god.load(out, ['sbj_1'])
+  assert god.prepare(folder, out, ['sbj_1'])['sbj_1'][0] == 'rebuilt'
+  assert len(god.load(out, ['sbj_1'])) == 14

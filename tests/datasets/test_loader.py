@@ -1,0 +1,110 @@
+"""The loader: order, shards, weights, augmentation, and going on after a restart."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from brainjax.datasets import arrays, loader
+from brainjax.errors import UserError
+
+
+def numbered(rows, width=4):
+  fmri = np.repeat(np.arange(rows, dtype=np.float32)[:, None], width, axis=1)
+  return arrays.ArrayDataset({'fmri': fmri, 'stimulus': np.arange(rows, dtype=np.int32)})
+
+
+def take(batches, count):
+  return [next(batches)['stimulus'].tolist() for _ in range(count)]
+
+
+def noisy(item, rng):
+  return item | {'noise': rng.random(2)}
+
+
+def test_every_row_once_an_epoch_in_a_new_order():
+  batches = loader.make_loader(numbered(9), 3, seed=1)
+  assert batches.steps_per_epoch == 3
+  first, second = (sum(take(batches, 3), []) for _ in range(2))
+  assert sorted(first) == sorted(second) == list(range(9)) and first != second != list(range(9))
+
+
+def test_same_seed_same_batches_other_seed_others():
+  runs = [take(loader.make_loader(numbered(9), 2, seed=seed), 8) for seed in (5, 5, 6)]
+  assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize('done', [0, 1, 7])
+def test_resume_gives_exactly_the_next_batches(done):
+  def make():
+    return loader.make_loader(numbered(9), 2, seed=3, transform=noisy)
+
+  whole = make()
+  for _ in range(done):
+    next(whole)
+  state = json.loads(json.dumps(whole.get_state()))
+  expected = [next(whole) for _ in range(6)]
+  again = make()
+  next(again)
+  again.set_state(state)
+  for batch in expected:
+    for name, values in next(again).items():
+      np.testing.assert_array_equal(values, batch[name])
+
+
+def test_augmentation_follows_seed_epoch_and_row_only():
+  def draws(batch_size, shuffle, seed=0, epochs=2):
+    batches = loader.make_loader(numbered(8), batch_size, seed=seed, shuffle=shuffle, transform=noisy)
+    out = np.zeros((epochs, 8, 2))
+    for epoch in range(epochs):
+      for _ in range(8 // batch_size):
+        batch = next(batches)
+        out[epoch, batch['stimulus']] = batch['noise']
+    return out
+
+  reference = draws(8, False)
+  np.testing.assert_array_equal(reference, draws(2, True))
+  assert len(np.unique(reference)) == reference.size
+  assert not np.any(reference == draws(8, False, seed=1))
+
+
+def test_shards_are_disjoint_and_of_equal_length():
+  for drop in (True, False):
+    shards = [
+      loader.make_loader(numbered(23), 3, seed=2, shard_index=i, shard_count=3, drop_remainder=drop, repeat=False)
+      for i in range(3)
+    ]
+    assert [shard.steps_per_epoch for shard in shards] == [2 if drop else 3] * 3
+    rows = [batch['stimulus'][batch['weight'] > 0].tolist() for shard in shards for batch in shard]
+    flat = sum(rows, [])
+    assert len(flat) == len(set(flat)) == (18 if drop else 23)
+
+
+def test_last_batch_is_filled_up_with_weight_zero():
+  batches = list(loader.make_loader(numbered(8), 3, shuffle=False, repeat=False, drop_remainder=False))
+  assert [batch['stimulus'].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 0]]
+  assert [batch['weight'].tolist() for batch in batches] == [[1, 1, 1], [1, 1, 1], [1, 1, 0]]
+
+
+def test_too_large_a_batch_and_no_rows():
+  with pytest.raises(UserError, match='batch size 9 is larger than the 8 samples'):
+    loader.make_loader(numbered(8), 9)
+  with pytest.raises(UserError, match='no rows'):
+    loader.make_loader(numbered(0), 1)
+
+
+def test_batches_may_be_changed_in_place():
+  data = numbered(4)
+  batch = next(loader.make_loader(data, 4, shuffle=False))
+  batch['fmri'][:] = -1
+  assert data.columns['fmri'].max() == 3
+
+
+def test_thousands_of_samples_a_second():
+  batches = loader.make_loader(numbered(1200, width=4192), 250)
+  next(batches)
+  start = time.process_time()
+  for _ in range(20):
+    next(batches)
+  assert 20 * 250 / (time.process_time() - start) > 5000

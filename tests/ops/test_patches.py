@@ -1,0 +1,29 @@
+"""Patches against slices taken by hand, and their inverses."""
+
+import numpy as np
+import pytest
+
+from brainjax.ops import patches
+
+
+def test_vectors_are_cut_in_order():
+  x = np.arange(2 * 56).reshape(2, 56)
+  cut = patches.patchify_1d(x, 7)
+  assert cut.shape == (2, 8, 7)
+  np.testing.assert_array_equal(cut[1, 3], x[1, 21:28])
+  np.testing.assert_array_equal(patches.unpatchify_1d(cut), x)
+
+
+def test_images_are_cut_row_by_row():
+  x = np.arange(2 * 8 * 12 * 3).reshape(2, 8, 12, 3)
+  cut = patches.patchify_2d(x, 4)
+  assert cut.shape == (2, 6, 48)
+  np.testing.assert_array_equal(cut[1, 5], x[1, 4:8, 8:12].ravel())  # (row, column, channel) inside a patch
+  np.testing.assert_array_equal(patches.unpatchify_2d(cut, (2, 3)), x)
+
+
+def test_remainders_are_refused():
+  with pytest.raises(ValueError, match='57 voxels'):
+    patches.patchify_1d(np.zeros((2, 57)), 7)
+  with pytest.raises(ValueError, match='8 x 9'):
+    patches.patchify_2d(np.zeros((2, 8, 9, 3)), 4)

@@ -1,0 +1,103 @@
+"""Tests of the simulation command: what it writes, what it leaves alone, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from brainjax import simulate
+from brainjax.files import sha256
+
+OPTIONS = ['--voxels=97', '--subjects=2', '--hcp_subjects=2', '--image_size=64', '--workers=2']
+
+
+def _state(folder):
+  return {str(p.relative_to(folder)): (sha256(p), p.stat().st_mtime_ns) for p in folder.rglob('*') if p.is_file()}
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('out') / 'simulated'
+  assert simulate.main([f'--out={folder}', *OPTIONS]) == 0
+  return folder
+
+
+def test_writes_both_trees_and_the_note(written):
+  assert set(_state(written)) == {
+    'simulation.json', 'HCP/npz/900001/HCP_visual_voxel.npz', 'HCP/npz/900002/HCP_visual_voxel.npz',
+    'Kamitani/npz/sbj_1.npz', 'Kamitani/npz/sbj_2.npz', 'Kamitani/npz/images_256.npz',
+    'Kamitani/npz/imagenet_class_index.json', 'Kamitani/npz/imagenet_training_label.csv',
+    'Kamitani/npz/imagenet_testing_label.csv'}  # fmt: skip
+  note = json.loads((written / 'simulation.json').read_text())
+  noise = note['settings']['cortex']
+  assert noise['median_explainable_variance'] == 0.15 and noise['pure_noise_fraction'] == 0.1
+  assert noise['shared_noise_fraction'] == 0.5 and noise['num_shared_components'] == 6
+  assert note['settings']['god_voxels'] == [97, 97] and len(note['categories']) == 200
+  subjects = [np.load(written / f'Kamitani/npz/sbj_{k}.npz') for k in (1, 2)]
+  assert not np.array_equal(subjects[0]['arr_0'], subjects[1]['arr_0'])
+  assert not np.array_equal(subjects[0]['arr_3'], subjects[1]['arr_3'])
+
+
+def test_complete_is_left_alone_and_missing_is_made_again(written, capsys):
+  before = _state(written)
+  assert simulate.main([f'--out={written}', *OPTIONS]) == 0
+  assert 'nothing to do' in capsys.readouterr().out
+  assert _state(written) == before
+  lost = ('Kamitani/npz/sbj_2.npz', 'HCP/npz/900001/HCP_visual_voxel.npz')
+  for name in lost:
+    (written / name).unlink()
+  assert simulate.main([f'--out={written}', *OPTIONS, '--workers=1']) == 0
+  after = _state(written)
+  for name, (checksum, changed) in before.items():
+    assert after[name][0] == checksum
+    assert (after[name][1] != changed) == (name in lost)
+
+
+@pytest.mark.parametrize(
+  'option,field', [('--voxels=98', 'god_voxels'), ('--seed=1', 'seed'), ('--hcp_subjects=3', 'hcp_subjects')]
+)
+def test_refuses_the_folder_of_another_simulation(written, capsys, option, field):
+  before = _state(written)
+  assert simulate.main([f'--out={written}', *OPTIONS, option]) == 2
+  message = capsys.readouterr().err
+  assert message.startswith('error: ') and field in message and message.count('\n') == 1
+  assert _state(written) == before
+
+
+def test_refuses_real_data(tmp_path, capsys):
+  real = tmp_path / 'Kamitani' / 'npz' / 'sbj_1.npz'
+  real.parent.mkdir(parents=True)
+  real.write_bytes(b'real')
+  assert simulate.main([f'--out={tmp_path}', *OPTIONS]) == 2
+  assert 'not made by a simulation' in capsys.readouterr().err
+  assert list(_state(tmp_path)) == ['Kamitani/npz/sbj_1.npz'] and real.read_bytes() == b'real'
+
+
+@pytest.mark.parametrize('text', ['{"truncat', '[]', '{}', '{"settings": 3}'])
+def test_refuses_a_broken_note(tmp_path, capsys, text):
+  (tmp_path / 'simulation.json').write_text(text)
+  assert simulate.main([f'--out={tmp_path}', *OPTIONS]) == 2
+  assert 'simulation' in capsys.readouterr().err
+  assert (tmp_path / 'simulation.json').read_text() == text
+
+
+@pytest.mark.parametrize('option', ['--voxels=7', '--voxels=0', '--subjects=0', '--subjects=6', '--hcp_subjects=-1',
+                                    '--image_size=100', '--image_size=0', '--seed=-1', '--workers=0'])  # fmt: skip
+def test_refuses_impossible_numbers(tmp_path, capsys, option):
+  assert simulate.main([f'--out={tmp_path / "new"}', *OPTIONS, option]) == 2
+  assert option.split('=')[0][2:] in capsys.readouterr().err
+  assert not (tmp_path / 'new').exists()
+
+
+def test_refuses_a_file(tmp_path, capsys):
+  path = tmp_path / 'file'
+  path.write_text('mine')
+  assert simulate.main([f'--out={path}', *OPTIONS]) == 2
+  assert 'is a file' in capsys.readouterr().err and path.read_text() == 'mine'
+
+
+def test_says_what_it_could_not_write(tmp_path, capsys):
+  (tmp_path / 'file').write_text('mine')
+  assert simulate.main([f'--out={tmp_path / "file" / "below"}', *OPTIONS]) == 2
+  message = capsys.readouterr().err
+  assert message.startswith('error: ') and 'file' in message and message.count('\n') == 1
