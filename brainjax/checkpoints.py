@@ -27,7 +27,9 @@ def save_weights(directory: str | os.PathLike, flat_params: Mapping[str, Any], i
   """
   directory = Path(directory).absolute()
   if directory.exists():
-    raise UserError(f'{directory} exists already; weights are never overwritten. Choose another folder or remove it first.')
+    raise UserError(
+      f'{directory} exists already; weights are never overwritten. Choose another folder or remove it first.'
+    )
   directory.parent.mkdir(parents=True, exist_ok=True)
   temporary = directory.with_name(f'.{directory.name}.tmp{os.getpid()}')
   shutil.rmtree(temporary, ignore_errors=True)
@@ -53,10 +55,14 @@ def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict
   if source.suffix == '.safetensors':
     return _load_safetensors(source)
   if not source.exists():
-    raise UserError(f'weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.')
+    raise UserError(
+      f'weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.'
+    )
   info_path = source / 'weights.json'
   if not info_path.is_file():
-    raise UserError(f'{source} holds no weights.json, so it is not a folder of brainjax weights; convert a release with python -m brainjax.convert.')
+    raise UserError(
+      f'{source} holds no weights.json, so it is not a folder of brainjax weights; convert a release with python -m brainjax.convert.'
+    )
   try:
     info = json.loads(info_path.read_text())
     if info.pop('format', None) != WEIGHTS_FORMAT:
@@ -68,7 +74,9 @@ def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict
   except UserError:
     raise
   except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
-    raise UserError(f'weights {source} are damaged ({type(error).__name__}); restore the folder from a copy or make it again.') from error
+    raise UserError(
+      f'weights {source} are damaged ({type(error).__name__}); restore the folder from a copy or make it again.'
+    ) from error
   return dict(params), info
 
 
@@ -81,7 +89,9 @@ def _load_safetensors(source: Path) -> tuple[dict[str, np.ndarray], dict[str, An
     with safetensors.safe_open(source, framework='numpy') as archive:
       info = json.loads((archive.metadata() or {}).get('info', 'null'))
       if info is None:
-        raise UserError(f'{source} has no `info` in its metadata, so it is not brainjax weights; use python -m brainjax.convert on it.')
+        raise UserError(
+          f'{source} has no `info` in its metadata, so it is not brainjax weights; use python -m brainjax.convert on it.'
+        )
       params = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
   except (safetensors.SafetensorError, json.JSONDecodeError) as error:
     raise UserError(f'weights {source} are damaged ({error}).') from error
@@ -100,7 +110,9 @@ class RunCheckpoints:
     policies = [ocp.checkpoint_managers.LatestN(2)]
     if best_metric:
       policies.append(
-        ocp.checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best_metric], reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        ocp.checkpoint_managers.BestN(
+          get_metric_fn=lambda metrics: metrics[best_metric], reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
       )
     self._best_metric = best_metric
     self._manager = ocp.CheckpointManager(

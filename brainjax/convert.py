@@ -23,12 +23,16 @@ from brainjax.torch_convert.writer import check_target, write_state
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='python -m brainjax.convert', description=__doc__, allow_abbrev=False)
-  parser.add_argument('source', help='a released file (.pth, .ckpt, .bin, .safetensors), a diffusers folder, or converted weights')
+  parser.add_argument(
+    'source', help='a released file (.pth, .ckpt, .bin, .safetensors), a diffusers folder, or converted weights'
+  )
   parser.add_argument('--kind', default='auto', choices=['auto', *kinds.KINDS, 'diffusers'])
   parser.add_argument('--out', help='folder (or file, with --to_torch) to write; must not exist')
   parser.add_argument('--dry_run', action='store_true', help='say what the file is and whether it fits; write nothing')
   parser.add_argument('--ema', action='store_true', help='take the averaged weights (model_ema.*)')
-  parser.add_argument('--voxels', type=int, help='resize the position tables of an fMRI autoencoder to this many voxels')
+  parser.add_argument(
+    '--voxels', type=int, help='resize the position tables of an fMRI autoencoder to this many voxels'
+  )
   parser.add_argument('--decoder_depth', type=int, help='keep the first so many decoder blocks of an fMRI autoencoder')
   parser.add_argument('--to_torch', action='store_true', help='the way back: write .pth or .safetensors')
   parser.add_argument('--to_diffusers', action='store_true', help='write a folder that diffusers loads')
@@ -45,7 +49,9 @@ def main(argv: list[str] | None = None) -> None:
   if options.to_torch or options.to_diffusers:
     one_way = [name for name in ('ema', 'voxels', 'decoder_depth', 'dry_run') if getattr(options, name)]
     if one_way or options.kind != 'auto':
-      raise UserError(f'--{(one_way or ["kind"])[0]} is for the way in; leave it out with --to_torch and --to_diffusers')
+      raise UserError(
+        f'--{(one_way or ["kind"])[0]} is for the way in; leave it out with --to_torch and --to_diffusers'
+      )
     return to_torch(options.source, options.out) if options.to_torch else to_diffusers(options.source, options.out)
   return to_jax(options)
 
@@ -54,7 +60,9 @@ def to_jax(options: argparse.Namespace) -> None:
   """Released file -> folder of weights; prints what was found."""
   source = Path(options.source)
   if options.out and Path(options.out).exists():
-    raise UserError(f'{options.out} exists already; weights are never overwritten. Choose another --out or remove it first')
+    raise UserError(
+      f'{options.out} exists already; weights are never overwritten. Choose another --out or remove it first'
+    )
   with ThreadPoolExecutor(1) as pool:
     if options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source)):
       if options.ema:
@@ -86,7 +94,9 @@ def _adapted(converted: Converted, options: argparse.Namespace) -> Converted:
     if (value := getattr(options, name)) is None:
       continue
     if converted.kind not in ('phase1', 'phase2'):
-      raise UserError(f'--{name} is for fMRI autoencoders (phase1, phase2); {converted.source.path} is of kind {converted.kind}')
+      raise UserError(
+        f'--{name} is for fMRI autoencoders (phase1, phase2); {converted.source.path} is of kind {converted.kind}'
+      )
     params, settings, sentence = change(converted.params, converted.settings, value)
     converted = converted._replace(params=params, settings=settings, notes=[*converted.notes, sentence])
   return converted
@@ -98,7 +108,12 @@ def _info(converted: Converted, digest: str, ema: bool) -> dict[str, Any]:
     'kind': converted.kind,
     'settings': converted.settings,
     'models': converted.models,
-    'source': {'name': source.path.name, 'path': str(source.path), 'sha256': digest, 'bytes': source.path.stat().st_size},
+    'source': {
+      'name': source.path.name,
+      'path': str(source.path),
+      'sha256': digest,
+      'bytes': source.path.stat().st_size,
+    },
     'source_config': source.config,
     'num_tensors': converted.num_tensors,
     'num_values': converted.num_values,
@@ -127,7 +142,9 @@ def _report(info: Mapping[str, Any], form: str) -> None:
 def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   params, info = load_weights(source)
   if not isinstance(info.get('settings'), dict) or 'kind' not in info:
-    raise UserError(f'{source} does not say its kind and settings in weights.json; it was not made by brainjax.convert or a stage')
+    raise UserError(
+      f'{source} does not say its kind and settings in weights.json; it was not made by brainjax.convert or a stage'
+    )
   return params, info
 
 
@@ -141,7 +158,9 @@ def to_torch(source: str, out: str) -> None:
   settings = info['settings']
   expected = kinds.expected_shapes(spec, settings, source)
   loose = {row.path for row in spec.loose}
-  odd = sorted(path for path in expected.keys() | (params.keys() - loose) if expected.get(path) != np.shape(params.get(path)))
+  odd = sorted(
+    path for path in expected.keys() | (params.keys() - loose) if expected.get(path) != np.shape(params.get(path))
+  )
   if odd:
     raise UserError(f'{source} does not hold what its settings say: {", ".join(odd[:20])}; nothing was written')
   state = engine.to_torch(spec.table, params)
@@ -149,7 +168,10 @@ def to_torch(source: str, out: str) -> None:
     state = schedule_buffers.buffers(**settings.get('schedule', {})) | state
   beside = {'epoch': info.get('epoch'), 'config': info.get('source_config') or settings}
   write_state(target, state, spec.key, beside)
-  print(f'wrote     {target}: {len(state)} tensors' + (f' under the key {spec.key}' if spec.key and target.suffix != '.safetensors' else ''))
+  print(
+    f'wrote     {target}: {len(state)} tensors'
+    + (f' under the key {spec.key}' if spec.key and target.suffix != '.safetensors' else '')
+  )
   if info['kind'] == 'sd1':
     print('note      without the text encoder, which was not converted: load with strict=False')
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from brainjax.errors import UserError, command_line
-from brainjax.files import atomic_write
-from brainjax.metrics import nearest, score_tables, statistics
+from brainjax.files import atomic_write, sha256
+from brainjax.metrics import fid, lpips, nearest, score_tables, statistics
 from brainjax.metrics.images import Images, read_images
 from brainjax.metrics.score_tables import Classifier
 
@@ -34,6 +34,8 @@ def evaluate(
   baselines: dict[str, np.ndarray] | None = None,
   subsets: dict[str, np.ndarray] | None = None,
   training_images: np.ndarray | None = None,
+  features: dict[str, Classifier] | None = None,
+  perceptual: bool | None = None,
 ) -> dict:
   """Scores the reconstructions and writes scores.json and scores_items.npz into `out`.
 
@@ -50,6 +52,8 @@ def evaluate(
     baselines: name -> N H W 3 uint8, other reconstructions of the same items, scored alike and compared item by item.
     subsets: name -> N bool, items to score apart as well (say, categories seen and unseen in training).
     training_images: M H W 3 uint8 of the same size; the one nearest to each sample is found, so that copying shows.
+    features: name -> function of uint8 B H W 3 that gives B D (Inception, CLIP, ...): two-way identification and FID.
+    perceptual: whether to score LPIPS; None does where the weights are installed and the images large enough.
 
   Returns:
     What scores.json holds.
@@ -61,17 +65,24 @@ def evaluate(
     raise UserError(f'evaluate.num_bootstrap is {num_bootstrap}; an interval needs at least 100 resamplings')
   if (classifier is None) != (classifier_name is None):
     raise ValueError('a classifier and its name go together')
+  if perceptual is None:
+    perceptual = lpips.installed() and min(images.stimuli.shape[1:3]) >= lpips.MIN_SIDE
+  weights = lpips.read_weights() if perceptual else None
   ids, first, stimulus = np.unique(images.stimulus, return_index=True, return_inverse=True)
   stimuli = images.stimuli[first]
   bootstrap = statistics.Bootstrap.draw(stimulus, num_bootstrap, seed)
   pairings = statistics.draw_pairings(len(ids), num_shuffles, seed + 1)
   classes = None if classifier is None else score_tables.classify(classifier, stimuli).argmax(axis=-1)
 
+  targets = {name: score_tables.in_blocks(function, stimuli) for name, function in (features or {}).items()}
+
   def tables(samples):
-    scores = score_tables.image_score_tables(stimuli, samples, num_ways)
+    scores = score_tables.image_score_tables(stimuli, samples, num_ways, weights)
     probabilities = None if classifier is None else score_tables.classify(classifier, samples)
     if probabilities is not None:
       scores |= score_tables.class_tables(probabilities, classes, num_ways)
+    for name, function in (features or {}).items():
+      scores |= score_tables.feature_tables(targets[name], score_tables.in_blocks(function, samples), name)
     return scores, probabilities
 
   scores, probabilities = tables(images.samples)
@@ -94,6 +105,7 @@ def evaluate(
       'class_accuracy': 'exact expectation over all draws of the n-1 other classes; exact ties ordered by a fair draw',
       'identification': 'candidates are the other stimuli of this set; ties count against the reconstruction',
       'best_of_samples': 'chosen per item with knowledge of the stimulus: an upper bound, not an accuracy',
+      'lpips': f'version 0.1, weights SHA-256 {sha256(lpips.weights_file())}' if perceptual else 'left out',
       'num_bootstrap': num_bootstrap,
       'num_shuffles': num_shuffles,
       'seed': seed,
@@ -106,6 +118,14 @@ def evaluate(
   if classes is not None:
     result['num_distinct_classes_of_stimuli'] = len(np.unique(classes))
     result['released_protocol'] = score_tables.released_protocol(probabilities, classes[stimulus], images, seed)
+  result['fid'] = {}
+  for name, function in (features or {}).items():
+    reconstructed = score_tables.in_blocks(function, images.samples)
+    # Of one sample a stimulus, so that samples of one item do not count as different pictures.
+    result['fid'][name] = {
+      'first_sample': fid.frechet_distance(reconstructed[:, 0], targets[name]),
+      'num_images': [n, len(ids)],
+    }
   result['baselines'] = {}
   for baseline, pictures in (baselines or {}).items():
     Images(images.stimuli, pictures[:, None], images.stimulus, images.class_index).validate(f'baseline {baseline}')

@@ -11,7 +11,9 @@ import optax
 NO_DECAY = re.compile(r'(^|/)(bias|scale)\Z')
 
 
-def warmup_cosine(peak: float, warmup_epochs: float, num_epochs: float, steps_per_epoch: int, end: float = 0.0) -> optax.Schedule:
+def warmup_cosine(
+  peak: float, warmup_epochs: float, num_epochs: float, steps_per_epoch: int, end: float = 0.0
+) -> optax.Schedule:
   """Per-step rate from the fractional epoch `e = step / steps_per_epoch`: linear to `peak`, then half a cosine to `end`."""
 
   def schedule(step):

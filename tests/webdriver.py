@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 CHROMEDRIVER = shutil.which('chromedriver')
@@ -23,9 +24,17 @@ class Browser:
       probe.bind(('127.0.0.1', 0))
       port = probe.getsockname()[1]
     self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-    self._driver = subprocess.Popen([CHROMEDRIVER, f'--port={port}'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    self._driver = subprocess.Popen(
+      [CHROMEDRIVER, f'--port={port}'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     self._base = f'http://127.0.0.1:{port}'
-    flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', f'--user-data-dir={self._profile.name}']
+    flags = [
+      '--headless=new',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-dev-shm-usage',
+      f'--user-data-dir={self._profile.name}',
+    ]
     options = {'binary': CHROMIUM, 'args': [*flags, f'--window-size={width},{height}']}
     wanted = {'goog:chromeOptions': options, 'goog:loggingPrefs': {'browser': 'ALL'}}
     for attempt in range(60):
@@ -58,8 +67,11 @@ class Browser:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(self._base + path, data, {'Content-Type': 'application/json'}, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, whatever the proxy settings
-    with opener.open(request, timeout=60) as answer:
-      return json.load(answer)['value']
+    try:
+      with opener.open(request, timeout=60) as answer:
+        return json.load(answer)['value']
+    except urllib.error.HTTPError as error:
+      raise RuntimeError(json.load(error)['value']['message']) from error
 
   def open(self, path):
     self._call('POST', '/url', {'url': path.resolve().as_uri()})

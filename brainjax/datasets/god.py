@@ -70,16 +70,20 @@ class God(store.Builder):
     )
     train, test = stimuli.images['train'], stimuli.images['test']
     train_labels, test_labels = stimuli.labels['train'], stimuli.labels['test']
-    means = paired.examples(subject.test, np.arange(num_test), test, test_labels, num_train)
+    test_numbers = range(num_train, num_train + num_test)
+    means = paired.examples(subject.test, np.arange(num_test), test, test_labels, test_numbers)
     splits = {
-      'train': (len(subject.train), paired.examples(subject.train, subject.train_stimulus, train, train_labels, 0)),
+      'train': (
+        len(subject.train),
+        paired.examples(subject.train, subject.train_stimulus, train, train_labels, range(num_train)),
+      ),
       'test': (num_test, means),
     }
     if subject.trial_stimulus is not None:
-      ceiling = god_raw.explainable_variance(subject.trials, subject.trial_stimulus)
+      ceiling = paired.explainable_variance(subject.trials, subject.trial_stimulus)
       if ceiling is not None:
         facts['explainable_variance'] = ceiling
-      trials = paired.examples(subject.trials, subject.trial_stimulus, test, test_labels, num_train)
+      trials = paired.examples(subject.trials, subject.trial_stimulus, test, test_labels, test_numbers)
       splits['test_trials'] = (len(subject.trials), trials)
     return splits
 
@@ -116,7 +120,7 @@ def load(
 
 
 def _open(prepared_dir: str | os.PathLike, subject: str) -> God:
-  return store.open_prepared(lambda folder: builder(folder, subject), prepared_dir, 'god')
+  return store.open_prepared(lambda folder: builder(folder, subject), prepared_dir, 'god --raw=DIR')
 
 
 def metadata(prepared_dir: str | os.PathLike, subject: str) -> Mapping:

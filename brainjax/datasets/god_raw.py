@@ -182,22 +182,3 @@ def trial_order(trials: np.ndarray, means: np.ndarray, tolerance: float = 0.01) 
     if np.abs(sums / repetitions - means).mean() <= tolerance * means.std():
       return stimulus
   return None
-
-
-def explainable_variance(trials: np.ndarray, stimulus: np.ndarray) -> np.ndarray | None:
-  """Share of a single trial's variance that the stimulus explains, for each voxel: `V` in [0, 1]. None without repeats.
-
-  Unbiased one-way variance components: noise = mean variance within a stimulus; signal = variance of the
-  means minus noise / R.
-  The noise ceiling of a mean over R trials is s / (s + (1 - s) / R).
-  """
-  count = int(stimulus.max()) + 1
-  repetitions = len(stimulus) // count
-  if repetitions < 2 or count < 2:
-    return None
-  # K R V
-  grouped = trials[np.argsort(stimulus, kind='stable')].reshape(count, repetitions, -1).astype(np.float64)
-  noise = grouped.var(axis=1, ddof=1).mean(axis=0)
-  signal = np.maximum(grouped.mean(axis=1).var(axis=0, ddof=1) - noise / repetitions, 0)
-  total = signal + noise
-  return np.divide(signal, total, out=np.zeros_like(total), where=total > 0).astype(np.float32)

@@ -15,10 +15,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from brainjax.datasets import arrays, raw, store, transforms
+from brainjax.datasets.hcp_cifti import AREAS, FILE
 from brainjax.errors import UserError
 
-FILE = 'HCP_visual_voxel.npz'
-AREAS = ('V1', 'V2', 'V3', 'V4')  # 'VC' is all of them, in this order
 SPLITS = ('train', 'val')
 WINDOW_SECONDS = 8
 CITATION = """@article{vanessen2013wu,
@@ -209,7 +208,7 @@ def load(
     full_extra_patch: as released, a divisible width gains a whole patch.
   """
   arrays.check_split(split, SPLITS)
-  opened = store.open_prepared(builder, prepared_dir, 'hcp')
+  opened = store.open_prepared(builder, prepared_dir, 'hcp --raw=DIR')
   metadata = opened.info.metadata
   masks = {key.removeprefix('roi/'): value for key, value in metadata.items() if key.startswith('roi/')}
   mask = arrays.roi_mask(masks, roi, f'hcp in {prepared_dir}')

@@ -43,14 +43,92 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def examples(
-  fmri: np.ndarray, picture: np.ndarray, images: np.ndarray, labels: Sequence[Label], first_stimulus: int
+  fmri: np.ndarray, picture: np.ndarray, images: Sequence[np.ndarray], labels: Sequence[Label], stimuli: Sequence[int]
 ) -> Iterator[dict]:
-  """Examples in row order; row i of `fmri: N V` saw `images[picture[i]]`, stimulus `first_stimulus + picture[i]`."""
+  """Examples in row order; row i of `fmri: N V` saw `images[picture[i]]`, which is stimulus `stimuli[picture[i]]`."""
   with futures.ThreadPoolExecutor() as pool:
     encoded = list(pool.map(raw.png_bytes, images))
   for row, number in zip(fmri, picture.tolist(), strict=True):
     label = dataclasses.asdict(labels[number])
-    yield {'fmri': row, 'image': encoded[number], 'stimulus': first_stimulus + number, **label}
+    yield {'fmri': row, 'image': encoded[number], 'stimulus': int(stimuli[number]), **label}
+
+
+def explainable_variance(trials: np.ndarray, stimulus: np.ndarray) -> np.ndarray | None:
+  """Share of a single trial's variance that the stimulus explains, for each voxel: `N V`, `N` -> `V` in [0, 1].
+
+  Variance components: noise = pooled variance within stimuli; signal = variance of the stimulus means minus the noise
+  left in them. None without repetitions. The noise ceiling of a mean over R trials is s / (s + (1 - s) / R).
+  """
+  numbers, place, counts = np.unique(stimulus, return_inverse=True, return_counts=True)
+  if len(numbers) < 2 or len(trials) == len(numbers):
+    return None
+  means = np.zeros((len(numbers), trials.shape[1]), np.float64)
+  np.add.at(means, place, trials)
+  means /= counts[:, None]
+  noise = np.square(trials - means[place]).sum(axis=0) / (len(trials) - len(numbers))
+  signal = np.maximum(means.var(axis=0, ddof=1) - noise * np.mean(1 / counts), 0)
+  total = signal + noise
+  return np.divide(signal, total, out=np.zeros_like(total), where=total > 0).astype(np.float32)
+
+
+@dataclasses.dataclass
+class Trials:
+  """Single trials of one subject, and all pictures of the data set, which every subject numbers alike."""
+
+  fmri: np.ndarray  # N V float32
+  names: list[str]  # N, the picture of each trial
+  rois: dict[str, np.ndarray]  # name -> V bool
+  train: list[str]  # names of training pictures, in the order of their numbers
+  test: list[str]  # names of test pictures, numbered on
+
+
+def splits_of_trials(
+  facts: dict,
+  subject: str,
+  trials: Trials,
+  picture: Callable[[str], np.ndarray],
+  label: Callable[[str], Label],
+) -> dict[str, tuple[int, Iterator[dict]]]:
+  """Splits train (single trials), test (means over repetitions) and test_trials, for `store.Builder`; fills `facts`.
+
+  Args:
+    facts: the builder's metadata.
+    subject: its name.
+    trials: of the subject.
+    picture: name -> `H H 3` uint8.
+    label: name -> what it shows.
+  """
+  names = [*trials.train, *trials.test]
+  number = {name: i for i, name in enumerate(names)}
+  stimulus = np.array([number[name] for name in trials.names])
+  is_test = stimulus >= len(trials.train)
+  test = trials.fmri[is_test]
+  in_order = np.argsort(stimulus[is_test], kind='stable')
+  means, mean_stimulus = transforms.mean_by_label(test[in_order], stimulus[is_test][in_order].tolist())
+  facts.update(
+    subject=subject,
+    num_voxels=trials.fmri.shape[1],
+    rois={roi: int(mask.sum()) for roi, mask in trials.rois.items()},
+    num_train_stimuli=len(trials.train),
+    num_test_stimuli=len(trials.test),
+    stimuli_sha256=store.digest(names),
+    repetitions=np.unique(stimulus[is_test], return_counts=True)[1].tolist(),
+    **{f'roi/{roi}': mask for roi, mask in trials.rois.items()},
+  )
+  ceiling = explainable_variance(test, stimulus[is_test])
+  if ceiling is not None:
+    facts['explainable_variance'] = ceiling
+
+  def rows(fmri: np.ndarray, shown: np.ndarray) -> Iterator[dict]:
+    seen, place = np.unique(shown, return_inverse=True)
+    images = [picture(names[i]) for i in seen]  # of one split at a time: 0.9 GB for the largest of BOLD5000
+    yield from examples(fmri, place, images, [label(names[i]) for i in seen], seen.tolist())
+
+  return {
+    'train': (int((~is_test).sum()), rows(trials.fmri[~is_test], stimulus[~is_test])),
+    'test': (len(means), rows(means, np.array(mean_stimulus))),
+    'test_trials': (len(test), rows(test, stimulus[is_test])),
+  }
 
 
 @dataclasses.dataclass
@@ -187,7 +265,7 @@ def load(
   columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
   info |= {'names': names, 'wordnet_ids': wordnet_ids}
   table, place_of_row = pictures.table(columns['stimulus'], image_size) if pictures.wanted else (None, None)
-  return arrays.ArrayDataset(columns, table, place_of_row, signed_unit, info)
+  return arrays.ArrayDataset(columns, table, place_of_row, signed_unit, info=info)
 
 
 def _read(source: store.Builder, split: str, mask: np.ndarray, pictures: _Pictures) -> dict[str, np.ndarray]:

@@ -5,19 +5,22 @@ A header is believed only after it agrees with the archive's own sizes, so a lyi
 
 import io
 import json
+import math
 import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
+from brainjax.datasets import transforms
 from brainjax.errors import UserError
 
 MAX_ARRAY_BYTES = 2 << 30  # the largest published array (1,200 pictures of 256 pixels) has 236 MB
 MAX_TEXT_BYTES = 16 << 20
+_AGAIN = 'copy or download the file again'
 _KINDS = {'f': 'floating-point', 'i': 'integer', 'u': 'integer', 'b': 'true/false'}
 _DAMAGE = (
   zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, KeyError, NotImplementedError, RuntimeError,
@@ -25,9 +28,44 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def _say(error: Exception) -> str:
+def say(error: Exception) -> str:
   """An exception's text on one line."""
   return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+def _check_header(stream: IO[bytes], file_size: int, where: str) -> tuple[tuple[int, ...], np.dtype]:
+  """Shape and dtype from the head of .npy data of `file_size` bytes; refuses objects and sizes that do not fit."""
+  version = np.lib.format.read_magic(stream)
+  read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+  shape, _, dtype = read(stream)
+  if dtype.hasobject:
+    raise UserError(
+      f'{where} holds pickled Python objects, which are never opened because they can run code; '
+      'save it as a plain numeric array'
+    )
+  size = math.prod(shape) * dtype.itemsize
+  if min(shape, default=0) < 0 or size + stream.tell() != file_size:
+    raise UserError(f'{where} claims shape {shape} of {dtype} but has {file_size} bytes, so it is damaged; {_AGAIN}')
+  if size > MAX_ARRAY_BYTES:
+    raise UserError(f'{where} would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted')
+  return shape, dtype
+
+
+def _check_kind(shape: tuple[int, ...], dtype: np.dtype, ndim: int, kinds: str, where: str) -> None:
+  if len(shape) != ndim or dtype.kind not in kinds:
+    wanted = ' or '.join(dict.fromkeys(_KINDS[kind] for kind in kinds))
+    raise UserError(f'{where} is {dtype} of shape {shape}; expected {ndim} axes of {wanted} numbers')
+
+
+def read_npy(path: Path, ndim: int, kinds: str = 'fiu') -> np.ndarray:
+  """The array of one .npy file, with the same checks."""
+  try:
+    with open(check_file(path), 'rb') as stream:
+      _check_kind(*_check_header(stream, path.stat().st_size, str(path)), ndim, kinds, str(path))
+      stream.seek(0)
+      return np.lib.format.read_array(stream, allow_pickle=False)
+  except _DAMAGE as error:
+    raise UserError(f'{path}: damaged or not a .npy file ({say(error)}); {_AGAIN}') from None
 
 
 def find_folder(raw: str | os.PathLike, needed: str, what: str) -> Path:
@@ -59,7 +97,7 @@ class NpzReader:
       self._zip = zipfile.ZipFile(self.path)
       members = [info for info in self._zip.infolist() if info.filename.endswith('.npy')]
     except _DAMAGE as error:
-      raise UserError(f'{self.path}: damaged or not an .npz file ({_say(error)}); copy or download it again') from None
+      raise UserError(f'{self.path}: damaged or not an .npz file ({say(error)}); copy or download it again') from None
     self._members = {info.filename.removesuffix('.npy'): info for info in members}
     if len(self._members) != len(members):
       self._zip.close()
@@ -83,44 +121,18 @@ class NpzReader:
     member = self._members[name]
     try:
       with self._zip.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
-        header_bytes = stream.tell()
+        return _check_header(stream, member.file_size, f'{self.path}: array {name!r}')
     except _DAMAGE as error:
-      raise UserError(
-        f'{self.path}: array {name!r} is damaged ({_say(error)}); copy or download the file again'
-      ) from None
-    if dtype.hasobject:
-      raise UserError(
-        f'{self.path}: array {name!r} holds pickled Python objects, which are never opened because they can run code; '
-        'save it as a plain numeric array'
-      )
-    size = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
-    if min(shape, default=0) < 0 or size + header_bytes != member.file_size:
-      raise UserError(
-        f'{self.path}: array {name!r} claims shape {shape} of {dtype} but the archive holds {member.file_size} bytes '
-        'for it; the file is damaged, copy or download it again'
-      )
-    if size > MAX_ARRAY_BYTES:
-      raise UserError(f'{self.path}: array {name!r} would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted')
-    return shape, dtype
+      raise UserError(f'{self.path}: array {name!r} is damaged ({say(error)}); {_AGAIN}') from None
 
   def read(self, name: str, ndim: int, kinds: str = 'fiu') -> np.ndarray:
     """The array, after its dimensions and kind of number are checked (`kinds`: NumPy kind letters)."""
-    shape, dtype = self.header(name)
-    if len(shape) != ndim or dtype.kind not in kinds:
-      wanted = ' or '.join(dict.fromkeys(_KINDS[kind] for kind in kinds))
-      raise UserError(
-        f'{self.path}: array {name!r} is {dtype} of shape {shape}; expected {ndim} axes of {wanted} numbers'
-      )
+    _check_kind(*self.header(name), ndim, kinds, f'{self.path}: array {name!r}')
     try:
       with self._zip.open(self._members[name]) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)
     except _DAMAGE as error:
-      raise UserError(
-        f'{self.path}: array {name!r} is damaged ({_say(error)}); copy or download the file again'
-      ) from None
+      raise UserError(f'{self.path}: array {name!r} is damaged ({say(error)}); {_AGAIN}') from None
 
   def read_fmri(self, name: str, num_voxels: int | None = None) -> np.ndarray:
     """An fMRI matrix `rows V` as float32; refuses emptiness, another width, NaN and infinity."""
@@ -155,7 +167,7 @@ def read_text(path: Path) -> str:
   try:
     return path.read_text('utf-8-sig')
   except (UnicodeDecodeError, OSError) as error:
-    raise UserError(f'{path}: not readable as UTF-8 text ({_say(error)}); copy or download it again') from None
+    raise UserError(f'{path}: not readable as UTF-8 text ({say(error)}); copy or download it again') from None
 
 
 def read_json(path: Path) -> Any:
@@ -164,7 +176,26 @@ def read_json(path: Path) -> Any:
   try:
     return json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{path}: not valid JSON ({_say(error)}); copy or download it again') from None
+    raise UserError(f'{path}: not valid JSON ({say(error)}); copy or download it again') from None
+
+
+def square_picture(picture: Path | np.ndarray, size: int | None, where: str) -> np.ndarray:
+  """The middle square of a picture, uint8 `H H 3`, reduced to at most `size` pixels a side.
+
+  `where` begins the error for one that cannot be read.
+  """
+  try:
+    if isinstance(picture, Path):
+      with Image.open(picture) as image:
+        picture = np.asarray(image.convert('RGB'))
+  except (*_DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise UserError(f'{where} cannot be read ({say(error)}); {_AGAIN}') from None
+  if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+    raise UserError(f'{where} is {picture.dtype} of shape {picture.shape}; expected uint8 (H, W, 3)')
+  side = min(picture.shape[:2])
+  top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+  picture = np.ascontiguousarray(picture[top : top + side, left : left + side])
+  return picture if size is None else transforms.resize_image(picture, min(side, size))
 
 
 def png_bytes(image: np.ndarray) -> bytes:

@@ -4,6 +4,7 @@ A folder remembers size, modification time and SHA-256 of the raw files it came 
 these agree; when they differ, the new folder is built aside and swapped in, so a failure leaves the old one as it was.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -121,6 +122,11 @@ def fingerprint(files: dict[str, Path]) -> dict[str, dict]:
   return out
 
 
+def digest(names: list[str]) -> str:
+  """SHA-256 of a list of names."""
+  return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
 def changed_files(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
   """Names of raw files that are other, new or gone. Bytes are read only if just the time differs."""
   changed = sorted(known.keys() ^ files.keys())
@@ -138,7 +144,11 @@ def changed_files(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
 def _remove_left_overs(out: Path) -> None:
   """Removes what killed processes left behind."""
   for folder in out.glob('.staging-*'):
-    if not Path(f'/proc/{folder.name.removeprefix(".staging-")}').exists():
+    try:
+      os.kill(int(folder.name.removeprefix('.staging-')), 0)
+    except PermissionError:
+      continue  # alive, somebody else's
+    except (ProcessLookupError, OverflowError, ValueError):
       shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -211,12 +221,12 @@ def is_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.P
   return (location(make_builder, prepared_dir) / 'dataset_info.json').is_file()
 
 
-def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike, name: str) -> Builder:
-  """The builder, if its data are there; otherwise a `UserError` with the command (`prepare name`) that makes them."""
+def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike, command: str) -> Builder:
+  """The builder, if its data are there; otherwise a `UserError` with the `command` of prepare that makes them."""
   folder = location(make_builder, prepared_dir)
   if not is_prepared(make_builder, prepared_dir):
     raise UserError(
-      f'{folder}: not prepared yet; run: python -m brainjax.prepare {name} --raw=DIR --out={prepared_dir}'
+      f'{folder}: not prepared yet; run: python -m brainjax.prepare {command} --out={prepared_dir}'
     )
   try:
     return make_builder(os.fspath(prepared_dir))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from brainjax.metrics import class_accuracy, identification, image_scores, statistics
+from brainjax.metrics import class_accuracy, fid, identification, image_scores, lpips, statistics
 from brainjax.metrics.images import Images
 
 TOP_KS = (1, 5)
@@ -17,6 +17,7 @@ _TEXTS = {
   'mse': 'mean squared error on 0..255',
   'pcc': 'Pearson correlation of pixels',
   'ssim': 'structural similarity, 7x7 window',
+  'lpips_alex': 'perceptual distance, AlexNet features',
 }
 
 
@@ -40,21 +41,44 @@ class Score:
   unit: str = ''
 
 
-def image_score_tables(stimuli: np.ndarray, samples: np.ndarray, num_ways: Sequence[int]) -> dict[str, Score]:
-  """Image scores and identification by each: stimuli U H W 3, samples N S H W 3."""
+def image_score_tables(
+  stimuli: np.ndarray, samples: np.ndarray, num_ways: Sequence[int], perceptual: lpips.Params | None
+) -> dict[str, Score]:
+  """Image scores and identification by each.
+
+  Args:
+    stimuli: U H W 3 uint8.
+    samples: N S H W 3 uint8.
+    num_ways: n of n-way identification.
+    perceptual: weights of LPIPS, None without it.
+  """
   scores = {}
   for name, higher in image_scores.HIGHER_IS_BETTER.items():
     table = image_scores.table(name, samples, stimuli)
-    scores[name] = Score(table, higher, None, _TEXTS[name])
-    rivals = identification.num_rivals(table, higher)
-    text = f'pairwise identification by {name.upper()}, strictly better'
-    scores[f'pairwise_{name}'] = Score(identification.pairwise(rivals), True, 0.5, text, 'fraction')
-    for n in num_ways:
-      if 2 < n <= len(stimuli):
-        text = f'{n}-way identification by {name.upper()}, expected over all draws'
-        table = identification.expected_n_way(rivals, n)
-        scores[f'identification_{n}way_{name}'] = Score(table, True, 1 / n, text, 'fraction')
+    scores |= {name: Score(table, higher, None, _TEXTS[name])} | _identification(name, table, higher, num_ways)
+  if perceptual is not None:
+    table = lpips.table(perceptual, samples, stimuli)
+    scores['lpips_alex'] = Score(table, False, None, _TEXTS['lpips_alex'])
+    scores |= _identification('lpips', table, False, num_ways)
   return scores
+
+
+def _identification(name: str, table: np.ndarray, higher_is_better: bool, num_ways: Sequence[int]) -> dict[str, Score]:
+  """Pairwise and n-way identification by one score: table N S U."""
+  rivals = identification.num_rivals(table, higher_is_better)
+  text = f'pairwise identification by {name.upper()}, strictly better'
+  scores = {f'pairwise_{name}': Score(identification.pairwise(rivals), True, 0.5, text, 'fraction')}
+  for n in num_ways:
+    if 2 < n <= table.shape[-1]:
+      text = f'{n}-way identification by {name.upper()}, expected over all draws'
+      expected = identification.expected_n_way(rivals, n)
+      scores[f'identification_{n}way_{name}'] = Score(expected, True, 1 / n, text, 'fraction')
+  return scores
+
+
+def feature_tables(stimuli: np.ndarray, samples: np.ndarray, name: str) -> dict[str, Score]:
+  """Two-way identification by correlation of features: stimuli U D, samples N S D."""
+  return _identification(name, fid.feature_table(samples, stimuli), True, ())
 
 
 def class_tables(probabilities: np.ndarray, classes: np.ndarray, num_ways: Sequence[int]) -> dict[str, Score]:
@@ -69,18 +93,26 @@ def class_tables(probabilities: np.ndarray, classes: np.ndarray, num_ways: Seque
   return scores
 
 
-def classify(classifier: Classifier, images: np.ndarray, block: int = 64) -> np.ndarray:
-  """Class probabilities of uint8 images ... H W 3, in blocks of one shape (a jitted classifier compiles once)."""
+def in_blocks(function: Classifier, images: np.ndarray, block: int = 64) -> np.ndarray:
+  """Applies a function of uint8 B H W 3 to ... H W 3 in blocks of one shape (jit compiles once); returns ... D."""
   flat = images.reshape(-1, *images.shape[-3:])  # ... H W 3 -> M H W 3
   results = []
   for start in range(0, len(flat), block):
     part = flat[start : start + block]
     padded = np.concatenate([part, np.repeat(part[-1:], block - len(part), axis=0)])
-    results.append(np.asarray(classifier(padded), np.float32)[: len(part)])
-  probabilities = np.concatenate(results)
-  if not np.isfinite(probabilities).all() or np.abs(probabilities.sum(axis=-1) - 1).max() > 1e-2:
-    raise ValueError('the classifier must return finite probabilities that sum to 1')
-  return probabilities.reshape(*images.shape[:-3], -1)
+    results.append(np.asarray(function(padded), np.float32)[: len(part)])
+  values = np.concatenate(results)
+  if not np.isfinite(values).all():
+    raise ValueError('a classifier or feature function returned NaN or infinity')
+  return values.reshape(*images.shape[:-3], -1)
+
+
+def classify(classifier: Classifier, images: np.ndarray) -> np.ndarray:
+  """Class probabilities: ... H W 3 uint8 -> ... C float32."""
+  probabilities = in_blocks(classifier, images)
+  if np.abs(probabilities.sum(axis=-1) - 1).max() > 1e-2:
+    raise ValueError('the classifier must return probabilities that sum to 1')
+  return probabilities
 
 
 def summarise(

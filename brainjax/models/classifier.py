@@ -64,7 +64,7 @@ class SmallClassifier(nn.Module):
   """
 
   num_classes: int
-  widths: tuple[int, ...] = (24, 48, 96, 128)
+  widths: tuple[int, ...] = (24, 48, 72, 96)
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

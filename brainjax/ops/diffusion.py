@@ -120,6 +120,24 @@ def sample_steps(num_train_steps: int, num_sample_steps: int) -> np.ndarray:
   return np.arange(0, num_train_steps, num_train_steps // num_sample_steps, dtype=np.int32) + np.int32(1)
 
 
+def quadratic_steps(num_train_steps: int, num_sample_steps: int) -> np.ndarray:
+  """Training steps that are denser near the image: squares of S equal steps up to 0.8 T, plus one (Song et al. 2021, D.2).
+
+  No command of the published code uses them; they can be given to any sampler in place of `sample_steps`.
+
+  Returns:
+    int32 steps, ascending.
+
+  Raises:
+    UserError: there are too many, so that two would be the same or one beyond the last training step.
+  """
+  roots = np.linspace(0, np.sqrt(0.8 * num_train_steps), max(num_sample_steps, 1))
+  steps = np.square(roots).astype(np.int32) + np.int32(1)
+  if num_sample_steps < 1 or steps[-1] >= num_train_steps or np.any(np.diff(steps) < 1):
+    raise UserError(f'{num_sample_steps} quadratically spaced sampling steps do not fit into {num_train_steps} steps')
+  return steps
+
+
 def _steps_fit(num_train_steps: int, num_sample_steps: int) -> bool:
   # The last step is the largest multiple of the stride below num_train_steps, plus one.
   stride = num_train_steps // num_sample_steps

@@ -23,7 +23,7 @@ def _ticks(low: float, high: float, count: int = 4) -> np.ndarray:
   raw = (high - low) / count
   magnitude = 10.0 ** np.floor(np.log10(raw))
   step = magnitude * next(m for m in (1, 2, 5, 10) if m * magnitude >= raw * 0.999)
-  return np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step
+  return np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step + 0.0  # no minus zero
 
 
 def _bounds(values: Sequence[float] | np.ndarray, pad: float = 0.06) -> tuple[float, float]:
@@ -115,7 +115,7 @@ def curve(title: str, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
   """A training curve: split -> (steps, values). Long ones are drawn as means of neighbours."""
   thin = {split: _thin(*points) for split, points in splits.items()}
   low, high = _bounds(np.concatenate([values for _, values in thin.values()]))
-  steps = np.concatenate([s for s, _ in thin.values()])
+  steps = np.concatenate([s for s, _ in splits.values()])
   ends = '; '.join(f'{split} ends at {values[-1]:.4g}' for split, (_, values) in splits.items())
   parts, (x, y) = _frame(f'{title}: {ends}', low, high, (float(steps.min()), float(steps.max())))
   for i, (s, values) in enumerate(thin.values()):

@@ -57,9 +57,9 @@ def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str
   for s in range(num_samples):
     mark = f' data-item="{i}" data-sample="{s}"'
     figures.append(_figure(addresses['sample', i, s], f'{category}, sample {s + 1}', f'sample {s + 1}', size, '', mark))
-  for k, name in enumerate(page.baselines):
-    place = 'of-baseline start' if k == 0 else 'of-baseline'
-    figures.append(_figure(addresses['baseline', i, name], f'{category}, baseline {name}', name, size, place))
+  # The second row starts with the baselines, below the stimulus; the nearest pictures stand below their samples.
+  for name in page.baselines:
+    figures.append(_figure(addresses['baseline', i, name], f'{category}, baseline {name}', name, size, 'of-baseline'))
   if page.nearest is not None:
     for s in range(num_samples):
       place = 'of-nearest start' if s == 0 else 'of-nearest'
@@ -108,7 +108,7 @@ def _controls(page: Page) -> str:
   ):
     if there:
       parts.append(f'<label class="check"><input id="show-{kind}" type="checkbox" checked> {text}</label>')
-  parts.append('<button type="button" id="reset">Reset</button>')
+  parts.append('<button type="button" id="clear">Reset</button>')
   return (
     f'<form class="controls" id="controls" aria-label="Order and filters">{"".join(parts)}</form>'
     '<p class="note" id="count" role="status" aria-live="polite"></p>'
@@ -130,7 +130,9 @@ def sections(page: Page, budget: int) -> tuple[str, str]:
     if page.nearest is not None:
       pictures |= {('nearest', i, s): picture for s, picture in enumerate(page.nearest[i])}
   pictures |= {('denoising', name): picture for name, picture in page.denoising.items()}
-  addresses = dict(zip(pictures, encode.addresses(list(pictures.values()), budget - MARKUP * len(pictures)), strict=True))
+  addresses = dict(
+    zip(pictures, encode.addresses(list(pictures.values()), budget - MARKUP * len(pictures)), strict=True)
+  )
   cards = (_card(page, i, category, addresses) for i, category in enumerate(_categories(page)))
   strip = ''.join(
     f'<figure><img src="{addresses["denoising", name]}" alt="denoising, {escape(name)}" width="{picture.shape[1]}" '

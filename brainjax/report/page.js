@@ -37,6 +37,7 @@ function arrange() {
       && value[i] >= low - 1e-9 && value[i] <= high + 1e-9;
     cards[i].hidden = !keep;
     shown += keep;
+    cards[i].querySelector('.chosen').hidden = data.headline.includes(name);
     cards[i].querySelector('.chosen dt').textContent = data.scores[name].label;
     cards[i].querySelector('.chosen dd').textContent = text(name, value[i]);
     gallery.append(cards[i]);
@@ -45,10 +46,9 @@ function arrange() {
   get('unit').textContent = scale === 100 ? ' (per cent)' : '';
 }
 for (const id of ['score', 'order', 'category', 'subject', 'low', 'high']) {
-  if (get(id)) get(id).addEventListener('input', arrange);
+  if (get(id)) get(id).addEventListener(get(id).tagName === 'SELECT' ? 'change' : 'input', arrange);
 }
-get('reset').addEventListener('click', () => { get('controls').reset(); });
-get('controls').addEventListener('reset', () => setTimeout(() => { arrange(); rows(); }));
+get('clear').addEventListener('click', () => { get('controls').reset(); arrange(); rows(); });
 get('controls').addEventListener('submit', (event) => event.preventDefault());
 function rows() {
   for (const kind of ['baseline', 'nearest']) {

@@ -83,17 +83,26 @@ def _scores_section(page: Page) -> str:
     for how, text in HOWS.items()
   )
   classifier = f' Classifier: {escape(str(page.scores["classifier"]))}.' if page.scores['classifier'] else ''
+  baseline_key = '<span class="diamond">◇</span> baseline' if page.scores['baselines'] else ''
   heads = ('score', 'value', 'with its interval', '95 % interval', 'chance', 'shuffled', 'p')
   return (
     f'<div class="headlines">{"".join(cards)}</div>'
     f'<h3>All scores</h3><fieldset><legend>Over the samples of an item</legend>{radios}</fieldset>'
     '<p class="note"><span class="key k0"></span>value and 95 % bootstrap interval over stimuli'
     '<span class="key kn"></span>shuffled pairings (95 %)'
-    f'{"<span class=key></span>◇ baseline" if page.scores["baselines"] else ""} ┆ chance. '
+    f'{baseline_key} ┆ chance. '
     f'Best of samples is chosen with knowledge of the stimulus: an upper bound, not an accuracy.{classifier}</p>'
-    f'<div class="scroll" tabindex="0" role="region" aria-label="Table of scores"><table><thead><tr>'
-    f'{"".join(f"<th scope=col>{head}</th>" for head in heads)}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    f'{_table("Table of scores", heads, rows)}'
     f'{_differences(page.scores["baselines"])}{_subsets(page.scores["subsets"])}{_nearest_note(page.scores)}'
+  )
+
+
+def _table(name: str, heads: Iterable[str], rows: Iterable[str]) -> str:
+  """A table that scrolls sideways by itself on a narrow screen, also by keyboard."""
+  columns = ''.join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+  return (
+    f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table>'
+    f'<thead><tr>{columns}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
   )
 
 
@@ -101,9 +110,11 @@ def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float]) ->
   unit, part = entry['unit'], entry[how]
   chance = '–' if entry['chance'] is None else drawings.number(entry['chance'], unit)
   direction = '' if entry['higher_is_better'] else ' (smaller is better)'
+  head = f'{escape(label(name))}<small>{escape(entry["description"])}{direction}</small>'
   return (
-    f'<tr data-how="{how}"><th scope="row">{escape(label(name))}<small>{escape(entry["description"])}{direction}</small></th>'
-    f'<td>{drawings.number(part["value"], unit)}</td><td>{drawings.score_row(part, unit, entry["chance"], baselines)}</td>'
+    f'<tr data-how="{how}"><th scope="row">{head}</th>'
+    f'<td>{drawings.number(part["value"], unit)}</td>'
+    f'<td>{drawings.score_row(part, unit, entry["chance"], baselines)}</td>'
     f'<td>{" to ".join(drawings.number(v, unit) for v in part["interval"])}</td><td>{chance}</td>'
     f'<td>{" to ".join(drawings.number(v, unit) for v in part["null"]["interval"])}</td>'
     f'<td>{part["null"]["p_value"]:.3g}</td></tr>'
@@ -124,11 +135,8 @@ def _differences(baselines: dict[str, dict]) -> str:
         f'<tr><th scope="row">{escape(label(name))}</th><td>{entry["first_sample"]["value"]:.4g}</td>'
         f'<td>{difference:+.4g}</td><td>{low:+.4g} to {high:+.4g}</td><td>{verdict}</td></tr>'
       )
-    heads = ''.join(f'<th scope="col">{h}</th>' for h in ('score', 'baseline', 'model − baseline', '95 % interval', ''))
-    parts.append(
-      f'<h3>Against the baseline: {escape(baseline)}</h3><div class="scroll" tabindex="0" role="region" '
-      f'aria-label="Baseline {escape(baseline)}"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
+    heads = ('score', 'baseline', 'model − baseline', '95 % interval', 'verdict')
+    parts.append(f'<h3>Against the baseline: {escape(baseline)}</h3>{_table(f"Baseline {baseline}", heads, rows)}')
   return ''.join(parts)
 
 
@@ -144,23 +152,19 @@ def _subsets(subsets: dict[str, dict]) -> str:
       rows.append(f'<tr><th scope="row">{escape(name)}</th><td>0</td><td colspan="3">no items</td></tr>')
   if not rows:
     return ''
-  heads = ''.join(
-    f'<th scope="col">{h}</th>' for h in ('items', 'number', 'score', 'mean over samples', '95 % interval')
-  )
-  return (
-    f'<h3>Parts of the test set</h3><div class="scroll" tabindex="0" role="region" aria-label="Parts of the test set">'
-    f'<table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-  )
+  heads = ('items', 'number', 'score', 'mean over samples', '95 % interval')
+  return f'<h3>Parts of the test set</h3>{_table("Parts of the test set", heads, rows)}'
 
 
 def _nearest_note(scores: dict) -> str:
   found = scores.get('nearest_training')
   if not found:
     return ''
+  share = 100 * found['fraction_nearer_to_training_than_to_stimulus']
   return (
-    f'<p class="note">Copying: {100 * found["fraction_nearer_to_training_than_to_stimulus"]:.0f} % of the samples are closer '
-    f'(pixel correlation) to some training picture than to their own stimulus; {found["num_distinct_nearest"]} of '
-    f'{found["num_training_images"]} training pictures are nearest to a sample.</p>'
+    f'<p class="note">Copying: {share:.0f} % of the samples are closer (pixel correlation) to some training picture '
+    f'than to their own stimulus; {found["num_distinct_nearest"]} of {found["num_training_images"]} training pictures '
+    'are nearest to a sample.</p>'
   )
 
 

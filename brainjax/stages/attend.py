@@ -12,8 +12,9 @@ from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
+from brainjax.stages.stage import Stage
 from brainjax.torch_convert import hand_over
-from brainjax.train import Stage
+from brainjax.trees import below, put_below
 
 # The fMRI side trains whole; of the image side the cross-attention and the decoder. Position tables are constants.
 TRAINABLE = r'^(fmri|image/(encoder/cross|decoder))/(?!(.*/)?pos_embed)'
@@ -88,6 +89,44 @@ def forward(
   return fmri_out, image_out
 
 
+def attend_loss(
+  fmri_out: dict[str, jax.Array],
+  image_out: dict[str, jax.Array],
+  fmri: jax.Array,
+  image: jax.Array,
+  weight: jax.Array,
+  loss_weights: tuple[float, float],
+  normalise_patches: bool = False,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Weighted sum of both masked errors (paper, section 3.2).
+
+  Args:
+    fmri_out, image_out: what `forward` returns.
+    fmri: B V. image: B H W 3, as ImageNet normalises. weight: B 1, 0 for rows that only fill the batch.
+    loss_weights: of the fMRI and of the image error.
+    normalise_patches: image patches are predicted with mean 0 and variance 1.
+
+  Returns:
+    The scalar total, and both errors with both correlations of prediction and target.
+  """
+  fmri_target = patches.patchify_1d(fmri, fmri_out['pred'].shape[-1])
+  patch_size = round((image_out['pred'].shape[-1] / image.shape[-1]) ** 0.5)
+  image_target = patches.patchify_2d(image, patch_size)
+  if normalise_patches:
+    image_target = losses.normalise_patches(image_target)
+  fmri_loss = losses.masked_mse(fmri_out['pred'], fmri_target, fmri_out['mask'] * weight).mean()
+  image_loss = losses.masked_mse(image_out['pred'], image_target, image_out['mask'] * weight).mean()
+  rows = len(fmri)
+  metrics = {
+    'fmri_loss': fmri_loss,
+    'image_loss': image_loss,
+    'fmri_correlation': losses.correlation(patches.unpatchify_1d(fmri_out['pred']), fmri).mean(),
+    # Of all predicted with all true values; what the release calls so compares two predicted patches (B4).
+    'image_correlation': losses.correlation(image_out['pred'].reshape(rows, -1), image_target.reshape(rows, -1)).mean(),
+  }
+  return loss_weights[0] * fmri_loss + loss_weights[1] * image_loss, metrics
+
+
 def make(config: ConfigDict, fmri_weights: str) -> Stage:
   """The stage; its weights are `fmri/...` and `image/...`.
 
@@ -105,15 +144,15 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   shapes = common.fresh_shapes(lambda key: init(fmri_mae, image_mae, key))
   pretrained = {}
   if phase1:
-    taken = hand_over.contrast_to_attend(phase1, common.below(shapes, 'fmri'), fmri_weights)
-    pretrained |= common.put_below('fmri', taken)
+    taken = hand_over.contrast_to_attend(phase1, below(shapes, 'fmri'), fmri_weights)
+    pretrained |= put_below('fmri', taken)
   vit, _ = common.start_weights(
     stage.image_init_from, 'attend.image_init_from', 'the image autoencoder (facebook/vit-mae-base)', stage.random_init
   )
-  vit = common.below(vit, 'image_mae') or vit  # the demo's prior holds it below that name
+  vit = below(vit, 'image_mae') or vit  # the demo's prior holds it below that name
   if vit:
-    taken = hand_over.image_to_attend(vit, common.below(shapes, 'image'), stage.image_init_from)
-    pretrained |= common.put_below('image', taken)
+    taken = hand_over.image_to_attend(vit, below(shapes, 'image'), stage.image_init_from)
+    pretrained |= put_below('image', taken)
 
   def loss(params, batch, key):
     image = transforms.imagenet_normalise((batch['image'] + 1) / 2, config.released.double_rescale)
@@ -123,21 +162,8 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     image_noise = jax.random.uniform(keys[1], (len(fmri), image_mae.num_patches))
     ratios = stage.mask_ratio, stage.image_mask_ratio
     fmri_out, image_out = forward(fmri_mae, image_mae, params, fmri, image, fmri_noise, image_noise, *ratios)
-    fmri_target = patches.patchify_1d(fmri, fmri_mae.patch_size)
-    image_target = patches.patchify_2d(image, image_mae.patch_size)
-    if stage.normalise_patches:
-      image_target = losses.normalise_patches(image_target)
-    fmri_loss = losses.masked_mse(fmri_out['pred'], fmri_target, fmri_out['mask'] * weight).mean()
-    image_loss = losses.masked_mse(image_out['pred'], image_target, image_out['mask'] * weight).mean()
-    rows = len(fmri)
-    metrics = {
-      'fmri_loss': fmri_loss,
-      'image_loss': image_loss,
-      'fmri_correlation': losses.correlation(patches.unpatchify_1d(fmri_out['pred']), fmri).mean(),
-      # Of all predicted with all true values; what the release calls so compares two predicted patches (B4).
-      'image_correlation': losses.correlation(image_out['pred'].reshape(rows, -1), image_target.reshape(rows, -1)).mean(),
-    }
-    return stage.fmri_weight * fmri_loss + stage.image_weight * image_loss, metrics
+    loss_weights = stage.fmri_weight, stage.image_weight
+    return attend_loss(fmri_out, image_out, fmri, image, weight, loss_weights, stage.normalise_patches)
 
   fields = common.training_fields(
     config, 'attend', data.steps_per_epoch, decay_all=False, clip_groups=('fmri/', 'image/')
@@ -147,9 +173,11 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     pretrained=pretrained,
     trainable=TRAINABLE_B15 if config.released.train_decoder_positions else TRAINABLE,
     loss=loss,
-    validation_loss=loss,
     batches=data.train,
     validation=data.validation,
-    info={'num_voxels': data.num_voxels, 'models': {'fmri': common.settings(fmri_mae), 'image': common.settings(image_mae)}},
+    info={
+      'num_voxels': data.num_voxels,
+      'models': {'fmri': common.settings(fmri_mae), 'image': common.settings(image_mae)},
+    },
     **fields,
   )

@@ -1,7 +1,7 @@
 """What the stages share: compute precision, optimizer and schedule from a stage's config, starting weights."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from brainjax import optim
 from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError
-from brainjax.train import flatten
+from brainjax.trees import flatten
 
 
 def compute_dtype(config: ConfigDict) -> Any:
@@ -37,7 +37,9 @@ def schedule(stage: ConfigDict, steps_per_epoch: int, cosine: bool = True) -> op
   return optim.warmup_cosine(stage.learning_rate, min(stage.warmup_epochs, epochs / 2), epochs, steps_per_epoch)
 
 
-def training_fields(config: ConfigDict, name: str, steps_per_epoch: int, *, cosine: bool = True, **optimizer: Any) -> dict:
+def training_fields(
+  config: ConfigDict, name: str, steps_per_epoch: int, *, cosine: bool = True, **optimizer: Any
+) -> dict:
   """The fields of `train.Stage` that follow from `config.<name>`; `optimizer` goes to `optim.adamw`."""
   stage = config[name]
   rate = schedule(stage, steps_per_epoch, cosine)
@@ -60,7 +62,9 @@ def training_fields(config: ConfigDict, name: str, steps_per_epoch: int, *, cosi
   }
 
 
-def start_weights(source: str, field: str, what: str, random_init: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def start_weights(
+  source: str, field: str, what: str, random_init: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """Weights to start from, or none where `random_init` allows it: (path -> array, info).
 
   Raises:
@@ -72,16 +76,6 @@ def start_weights(source: str, field: str, what: str, random_init: bool) -> tupl
     if random_init:
       return {}, {}
     raise UserError(f'{field} = {source!r} is to give {what}: {error}') from error
-
-
-def below(flat: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-  """The entries below `prefix/`, without the prefix."""
-  return {path[len(prefix) + 1 :]: x for path, x in flat.items() if path.startswith(prefix + '/')}
-
-
-def put_below(prefix: str, flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The inverse of `below`."""
-  return {f'{prefix}/{path}': x for path, x in flat.items()}
 
 
 def fresh_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:

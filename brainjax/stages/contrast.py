@@ -14,8 +14,8 @@ from brainjax.models.fmri_mae import FmriMAE
 from brainjax.ops import losses, patches
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
+from brainjax.stages.stage import Stage
 from brainjax.torch_convert import hand_over
-from brainjax.train import Stage
 
 # Sin-cos position tables are constants that lie among the parameters; they never train here.
 TRAINABLE = r'^(?!.*(pos_embed|position_embeddings))'
@@ -98,7 +98,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
   weights = loss_weights(config)
   num_views = 2 if weights.cross_contrast else 1
   info_nce = partial(losses.info_nce, temperature=stage.temperature)
-  self_info_nce = partial(losses.info_nce_paired, temperature=stage.temperature) if stage.negatives == 'paired' else None
+  self_info_nce = (
+    partial(losses.info_nce_paired, temperature=stage.temperature) if stage.negatives == 'paired' else None
+  )
   if stage.negatives == 'per_device':
     spec = PartitionSpec(sharding.AXES)
     info_nce = jax.shard_map(info_nce, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
@@ -123,7 +125,6 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
     pretrained=pretrained,
     trainable=TRAINABLE,
     loss=loss,
-    validation_loss=loss,
     batches=data.train,
     validation=data.validation,
     info={'num_voxels': data.num_voxels, 'models': {'fmri': common.settings(mae)}},

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from brainjax.datasets import arrays, god, hcp, loader, transforms
-from brainjax.train import Batches
+from brainjax.datasets import arrays, bold5000, god, hcp, loader, own, transforms
+from brainjax.stages.stage import Batches
+
+DATASETS = {'god': god, 'bold5000': bold5000, 'own': own}  # config.data.dataset
 
 
 class StageData(NamedTuple):
@@ -22,17 +24,30 @@ class StageData(NamedTuple):
   facts: dict[str, Any]  # of the rows: subjects, statistics, voxel counts
 
 
-def god_options(config: ConfigDict) -> dict[str, Any]:
-  """Arguments of `god.load` that are the same for every split and stage."""
-  data = config.data
+def _options(config: ConfigDict) -> dict[str, Any]:
+  """Arguments of `load` that are the same for every split and stage."""
   return {
-    'roi': data.roi,
-    'num_val_stimuli': data.num_val_stimuli,
+    'roi': config.data.roi,
+    'num_val_stimuli': config.data.num_val_stimuli,
     'val_seed': config.seed,
     'patch_size': config.fmri_mae.patch_size,
     'full_extra_patch': config.released.full_extra_patch,
-    'train_proportion': {data.subjects[0]: data.target_train_proportion},
   }
+
+
+def rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
+  """fMRI with pictures of `config.data.subjects`, then of `other_subjects`; options are those of `paired.load`."""
+  data = config.data
+  subjects = (*data.subjects, *data.other_subjects)
+  shares = {data.subjects[0]: data.target_train_proportion}
+  options = _options(config) | {'train_proportion': shares} | options
+  return DATASETS[data.dataset].load(data.prepared, subjects, split=split, **options)
+
+
+def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
+  """`rows` without those of `other_subjects`; as wide as with them."""
+  found = rows(config, split, **options)
+  return found.take(np.flatnonzero(found.columns['subject'] < len(config.data.subjects)))
 
 
 def contrast(config: ConfigDict) -> StageData:
@@ -52,7 +67,7 @@ def contrast(config: ConfigDict) -> StageData:
       )
     )
   if data.contrast_god_subjects:
-    options = god_options(config) | {'train_proportion': {}, 'image_size': 0}
+    options = _options(config) | {'image_size': 0}
     for split in ('train', 'val') if data.num_val_stimuli else ('train',):
       parts[split].append(god.load(data.prepared, data.contrast_god_subjects, split=split, **options))
   width = max(part.num_voxels for part in parts['train'])
@@ -80,27 +95,28 @@ def paired(
     num_voxels: wrap or cut fMRI to this width.
     encode: pictures P H W 3 uint8 -> latents P h w C; the batches then hold 'latent' instead of 'image'.
   """
-  data = config.data
-  options = god_options(config) | {'image_size': image_size, 'signed_unit': encode is None, 'num_voxels': num_voxels}
+  options = {'image_size': image_size, 'signed_unit': encode is None, 'num_voxels': num_voxels}
 
   def load(split: str) -> arrays.ArrayDataset:
-    rows = god.load(data.prepared, data.subjects, split=split, **options)
-    return dataclasses.replace(rows, pictures=encode(rows.pictures), picture_name='latent') if encode else rows
+    found = rows(config, split, **options)
+    return dataclasses.replace(found, pictures=encode(found.pictures), picture_name='latent') if encode else found
 
   train = load('train')
-  val = load('val') if data.num_val_stimuli else None
+  val = load('val') if config.data.num_val_stimuli else None
   return _stage_data(config, name, train, val, train.num_voxels, _chain(_sparse(config), transform))
 
 
 def test(config: ConfigDict) -> arrays.ArrayDataset:
   """Averaged test trials of `config.data.subjects` with their pictures, uint8; for reconstruct and evaluate only."""
-  options = god_options(config) | {'test_raw_scale': config.released.god_test_raw_scale}
-  return god.load(config.data.prepared, config.data.subjects, split='test', image_size=config.data.image_size, **options)
+  raw_scale = config.released.god_test_raw_scale
+  return target_rows(config, 'test', image_size=config.data.image_size, test_raw_scale=raw_scale)
 
 
 def _stage_data(config, name, train, val, width, transform) -> StageData:
   hosts = {'shard_index': jax.process_index(), 'shard_count': jax.process_count()}
-  batch_size = (2 if name == 'diffuse' and config.released.batch_of_two else config[name].batch_size) // hosts['shard_count']
+  batch_size = (2 if name == 'diffuse' and config.released.batch_of_two else config[name].batch_size) // hosts[
+    'shard_count'
+  ]
   batches = loader.make_loader(train, batch_size, seed=config.seed, transform=transform, **hosts)
 
   def validation():

@@ -1,12 +1,10 @@
 """Phase 3: the fMRI encoder conditions a latent diffusion model (paper, section 3.3)."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
@@ -17,8 +15,9 @@ from brainjax.ops import diffusion
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
+from brainjax.stages.stage import Stage
 from brainjax.torch_convert import hand_over
-from brainjax.train import Stage, unflatten
+from brainjax.trees import below, put_below
 
 
 class Models(NamedTuple):
@@ -101,18 +100,22 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   )
   fmri, _ = common.start_weights(fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init)
   cached = stage.cache_latents
-  encode = partial(encode_pictures, first_stage_module.model(config), common.below(prior, 'first_stage')) if cached else None
+  encode = (
+    partial(first_stage_module.encode_pictures, first_stage_module.model(config), below(prior, 'first_stage'))
+    if cached
+    else None
+  )
   crop = None if cached else _crop(stage)
   data = stage_data.paired(config, 'diffuse', config.data.image_size, transform=crop, encode=encode)
   parts = models(config, data.num_voxels)
   shapes = common.fresh_shapes(lambda key: init(parts, key))
   pretrained = {path: x for path, x in prior.items() if path.startswith(('unet/', 'first_stage/'))}
   if fmri:
-    fmri = common.below(fmri, 'fmri') or fmri
+    fmri = below(fmri, 'fmri') or fmri
     taken = hand_over.mae_to_conditioner(
-      fmri, common.below(shapes, 'conditioner'), config.released.pool_drops_norms, fmri_weights
+      fmri, below(shapes, 'conditioner'), config.released.pool_drops_norms, fmri_weights
     )
-    pretrained |= common.put_below('conditioner', taken)
+    pretrained |= put_below('conditioner', taken)
   schedule = diffusion.make_schedule()
 
   def loss(params, batch, key):
@@ -126,15 +129,12 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     per_sample = eps_loss(parts, params, schedule, latent, batch['fmri'], t, eps)
     return (per_sample * batch['weight']).sum() / batch['weight'].sum(), {}
 
-  fields = common.training_fields(
-    config, 'diffuse', data.steps_per_epoch, cosine=stage.cosine_schedule, decay_all=True
-  )
+  fields = common.training_fields(config, 'diffuse', data.steps_per_epoch, cosine=stage.cosine_schedule, decay_all=True)
   return Stage(
     init=lambda key: init(parts, key),
     pretrained=pretrained,
     trainable=trainable(config),
     loss=loss,
-    validation_loss=loss,
     batches=data.train,
     validation=data.validation,
     info={
@@ -147,7 +147,13 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
 
 
 def eps_loss(
-  parts: Models, params: Any, schedule: diffusion.Schedule, latent: jax.Array, fmri: jax.Array, t: jax.Array, eps: jax.Array
+  parts: Models,
+  params: Any,
+  schedule: diffusion.Schedule,
+  latent: jax.Array,
+  fmri: jax.Array,
+  t: jax.Array,
+  eps: jax.Array,
 ) -> jax.Array:
   """Squared error of the predicted noise of each sample (Ho et al. 2020, eq. 14).
 
@@ -160,19 +166,6 @@ def eps_loss(
   context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
   pred = parts.unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context)
   return diffusion.eps_loss(pred, eps)
-
-
-def encode_pictures(first_stage: VQModel, weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> np.ndarray:
-  """Latents of pictures, for training on them without the encoder: P H W 3 uint8 -> P h w C float32."""
-  variables = {'params': unflatten(weights)}
-  apply = jax.jit(lambda image: first_stage.apply(variables, image, method='encode'))
-  latents, size = [], 32
-  for start in range(0, len(pictures), size):
-    chunk = transforms.to_signed_unit(pictures[start : start + size])
-    count = len(chunk)
-    chunk = np.concatenate([chunk, np.zeros((size - count, *chunk.shape[1:]), np.float32)])  # one shape, one compilation
-    latents.append(np.asarray(apply(chunk))[:count])
-  return np.concatenate(latents)
 
 
 def _crop(stage: ConfigDict):

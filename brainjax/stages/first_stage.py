@@ -1,13 +1,18 @@
 """Trains a small VQ autoencoder on rendered scenes: the first stage of the demo's prior."""
 
+from collections.abc import Mapping
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from brainjax.datasets import transforms
 from brainjax.models.autoencoder import VQModel
 from brainjax.simulator.batches import RenderedBatches
 from brainjax.stages import common
-from brainjax.train import Stage
+from brainjax.stages.stage import Stage
+from brainjax.trees import unflatten
 
 
 def model(config: ConfigDict) -> VQModel:
@@ -41,9 +46,45 @@ def make(config: ConfigDict) -> Stage:
     pretrained={'first_stage/codebook': codebook},
     trainable='^first_stage/',
     loss=loss,
-    validation_loss=loss,
     batches=RenderedBatches(config.first_stage_training.batch_size, size, config.seed),
     validation=lambda: RenderedBatches(config.first_stage_training.batch_size, size, config.seed + 1, length=4),
     info={'models': {'first_stage': common.settings(vq)}},
     **common.training_fields(config, 'first_stage_training', steps_per_epoch=1, decay_all=False),
   )
+
+
+def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndarray) -> dict[str, np.ndarray]:
+  """The same autoencoder with latents of mean 0 (each channel) and deviation 1 (all together), as diffusion expects.
+
+  Shift and scale move between the layers around the latent; reconstructions and chosen codes stay.
+
+  Args:
+    vq: the model.
+    weights: its flat parameters.
+    images: N H W 3 uint8, to measure the latents on.
+  """
+  latents = encode_pictures(vq, weights, images)
+  mean, scale = latents.mean(axis=(0, 1, 2)), latents.std()
+  kernel = weights['post_quant_conv/kernel']
+  return dict(weights) | {
+    'quant_conv/kernel': weights['quant_conv/kernel'] / scale,
+    'quant_conv/bias': (weights['quant_conv/bias'] - mean) / scale,
+    'codebook': (weights['codebook'] - mean) / scale,
+    'post_quant_conv/kernel': kernel * scale,
+    'post_quant_conv/bias': weights['post_quant_conv/bias'] + mean @ kernel,
+  }
+
+
+def encode_pictures(vq: VQModel, weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> np.ndarray:
+  """Latents of pictures, for training on them without the encoder: P H W 3 uint8 -> P h w C float32."""
+  variables = {'params': unflatten(weights)}
+  apply = jax.jit(lambda image: vq.apply(variables, image, method='encode'))
+  latents, size = [], 32
+  for start in range(0, len(pictures), size):
+    chunk = transforms.to_signed_unit(pictures[start : start + size])
+    count = len(chunk)
+    chunk = np.concatenate(
+      [chunk, np.zeros((size - count, *chunk.shape[1:]), np.float32)]
+    )  # one shape, one compilation
+    latents.append(np.asarray(apply(chunk))[:count])
+  return np.concatenate(latents)

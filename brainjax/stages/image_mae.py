@@ -10,7 +10,7 @@ from brainjax.ops import losses, patches
 from brainjax.simulator.batches import RenderedBatches
 from brainjax.stages import common
 from brainjax.stages.contrast import TRAINABLE
-from brainjax.train import Stage
+from brainjax.stages.stage import Stage
 
 
 def make(config: ConfigDict) -> Stage:
@@ -36,7 +36,6 @@ def make(config: ConfigDict) -> Stage:
     pretrained={},
     trainable=TRAINABLE,
     loss=loss,
-    validation_loss=loss,
     batches=RenderedBatches(stage.batch_size, size, config.seed + 6),
     validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 7, length=4),
     info={'models': {'image_mae': common.settings(mae)}},

@@ -3,25 +3,53 @@
 It plays the part that ImageNet label2img plays in the paper. Scenes of the test categories are never among its data.
 """
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from brainjax.datasets import loader
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
 from brainjax.simulator import stimuli
-from brainjax.simulator.batches import RenderedBatches
 from brainjax.stages import common, first_stage
-from brainjax.train import Stage
+from brainjax.stages.stage import Stage
+from brainjax.trees import below, put_below
 
 # Each attribute value is a row of one embedding; attribute k starts at OFFSETS[k].
 OFFSETS = np.cumsum((0, *stimuli.NUM_VALUES[:-1]))
 
 
-def make(config: ConfigDict, first_stage_weights: dict[str, np.ndarray]) -> Stage:
-  """The stage; its weights are `unet/...`, `class_embedder/...` and the given, frozen `first_stage/...`."""
+class _Latents:
+  """Latents N h w C and attributes N 5, as the loader takes them."""
+
+  def __init__(self, latents: np.ndarray, attributes: np.ndarray):
+    self._columns = {'latent': latents, 'attributes': attributes.astype(np.int32)}
+
+  def __len__(self) -> int:
+    return len(self._columns['latent'])
+
+  def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: column[rows] for name, column in self._columns.items()}
+
+
+def _scenes(count: int, size: int, seed: int) -> dict[str, np.ndarray]:
+  """Rendered scenes of any composition but those of the test categories: image N H W 3 uint8, attributes N 5."""
+  rng = np.random.default_rng([seed, 7])
+  attributes = stimuli.random_attributes(rng, count, exclude=stimuli.categories().test_attributes)
+  return {'image': stimuli.render(attributes, rng, size), 'attributes': attributes}
+
+
+def make(config: ConfigDict, first_stage_weights: Mapping[str, np.ndarray]) -> Stage:
+  """The stage; its weights are `unet/...`, `class_embedder/...` and the frozen `first_stage/...`.
+
+  Args:
+    config: the run's.
+    first_stage_weights: of the stage that trains the first stage; its latents are brought to unit size.
+  """
   dtype = common.compute_dtype(config)
   vq = first_stage.model(config)
   unet = UNet(
@@ -31,6 +59,17 @@ def make(config: ConfigDict, first_stage_weights: dict[str, np.ndarray]) -> Stag
   schedule = diffusion.make_schedule()
   size = config.data.image_size
   stage = config.label2img
+  scenes = _scenes(stage.num_scenes, size, config.seed + 2)
+  first_stage_weights = first_stage.unit_latents(vq, below(first_stage_weights, 'first_stage'), scenes['image'][:256])
+
+  def loader_of(scenes, **options):
+    # The first stage is frozen: each scene is encoded once.
+    latents = first_stage.encode_pictures(vq, first_stage_weights, scenes['image'])
+    rows = _Latents(latents, scenes['attributes'])
+    return loader.make_loader(rows, stage.batch_size, seed=config.seed, **options)
+
+  batches = loader_of(scenes)
+  held_out = _scenes(8 * stage.batch_size, size, config.seed + 3)
 
   def init(key):
     keys = jax.random.split(key, 3)
@@ -43,7 +82,7 @@ def make(config: ConfigDict, first_stage_weights: dict[str, np.ndarray]) -> Stag
     }
 
   def loss(params, batch, key):
-    latent = vq.apply({'params': params['first_stage']}, batch['image'], method='encode')
+    latent = batch['latent']
     key_t, key_eps = jax.random.split(key)
     t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
     eps = jax.random.normal(key_eps, latent.shape)
@@ -53,12 +92,11 @@ def make(config: ConfigDict, first_stage_weights: dict[str, np.ndarray]) -> Stag
 
   return Stage(
     init=init,
-    pretrained=common.put_below('first_stage', first_stage_weights),
+    pretrained=put_below('first_stage', first_stage_weights),
     trainable='^(unet|class_embedder)/',
     loss=loss,
-    validation_loss=loss,
-    batches=RenderedBatches(stage.batch_size, size, config.seed + 2),
-    validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 3, length=8),
+    batches=batches,
+    validation=lambda: loader_of(held_out, shuffle=False, repeat=False),
     info={'models': {'first_stage': common.settings(vq), 'unet': common.settings(unet)}},
     **common.training_fields(config, 'label2img', steps_per_epoch=1, decay_all=False),
   )

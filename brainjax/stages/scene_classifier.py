@@ -8,7 +8,7 @@ from brainjax.models.classifier import SmallClassifier
 from brainjax.simulator import stimuli
 from brainjax.simulator.batches import RenderedBatches
 from brainjax.stages import common
-from brainjax.train import Stage
+from brainjax.stages.stage import Stage
 
 
 def make(config: ConfigDict) -> Stage:
@@ -31,7 +31,6 @@ def make(config: ConfigDict) -> Stage:
     pretrained={},
     trainable='',
     loss=loss,
-    validation_loss=loss,
     batches=RenderedBatches(stage.batch_size, size, config.seed + 4, classes='categories'),
     validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 5, classes='categories', length=8),
     info={'models': {'classifier': common.settings(classifier)}, 'categories': list(stimuli.categories().names)},

@@ -11,7 +11,9 @@ from brainjax.ops.positions import resize_nearest
 Params = Mapping[str, np.ndarray]
 
 
-def resize_voxels(params: Params, settings: Mapping[str, Any], voxels: int) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+def resize_voxels(
+  params: Params, settings: Mapping[str, Any], voxels: int
+) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
   """Resizes the position tables of an fMRI autoencoder to another number of voxels, nearest, as the release does.
 
   Args:
@@ -30,13 +32,16 @@ def resize_voxels(params: Params, settings: Mapping[str, Any], voxels: int) -> t
     )
   tokens = voxels // patch_size
   resized = {
-    path: resize_nearest(array[0], tokens)[None] if path.endswith('/pos_embed') else array for path, array in params.items()
+    path: resize_nearest(array[0], tokens)[None] if path.endswith('/pos_embed') else array
+    for path, array in params.items()
   }
   sentence = f'positions resized (nearest) from {old // patch_size} to {tokens} patches, {old} to {voxels} voxels'
   return resized, {**settings, 'num_voxels': voxels}, sentence
 
 
-def shorten_decoder(params: Params, settings: Mapping[str, Any], depth: int) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+def shorten_decoder(
+  params: Params, settings: Mapping[str, Any], depth: int
+) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
   """Keeps the first `depth` decoder blocks, as phase 2 does with the eight of phase 1.
 
   Args, returns: as `resize_voxels`.

@@ -85,7 +85,9 @@ def move(
     plan_only: use arrays without values, and give back nothing.
   """
   if plan_only:
-    engine.to_jax(table, {name: np.broadcast_to(np.int8(0), tensor.shape) for name, tensor in state.items()}, expected, where)
+    engine.to_jax(
+      table, {name: np.broadcast_to(np.int8(0), tensor.shape) for name, tensor in state.items()}, expected, where
+    )
     return {}
   if halves := sorted({str(tensor.dtype) for tensor in state.values() if tensor.dtype.kind not in 'iub'} - {'float32'}):
     notes.append(f'converted {", ".join(halves)} to float32')
@@ -97,7 +99,8 @@ def move(
     if not np.isfinite(array).all():
       bad.append(path)
     for name, back in engine.to_torch(table, {path: array}).items():
-      if not np.array_equal(back, np.asarray(state[name]), equal_nan=True):
+      # Bits, not values: -0 and nan count too, and it is faster.
+      if not np.array_equal(back.view(np.uint32), np.ascontiguousarray(state[name]).view(np.uint32)):
         raise UserError(f'{where}: {name} does not survive the way to {path} and back; nothing was written')
   if bad:
     notes.append(f'WARNING: values that are not finite (inf, nan) in {", ".join(bad[:10])}')

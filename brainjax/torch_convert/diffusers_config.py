@@ -48,7 +48,9 @@ def merge_time_condition(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
   """
   prefix = 'time_embed_condition/'
   rest = {path: array for path, array in params.items() if not path.startswith(prefix)}
-  own = {path.removeprefix(prefix): array.astype(np.float64) for path, array in params.items() if path.startswith(prefix)}
+  own = {
+    path.removeprefix(prefix): array.astype(np.float64) for path, array in params.items() if path.startswith(prefix)
+  }
   if 'pooled/kernel' in own:
     kernel, bias = own['pooled/kernel'], own['pooled/bias']
   elif own:
@@ -64,7 +66,9 @@ def merge_time_condition(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 
 def autoencoder_config(settings: Settings, scaling_factor: float) -> dict[str, Any]:
   """Settings of `VQModel` or `KLModel` -> config of diffusers' `VQModel` or `AutoencoderKL`."""
-  attends = [settings['resolution'] // 2**level in settings['attn_resolutions'] for level in range(len(settings['ch_mult']))]
+  attends = [
+    settings['resolution'] // 2**level in settings['attn_resolutions'] for level in range(len(settings['ch_mult']))
+  ]
   config = {
     '_class_name': 'VQModel' if 'n_embed' in settings else 'AutoencoderKL',
     'in_channels': settings['in_channels'],
@@ -81,7 +85,7 @@ def autoencoder_config(settings: Settings, scaling_factor: float) -> dict[str, A
   if 'n_embed' in settings:
     return config | {'num_vq_embeddings': settings['n_embed'], 'vq_embed_dim': settings['embed_dim']}
   if settings['embed_dim'] != settings['z_channels']:
-    raise UserError('diffusers\' AutoencoderKL needs embed_dim = z_channels; these weights have others')
+    raise UserError("diffusers' AutoencoderKL needs embed_dim = z_channels; these weights have others")
   return config
 
 
@@ -92,7 +96,9 @@ def _multiples(widths: list[int], where: str) -> list[int]:
 
 
 def _refuse(config: Settings, neutral: Settings, where: str) -> None:
-  if odd := [f'{name}={config[name]!r}' for name, value in neutral.items() if config.get(name, value) not in (value, None)]:
+  if odd := [
+    f'{name}={config[name]!r}' for name, value in neutral.items() if config.get(name, value) not in (value, None)
+  ]:
     raise UserError(f'{where} asks for {", ".join(odd)}, which no model here has')
 
 

@@ -48,7 +48,9 @@ def read_folder(path: Path, plan_only: bool = False) -> Converted:
   """
   found = {folder: config for folder in (path, *(path / name for name in _SUBFOLDERS)) if (config := _config(folder))}
   if not found:
-    raise UserError(f'{path} is not a folder of diffusers: no config.json of {", ".join((_UNET_CLASS, *_AUTOENCODERS))} there')
+    raise UserError(
+      f'{path} is not a folder of diffusers: no config.json of {", ".join((_UNET_CLASS, *_AUTOENCODERS))} there'
+    )
   params, settings, models, notes, tensors, values, source = {}, {}, {}, [], 0, 0, None
   for folder, config in found.items():
     where = str(folder)
@@ -102,14 +104,20 @@ def write_folder(folder: Path, params: Mapping[str, np.ndarray], settings: Mappi
     _write(folder / 'unet', unet, diffusers.unet_table(own), diffusers_config.unet_config(own))
     written = True
     if own['time_cond']:
-      notes.append('the time conditioning became a class embedding: call the UNet with class_labels=context.reshape(B, -1)')
+      notes.append(
+        'the time conditioning became a class embedding: call the UNet with class_labels=context.reshape(B, -1)'
+      )
   if own := settings.get('first_stage'):
     is_vq = 'n_embed' in own
     config = diffusers_config.autoencoder_config(own, 1.0 if is_vq else 0.18215)
-    _write(folder / ('vqvae' if is_vq else 'vae'), _part(params, 'first_stage/'), diffusers.autoencoder_table(own), config)
+    _write(
+      folder / ('vqvae' if is_vq else 'vae'), _part(params, 'first_stage/'), diffusers.autoencoder_table(own), config
+    )
     written = True
   if not written:
-    raise UserError('these weights hold neither a UNet nor an image autoencoder, so there is nothing to write for diffusers')
+    raise UserError(
+      'these weights hold neither a UNet nor an image autoencoder, so there is nothing to write for diffusers'
+    )
   if 'conditioner' in settings:
     notes.append('the fMRI conditioner has no class in diffusers and was left out')
   return notes

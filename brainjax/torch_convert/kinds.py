@@ -1,5 +1,6 @@
 """The kinds of checkpoint: how each is told from its names, which models it holds, and which table names them."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -87,7 +88,8 @@ _FMRI = Part('', '', FmriMAE, sizes.fmri_mae, _fmri_inputs)
 _VQ = Part('', '', VQModel, sizes.autoencoder, _autoencoder_inputs)
 _UNET, _SD_UNET = (Part('model.diffusion_model.', 'unet/', UNet, sizes.unet(heads), _unet_inputs) for heads in (1, 8))
 _FIRST_STAGE, _SD_FIRST_STAGE = (
-  Part('first_stage_model.', 'first_stage/', model, sizes.autoencoder, _autoencoder_inputs) for model in (VQModel, KLModel)
+  Part('first_stage_model.', 'first_stage/', model, sizes.autoencoder, _autoencoder_inputs)
+  for model in (VQModel, KLModel)
 )
 _CONDITIONER = Part(
   'cond_stage_model.', 'conditioner/', FmriConditioner, sizes.conditioner, lambda model: (_zeros(1, model.num_voxels),)
@@ -190,14 +192,18 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
   if asked not in found and found:
     raise UserError(f'{source} is of kind {" or ".join(found)}, not {asked}; leave --kind out or name that one')
   if asked not in found:
-    raise UserError(f'{source} is not of kind {asked}: its {len(state)} tensors have names such as {", ".join(list(state)[:4])}')
+    raise UserError(
+      f'{source} is not of kind {asked}: its {len(state)} tensors have names such as {", ".join(list(state)[:4])}'
+    )
   return asked
 
 
 def model_settings(kind: Kind, state: Mapping[str, Any], hints: sizes.Hints, source: str) -> dict[str, Any]:
   """Constructor arguments, read off the shapes: of the model, or of each part by its name."""
   shapes = {name: tuple(np.shape(tensor)) for name, tensor in state.items()}
-  by_part = {part.path.rstrip('/'): part.sizes(sizes.KnownShapes(shapes, part.torch, source), hints) for part in kind.parts}
+  by_part = {
+    part.path.rstrip('/'): part.sizes(sizes.KnownShapes(shapes, part.torch, source), hints) for part in kind.parts
+  }
   return by_part.get('', by_part)
 
 
@@ -217,7 +223,9 @@ def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str,
     if isinstance(row, Ignored):
       parts = '[0-9]+'.join(map(re.escape, row.torch.split('{i}')))
       reasons.setdefault(row.reason, []).extend(name for name in result if re.fullmatch(parts, name))
-  notes.extend(f'ignored: {len(names)} tensors such as {names[0]} ({reason})' for reason, names in reasons.items() if names)
+  notes.extend(
+    f'ignored: {len(names)} tensors such as {names[0]} ({reason})' for reason, names in reasons.items() if names
+  )
   return {name: result[name] for name in sorted(result)}
 
 
@@ -238,6 +246,7 @@ def expected_shapes(kind: Kind, settings: Mapping[str, Any], source: str) -> dic
   return shapes
 
 
+@functools.cache  # tracing a UNet takes seconds
 def _shapes_of(model: nn.Module, inputs: tuple) -> Mapping[str, Any]:
   arrays = [value for value in inputs if isinstance(value, jax.ShapeDtypeStruct)]
 

@@ -32,8 +32,10 @@ def read_img_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
       message = str(error).split('\n')[0][:120]
       kind = 'a Git LFS pointer' if head.startswith(b'version https://git-lfs') else f'not a NumPy file ({message})'
       raise UserError(f'{path} is {kind}; download img_dict.npy again') from None
-    if shape != () or dtype != object:
-      raise UserError(f'{path} holds an array {shape} of {dtype}, expected one dictionary of images (img_dict.npy of BOLD5000)')
+    if shape != () or dtype.kind != 'O':
+      raise UserError(
+        f'{path} holds an array {shape} of {dtype}, expected one dictionary of images (img_dict.npy of BOLD5000)'
+      )
     value = Unpickler(handle, path).load()
   if isinstance(value, np.ndarray) and value.shape == () and value.dtype == object:
     value = value[()]
@@ -42,7 +44,12 @@ def read_img_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
   images = {}
   for name, image in value.items():
     name = name.decode('latin1') if isinstance(name, bytes) else name
-    if not isinstance(name, str) or not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
+    if (
+      not isinstance(name, str)
+      or not isinstance(image, np.ndarray)
+      or image.dtype != np.uint8
+      or image.ndim not in (2, 3)
+    ):
       found = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
       raise UserError(f'{path}: entry {str(name)[:80]!r} is {found}, expected a uint8 image of height, width, 3')
     images[name] = image

@@ -84,8 +84,12 @@ class LazyTensor:
     flat = np.fromfile(storage.path, dtype, self._extent, offset=start)
     if len(flat) != self._extent:
       raise UserError(f'{storage.path} ends early (truncated, or changed while it was read)')
-    if storage.crc and flat.nbytes == storage.numel * storage.dtype.itemsize and zlib.crc32(flat.view(np.uint8)) != storage.crc:
-      raise UserError(f'{storage.path} is damaged: the checksum of a tensor of shape {self.shape} is wrong; download it again')
+    if storage.crc and flat.nbytes == storage.numel * storage.dtype.itemsize:
+      if zlib.crc32(flat.view(np.uint8)) != storage.crc:
+        raise UserError(
+          f'{storage.path} is damaged: the checksum of a tensor of shape {self.shape} is wrong; download it again'
+        )
+      storage.crc = 0  # once is enough
     if not dtype.isnative:
       flat = flat.astype(dtype.newbyteorder('='))
     strides = tuple(stride * flat.itemsize for stride in self.strides)
@@ -148,12 +152,18 @@ def _read(path: Path, handle: BinaryIO, head: bytes, size: int) -> Content:
     return Content(path, 'PyTorch zip', _read_zip(path, handle))
   header = int.from_bytes(head[:8], 'little')
   if head[8:9] == b'{' and 2 <= header <= _MAX_HEADER:
-    note = () if path.suffix == '.safetensors' else (f'{path.name} is a safetensors file under another suffix; read as that',)
+    note = (
+      ()
+      if path.suffix == '.safetensors'
+      else (f'{path.name} is a safetensors file under another suffix; read as that',)
+    )
     return Content(path, 'safetensors', _read_safetensors(path, handle, header, size), note)
   if head[:1] == b'\x80' and b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.' in head[:32]:
     return Content(path, 'PyTorch legacy', _read_legacy(path, handle, size))
   if head[257:262] == b'ustar':
-    raise UserError(f'{path} is a tar archive (PyTorch before 0.2, or not unpacked); unpack it, or save it again with torch.save')
+    raise UserError(
+      f'{path} is a tar archive (PyTorch before 0.2, or not unpacked); unpack it, or save it again with torch.save'
+    )
   if path.suffix == '.safetensors':
     raise UserError(f'{path} does not begin with a safetensors header (it begins with {head[:8]!r}); download it again')
   raise UserError(f'{path} is neither a PyTorch nor a safetensors file: it begins with {head[:8]!r}; download it again')
@@ -174,10 +184,12 @@ def _read_zip(path: Path, handle: BinaryIO) -> Any:
   pickles = [name for name in by_name if name == 'data.pkl' or (name.endswith('/data.pkl') and name.count('/') == 1)]
   if len(pickles) != 1:
     held = ', '.join(sorted(by_name)[:5])
-    raise UserError(f'{path} is a zip file, but not one of PyTorch: it holds {held}; if it is a packed folder, unpack it first')
+    raise UserError(
+      f'{path} is a zip file, but not one of PyTorch: it holds {held}; if it is a packed folder, unpack it first'
+    )
   root = pickles[0].removesuffix('data.pkl')
   if root + 'constants.pkl' in by_name:
-    raise UserError(f'{path} is a TorchScript program, not a file of weights; save the module\'s state_dict() instead')
+    raise UserError(f"{path} is a TorchScript program, not a file of weights; save the module's state_dict() instead")
 
   def locate(name: str) -> tuple[int, int]:
     """Where the bytes of a stored entry begin, and how many there are."""
@@ -216,13 +228,17 @@ def _read_zip(path: Path, handle: BinaryIO) -> Any:
         raise UserError(
           f'{path} claims {numel} values of {dtype} in storage {key}, which has {length} bytes: the file is damaged or malicious'
         )
-      storages[key] = Storage(path, dtype.newbyteorder('>') if big_endian else dtype, numel, position, by_name[name].CRC)
+      storages[key] = Storage(
+        path, dtype.newbyteorder('>') if big_endian else dtype, numel, position, by_name[name].CRC
+      )
     return storages[key]
 
   return Unpickler(io.BytesIO(read_entry(pickles[0])), path, TensorMaker(storage, _tensor)).load()
 
 
-def _tensor(storage: Storage, dtype: str | None, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> LazyTensor:
+def _tensor(
+  storage: Storage, dtype: str | None, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> LazyTensor:
   if not isinstance(storage, Storage):
     raise ValueError('tensor without a storage')
   return LazyTensor(storage, _dtype(dtype) if dtype else storage.dtype, offset, shape, strides)
@@ -237,14 +253,18 @@ def _read_legacy(path: Path, handle: BinaryIO, size: int) -> Any:
   storages: dict[str, Storage] = {}
 
   def storage(unpickler: Unpickler, pid: tuple) -> Storage:
-    if pid[0] == 'module' and len(pid) > 1:  # a whole pickled module: (class, source file, source); the class is named only
+    if (
+      pid[0] == 'module' and len(pid) > 1
+    ):  # a whole pickled module: (class, source file, source); the class is named only
       return pid[1]
     if len(pid) < 5 or pid[0] != 'storage' or type(pid[4]) is not int:
       raise ValueError('unknown kind of reference')
     _, kind, key, _, numel = pid[:5]
     dtype = _dtype(unpickler.dtype_name(kind))
     if not 0 <= numel * dtype.itemsize <= size:
-      raise UserError(f'{path} claims {numel} values of {dtype} in storage {key}, more than the file has: it is damaged or malicious')
+      raise UserError(
+        f'{path} claims {numel} values of {dtype} in storage {key}, more than the file has: it is damaged or malicious'
+      )
     base = storages.setdefault(str(key), Storage(path, dtype.newbyteorder('>') if big_endian else dtype, numel))
     if len(pid) > 5 and pid[5] is not None:
       raise UserError(f'{path} holds views of storages (PyTorch before 0.4); save it again with torch.save')
@@ -258,7 +278,9 @@ def _read_legacy(path: Path, handle: BinaryIO, size: int) -> Any:
     claimed = handle.read(8)
     numel = int.from_bytes(claimed, 'big' if big_endian else 'little')
     if key not in storages or len(claimed) != 8 or numel != storages[key].numel or storages[key].position is not None:
-      raise UserError(f'{path} ends early or is damaged: storage {key} is not as its pickle describes; download it again')
+      raise UserError(
+        f'{path} ends early or is damaged: storage {key} is not as its pickle describes; download it again'
+      )
     storages[key].position = handle.tell()
     if storages[key].position + numel * storages[key].dtype.itemsize > size:
       raise UserError(f'{path} ends early (a download that broke off?): storage {key} is cut; download it again')
@@ -289,7 +311,9 @@ def _read_safetensors(path: Path, handle: BinaryIO, header: int, size: int) -> d
       if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
         raise ValueError(f'tensor {name} with impossible sizes')
       if end - start != math.prod(shape) * dtype.itemsize:
-        raise UserError(f'{path}: tensor {name} of shape {shape} does not fit its {end - start} bytes: the file is damaged')
+        raise UserError(
+          f'{path}: tensor {name} of shape {shape} does not fit its {end - start} bytes: the file is damaged'
+        )
       if 8 + header + end > size:
         raise UserError(f'{path} ends early: tensor {name} reaches past the end of the file; download it again')
       strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))

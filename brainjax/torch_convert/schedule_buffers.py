@@ -45,7 +45,8 @@ def read(state: Mapping[str, np.ndarray], source: str) -> dict[str, float]:
   if odd := [
     name
     for name, value in made.items()
-    if name in state and not (np.shape(state[name]) == value.shape and np.allclose(state[name], value, rtol=1e-4, atol=1e-6))
+    if name in state
+    and not (np.shape(state[name]) == value.shape and np.allclose(state[name], value, rtol=1e-4, atol=1e-6))
   ]:
     raise UserError(
       f'{source}: its noise schedule is not "linear" from {settings["start"]} to {settings["end"]} in {len(betas)} steps: '

@@ -18,7 +18,9 @@ class KnownShapes(dict[str, tuple[int, ...]]):
 
   def __missing__(self, name: str) -> tuple[int, ...]:
     source, prefix = self._where
-    raise UserError(f'{source} has no tensor {prefix}{name}, from which the size of the model is read; is the kind right?')
+    raise UserError(
+      f'{source} has no tensor {prefix}{name}, from which the size of the model is read; is the kind right?'
+    )
 
   def axis(self, name: str, axis: int) -> int:
     """The length of one axis."""
@@ -56,7 +58,9 @@ class Hints:
     """A number of attention heads, which must divide the width."""
     heads = self.pick(names, default, what)
     if width % heads:
-      raise UserError(f'{what} would be {heads}, which does not divide the width {width}; the config in the file is wrong')
+      raise UserError(
+        f'{what} would be {heads}, which does not divide the width {width}; the config in the file is wrong'
+      )
     return heads
 
 
@@ -81,7 +85,10 @@ def fmri_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
 
 
 def _fmri_encoder(shapes: KnownShapes, hints: Hints, prefix: str) -> dict[str, Any]:
-  width, patch_size = shapes.axis(f'{prefix}patch_embed.proj.weight', 0), shapes.axis(f'{prefix}patch_embed.proj.weight', 2)
+  width, patch_size = (
+    shapes.axis(f'{prefix}patch_embed.proj.weight', 0),
+    shapes.axis(f'{prefix}patch_embed.proj.weight', 2),
+  )
   return {
     'num_voxels': (shapes.axis(f'{prefix}pos_embed', 1) - 1) * patch_size,
     'patch_size': patch_size,
@@ -105,7 +112,10 @@ def conditioner(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
 def image_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
   """Arguments of `ImageMAE`."""
   width, patch_size = (shapes.axis('vit.embeddings.patch_embeddings.projection.weight', axis) for axis in (0, 2))
-  tokens, decoder_width = shapes.axis('vit.embeddings.position_embeddings', 1) - 1, shapes.axis('decoder.decoder_embed.weight', 0)
+  tokens, decoder_width = (
+    shapes.axis('vit.embeddings.position_embeddings', 1) - 1,
+    shapes.axis('decoder.decoder_embed.weight', 0),
+  )
   settings = {
     'image_size': round(tokens**0.5) * patch_size,
     'patch_size': patch_size,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from brainjax.errors import UserError
+from brainjax.torch_convert.pickled_values import StandIn, plain
 from brainjax.torch_convert.reader import Content, LazyTensor, read_file
-from brainjax.torch_convert.unpickle import StandIn, plain
 
 WEIGHT_KEYS = ('model_state_dict', 'state_dict', 'model')
 _OPTIMIZER_KEYS = ('optimizer', 'optimizer_states', 'optimizer_state_dict', 'scaler', 'lr_schedulers', 'scheduler')
@@ -65,7 +65,12 @@ def open_source(path: str | Path, ema: bool = False) -> Source:
 def weights_file(path: Path) -> Path:
   """The file itself, or the one file of weights in a Hugging Face folder."""
   if path.is_dir():
-    for name in ('diffusion_pytorch_model.safetensors', 'model.safetensors', 'diffusion_pytorch_model.bin', 'pytorch_model.bin'):
+    for name in (
+      'diffusion_pytorch_model.safetensors',
+      'model.safetensors',
+      'diffusion_pytorch_model.bin',
+      'pytorch_model.bin',
+    ):
       if (path / name).is_file():
         return path / name
   return path
@@ -75,7 +80,9 @@ def _state_dict(content: Content) -> tuple[Mapping[str, LazyTensor], str]:
   """The weights and the key that they were under ('' for a bare state dict)."""
   value = content.value
   if isinstance(value, StandIn):
-    raise UserError(f'{content.path} holds a whole pickled object ({value.kind}), not a state dict; save its state_dict() instead')
+    raise UserError(
+      f'{content.path} holds a whole pickled object ({value.kind}), not a state dict; save its state_dict() instead'
+    )
   if isinstance(value, dict):
     for key in WEIGHT_KEYS:
       found = value.get(key)
@@ -87,8 +94,12 @@ def _state_dict(content: Content) -> tuple[Mapping[str, LazyTensor], str]:
         return found, key
     if value and all(isinstance(tensor, LazyTensor) for tensor in value.values()):
       return value, ''
-  what = f'the keys {", ".join(map(str, list(value)[:8]))}' if isinstance(value, dict) else f'one {type(value).__name__}'
-  raise UserError(f'{content.path} holds no state dict: it has {what}; expected weights there or under {", ".join(WEIGHT_KEYS)}')
+  what = (
+    f'the keys {", ".join(map(str, list(value)[:8]))}' if isinstance(value, dict) else f'one {type(value).__name__}'
+  )
+  raise UserError(
+    f'{content.path} holds no state dict: it has {what}; expected weights there or under {", ".join(WEIGHT_KEYS)}'
+  )
 
 
 def _flattened(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,5 +156,7 @@ def _averaged(state: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]
   if lost := [name for name in averages if len(owners.get(name, ())) != 1]:
     raise UserError(f'{path}: averaged weights that belong to no weight, or to several: {", ".join(lost[:20])}')
   if without := [names[0] for average, names in owners.items() if average not in state]:
-    raise UserError(f'{path}: weights without an average: {", ".join(without[:20])}' + (' ...' if len(without) > 20 else ''))
+    raise UserError(
+      f'{path}: weights without an average: {", ".join(without[:20])}' + (' ...' if len(without) > 20 else '')
+    )
   return state | {owners[name][0]: state[name] for name in averages}

@@ -1,25 +1,95 @@
 """Reads a pickle as data: builds containers, tensors and arrays by hand, and calls nothing that the file names."""
 
-import collections
 import io
-import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
-
 from brainjax.errors import UserError
+from brainjax.torch_convert.pickled_values import (
+  CONSTRUCTORS,
+  Global,
+  PendingArray,
+  PendingDtype,
+  StandIn,
+  checked_shape,
+  instance,
+  settle,
+)
 
-# Modules whose functions act on the machine or look other functions up. Nothing outside `_CONSTRUCTORS` is ever
+# Modules whose functions act on the machine or look other functions up. Nothing outside `CONSTRUCTORS` is ever
 # called, so this list is not what keeps the reader safe: it refuses such a file at once, with a clear sentence.
 _DANGEROUS = frozenset(
-  '_io _posixsubprocess asyncio bdb builtins code codeop commands concurrent cProfile ctypes distutils faulthandler ftplib'
-  ' gc glob http idlelib imaplib importlib inspect io linecache mailbox marshal mmap multiprocessing nt operator os pdb'
-  ' pickle pickletools pip pkgutil platform poplib posix posixpath profile pty pydoc runpy setuptools shelve shutil'
-  ' signal site smtplib socket socketserver sqlite3 ssl subprocess sys telnetlib tempfile threading timeit trace urllib'
-  ' venv webbrowser xmlrpc zipimport _thread __builtin__'.split()
+  [
+    '_io',
+    '_posixsubprocess',
+    'asyncio',
+    'bdb',
+    'builtins',
+    'code',
+    'codeop',
+    'commands',
+    'concurrent',
+    'cProfile',
+    'ctypes',
+    'distutils',
+    'faulthandler',
+    'ftplib',
+    'gc',
+    'glob',
+    'http',
+    'idlelib',
+    'imaplib',
+    'importlib',
+    'inspect',
+    'io',
+    'linecache',
+    'mailbox',
+    'marshal',
+    'mmap',
+    'multiprocessing',
+    'nt',
+    'operator',
+    'os',
+    'pdb',
+    'pickle',
+    'pickletools',
+    'pip',
+    'pkgutil',
+    'platform',
+    'poplib',
+    'posix',
+    'posixpath',
+    'profile',
+    'pty',
+    'pydoc',
+    'runpy',
+    'setuptools',
+    'shelve',
+    'shutil',
+    'signal',
+    'site',
+    'smtplib',
+    'socket',
+    'socketserver',
+    'sqlite3',
+    'ssl',
+    'subprocess',
+    'sys',
+    'telnetlib',
+    'tempfile',
+    'threading',
+    'timeit',
+    'trace',
+    'urllib',
+    'venv',
+    'webbrowser',
+    'xmlrpc',
+    'zipimport',
+    '_thread',
+    '__builtin__',
+  ]
 )
 
 _TORCH_DTYPES = {
@@ -32,155 +102,28 @@ _STORAGES = {
   'LongStorage': 'int64', 'IntStorage': 'int32', 'ShortStorage': 'int16', 'CharStorage': 'int8',
   'ByteStorage': 'uint8', 'BoolStorage': 'bool', 'UntypedStorage': 'uint8',
 }  # fmt: skip
-
-
-class Global(NamedTuple):
-  """A class or function that a pickle names. Only the name: it is never looked up."""
-
-  module: str
-  name: str
-
-  def __str__(self) -> str:
-    return f'{self.module}.{self.name}'
-
-
-class StandIn:
-  """An object of a class that is not here: its class name, constructor arguments, attributes and items, and no code."""
-
-  def __init__(self, kind: Global, args: tuple):
-    self.kind = kind
-    self.args = args
-    self.attributes: dict[str, Any] = {}
-    self.items: dict[Any, Any] = {}
-    self.entries: list[Any] = []
-
-  def __repr__(self) -> str:
-    return f'<{self.kind}>'
-
-  def set_state(self, state: Any) -> None:
-    """Keeps what the class would have been given by `__setstate__`."""
-    for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
-      if isinstance(part, dict):
-        self.attributes.update({key: value for key, value in part.items() if isinstance(key, str)})
-      elif part is not None:
-        self.attributes['state'] = part
-
-
-class _Dtype:
-  """A NumPy element type under construction."""
-
-  def __init__(self, code: str):
-    self.dtype = np.dtype(code)
-    if self.dtype.kind not in 'biufcSUO' or self.dtype.fields:
-      raise ValueError(f'unsupported element type {code!r}')
-
-  def set_state(self, state: tuple) -> None:
-    if state[2] is not None or state[3] is not None:
-      raise ValueError('structured arrays are not supported')
-    if state[1] in '<>':
-      self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-  """A NumPy array under construction: filled by its state, replaced by the array when all is read."""
-
-  def __init__(self):
-    self.array: np.ndarray | None = None
-
-  def set_state(self, state: tuple) -> None:
-    _, shape, dtype, fortran, raw = state
-    self.array = _array(raw, _instance(dtype, _Dtype).dtype, shape, 'F' if fortran else 'C')
-
-
-def _instance(value: Any, kind: type) -> Any:
-  if not isinstance(value, kind):
-    raise ValueError(f'expected {kind.__name__}, found {type(value).__name__}')
-  return value
-
-
-def _shape(shape: Any) -> tuple[int, ...]:
-  shape = tuple(_instance(shape, (tuple, list)))
-  if not all(type(size) is int and size >= 0 for size in shape):
-    raise ValueError(f'impossible shape {shape!r}')
-  return shape
-
-
-def _array(raw: Any, dtype: np.dtype, shape: Any, order: str = 'C') -> np.ndarray:
-  shape = _shape(shape)
-  if isinstance(raw, str):  # written by Python 2
-    raw = raw.encode('latin1')
-  count = math.prod(shape)
-  if dtype.kind == 'O':
-    if len(_instance(raw, list)) != count:
-      raise ValueError(f'array of shape {shape} with {len(raw)} elements')
-    array = np.empty(count, object)
-    array[:] = [settle(value) for value in raw] if count != 1 else [None]
-    if count == 1:  # assigning a list of one dict-like value would broadcast it
-      array[0] = settle(raw[0])
-  else:
-    raw = _instance(raw, (bytes, bytearray))
-    if len(raw) != count * dtype.itemsize:
-      raise ValueError(f'array of shape {shape} with {len(raw)} bytes')
-    array = np.frombuffer(raw, dtype) if count else np.empty(0, dtype)
-  return array.reshape(shape, order=order)
-
-
-def settle(value: Any) -> Any:
-  """The array of a finished `_Array`; anything else as it is."""
-  return value.array if isinstance(value, _Array) else value
-
-
-def _encode(text: str, encoding: str = 'latin1') -> bytes:
-  if encoding not in ('latin1', 'latin-1', 'utf-8', 'ascii'):
-    raise ValueError(f'unexpected encoding {encoding!r}')
-  return _instance(text, str).encode(encoding)
-
-
-def _bytes(*args) -> bytes:
-  return _encode(*args) if args else b''
-
-
-def _empty_dict(*args) -> dict:
-  """A defaultdict or OrderedDict, without the default; old files give OrderedDict a list of pairs."""
-  pairs = args[0] if args and isinstance(args[0], list) else []
-  return collections.OrderedDict((key, value) for key, value in pairs)
-
-
-def _device(*args) -> str:
-  return ':'.join(str(part) for part in args)
-
-
-# What a pickle may construct, each by a function of ours.
-_CONSTRUCTORS: dict[tuple[str, str], Callable] = {
-  ('collections', 'OrderedDict'): _empty_dict,
-  ('collections', 'defaultdict'): _empty_dict,
-  ('collections', 'Counter'): lambda *args: dict(_instance(args[0], dict)) if args else {},
-  ('collections', 'deque'): lambda *args: list(_instance(args[0], list)) if args else [],
-  ('torch', 'Size'): lambda sizes=(): _shape(sizes),
-  ('torch', 'device'): _device,
-  ('_codecs', 'encode'): _encode,
-  ('numpy', 'dtype'): lambda code, *_: _Dtype(_instance(code, str)),
-}
-for _module in ('builtins', '__builtin__'):
-  _CONSTRUCTORS |= {
-    (_module, 'set'): lambda *args: set(_instance(args[0], list)) if args else set(),
-    (_module, 'frozenset'): lambda *args: frozenset(_instance(args[0], list)) if args else frozenset(),
-    (_module, 'bytes'): _bytes,
-    (_module, 'bytearray'): lambda *args: bytearray(_bytes(*args) if args and isinstance(args[0], str) else b''.join(args)),
-    (_module, 'complex'): complex,
-    (_module, 'dict'): lambda *args: dict(_instance(args[0], dict)) if args else {},
-    (_module, 'list'): lambda *args: list(_instance(args[0], list)) if args else [],
-  }
-for _module in ('numpy.core', 'numpy._core'):
-  _CONSTRUCTORS |= {
-    (_module + '.multiarray', '_reconstruct'): lambda *_: _Array(),
-    (_module + '.multiarray', 'scalar'): lambda dtype, raw: _array(raw, _instance(dtype, _Dtype).dtype, ())[()],
-    (_module + '.numeric', '_frombuffer'): lambda raw, dtype, shape, order: _array(
-      raw, _instance(dtype, _Dtype).dtype, shape, order if order in 'CF' else 'C'
-    ),
-  }
 # Names that may appear without being called (types as attribute values, bases of old-style construction).
-_NAMED_ONLY = frozenset('object dict list tuple str unicode int long float bool type set frozenset bytes slice range complex'.split())
+_NAMED_ONLY = frozenset(
+  [
+    'object',
+    'dict',
+    'list',
+    'tuple',
+    'str',
+    'unicode',
+    'int',
+    'long',
+    'float',
+    'bool',
+    'type',
+    'set',
+    'frozenset',
+    'bytes',
+    'slice',
+    'range',
+    'complex',
+  ]
+)
 
 
 class TensorMaker(NamedTuple):
@@ -227,15 +170,15 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
   def find_class(self, module: str, name: str) -> Global:
     found = Global(module, name)
     root = module.split('.')[0]
-    known = (module, name) in _CONSTRUCTORS or (root in ('builtins', '__builtin__') and name in _NAMED_ONLY)
+    known = (module, name) in CONSTRUCTORS or (root in ('builtins', '__builtin__') and name in _NAMED_ONLY)
     if not known and (root in _DANGEROUS or module in ('torch.hub', 'torch.serialization', 'numpy.testing')):
       raise self._refuse(found, 'names')
     return found
 
   def _construct(self, kind: Any, args: Any, is_class: bool = False) -> Any:
     """What stands for `kind(*args)`. `is_class`: the opcode itself says that `kind` is a class."""
-    kind, args = _instance(kind, Global), tuple(settle(value) for value in _instance(args, tuple))
-    if maker := _CONSTRUCTORS.get(kind):
+    kind, args = instance(kind, Global), tuple(settle(value) for value in instance(args, tuple))
+    if maker := CONSTRUCTORS.get(kind):
       return maker(*args)
     if kind.module == 'torch._utils' or kind == ('torch._tensor', '_rebuild_from_type_v2'):
       return self._tensor(kind, args)
@@ -261,19 +204,21 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
       raise self._refuse(kind, 'asks to call')
     if kind.name in ('_rebuild_tensor', '_rebuild_tensor_v2'):
       storage, offset, shape, strides = args[:4]
-      return self._tensors.tensor(storage, None, offset, _shape(shape), _shape(strides))
+      return self._tensors.tensor(storage, None, offset, checked_shape(shape), checked_shape(strides))
     if kind.name == '_rebuild_tensor_v3':
       storage, offset, shape, strides, _, _, dtype = args[:7]
-      return self._tensors.tensor(storage, self.dtype_name(dtype), offset, _shape(shape), _shape(strides))
+      return self._tensors.tensor(storage, self.dtype_name(dtype), offset, checked_shape(shape), checked_shape(strides))
     if kind.name in ('_rebuild_parameter', '_rebuild_parameter_with_state'):
       return args[0]
     if kind.name == '_rebuild_from_type_v2':
       return self._construct(args[0], args[2])
-    raise UserError(f'{self._path} holds a kind of tensor that is not read here ({kind}); save dense, unquantised tensors')
+    raise UserError(
+      f'{self._path} holds a kind of tensor that is not read here ({kind}); save dense, unquantised tensors'
+    )
 
   def dtype_name(self, named: Any) -> str:
     """NumPy's name of a torch storage class or element type."""
-    named = _instance(named, Global)
+    named = instance(named, Global)
     name = _STORAGES.get(named.name) if named.name.endswith('Storage') else _TORCH_DTYPES.get(named.name)
     if named.module.split('.')[0] != 'torch' or name is None:
       raise UserError(
@@ -285,7 +230,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
   def persistent_load(self, pid: Any) -> Any:
     if self._tensors is None:
       raise UserError(f'{self._path} refers to data outside its pickle ({str(pid)[:80]}), which only PyTorch files do')
-    return self._tensors.storage(self, _instance(pid, tuple))
+    return self._tensors.storage(self, instance(pid, tuple))
 
   def get_extension(self, code: int) -> None:
     raise self._refuse(f'copyreg extension {code}', 'asks for')
@@ -308,7 +253,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     args = self.stack.pop()
     made = self._construct(self.stack[-1], args, is_class=True)
     if isinstance(made, StandIn):
-      made.set_state(_instance(keywords, dict))
+      made.set_state(instance(keywords, dict))
     self.stack[-1] = made
 
   def _instantiate(self, klass: Any, args: list) -> None:  # INST and OBJ
@@ -317,7 +262,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
   def load_build(self) -> None:
     state = self.stack.pop()
     target = self.stack[-1]
-    if isinstance(target, StandIn | _Dtype | _Array):
+    if isinstance(target, StandIn | PendingDtype | PendingArray):
       target.set_state(state)
     elif not isinstance(target, dict):  # an OrderedDict's own attributes (a state dict's _metadata) are of no use here
       raise ValueError(f'attributes for {type(target).__name__}')
@@ -329,7 +274,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     elif isinstance(target, set):
       target.update(values)
     else:
-      _instance(target, list).extend(values)
+      instance(target, list).extend(values)
 
   def load_append(self) -> None:
     value = self.stack.pop()
@@ -341,7 +286,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
 
   def _set(self, values: list) -> None:
     target = self.stack[-1]
-    target = target.items if isinstance(target, StandIn) else _instance(target, dict)
+    target = target.items if isinstance(target, StandIn) else instance(target, dict)
     for i in range(0, len(values), 2):
       target[settle(values[i])] = settle(values[i + 1])
 
@@ -380,30 +325,6 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
       raise UserError(f'{self._path} ends early (a download that broke off?); download it again') from None
     except Exception as error:  # every other failure is the file's: its bytes decide what is done here
       message = str(error).split('\n')[0][:200] or type(error).__name__
-      raise UserError(f'{self._path} holds a pickle that cannot be read as data ({message}); download it again') from None
-
-
-def plain(value: Any, depth: int = 6) -> Any:
-  """The plain part of a value (numbers, text, lists, dicts; a stand-in's attributes), fit for JSON; None for the rest."""
-  budget = iter(range(50_000))  # a few bytes of pickle can describe a structure that is endless when written out
-
-  def visit(value: Any, depth: int) -> Any:
-    if next(budget, None) is None:
-      return None
-    if isinstance(value, bool | int | float | str) or value is None:
-      return value
-    if isinstance(value, np.generic):
-      return value.item() if value.dtype.kind in 'biuf' else None
-    if isinstance(value, Global):
-      return str(value)
-    if isinstance(value, StandIn):
-      value = value.items | value.attributes or list(value.args)
-    if not depth:
-      return None
-    if isinstance(value, dict) and len(value) <= 1000:
-      return {str(key): visit(item, depth - 1) for key, item in value.items()}
-    if isinstance(value, list | tuple) and len(value) <= 1000:
-      return [visit(item, depth - 1) for item in value]
-    return None
-
-  return visit(value, depth)
+      raise UserError(
+        f'{self._path} holds a pickle that cannot be read as data ({message}); download it again'
+      ) from None

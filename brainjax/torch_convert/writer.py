@@ -42,7 +42,9 @@ def _torch(path: Path) -> Any:
   return torch
 
 
-def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray], key: str = '', beside: Mapping[str, Any] | None = None) -> None:
+def write_state(
+  path: str | os.PathLike, state: Mapping[str, np.ndarray], key: str = '', beside: Mapping[str, Any] | None = None
+) -> None:
   """Writes a state dict; the file appears only when it is complete.
 
   Args:

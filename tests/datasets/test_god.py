@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from brainjax.datasets import arrays, god, god_raw
+from brainjax.datasets import arrays, god, god_raw, paired
 from brainjax.errors import UserError
 from tests import golden_files
 from tests.datasets import raw_files
@@ -149,7 +149,7 @@ def test_trials_and_explainable_variance(tmp_path, stimulus_first):
   flat = (trials if stimulus_first else trials.swapaxes(0, 1)).reshape(-1, num_voxels)
   stimulus = god_raw.trial_order(flat, means)
   np.testing.assert_array_equal(stimulus[:2], [0, 0] if stimulus_first else [0, 1])
-  np.testing.assert_allclose(god_raw.explainable_variance(flat, stimulus), share, atol=0.04)
+  np.testing.assert_allclose(paired.explainable_variance(flat, stimulus), share, atol=0.04)
 
   raw_files.write_god(tmp_path / 'raw')
   masks = {'VC': np.ones(num_voxels, bool), 'V1': np.arange(num_voxels) < 3}

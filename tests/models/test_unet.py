@@ -37,6 +37,9 @@ VARIANTS = {
 }
 
 
+QUICK = ('label2img_timecond', 'globalpool_timecond')
+
+
 def nhwc(array):
   return np.moveaxis(array, 1, -1)
 
@@ -58,7 +61,7 @@ def golden_inputs(variant):
 
 
 @pytest.mark.parametrize(
-  'variant', [pytest.param(name, marks=pytest.mark.slow if 'notimecond' in name else ()) for name in VARIANTS]
+  'variant', [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in VARIANTS]
 )
 def test_forward_and_gradients(variant):
   golden, state, (x, t, context) = golden_inputs(variant)
@@ -107,6 +110,7 @@ def test_timestep_embedding():
   np.testing.assert_allclose(timestep_embedding(t, 192), golden['timestep_embedding/emb_dim192'], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing():
   plain = UNet(**TINY)
   rng = np.random.default_rng(0)
@@ -190,9 +194,7 @@ def test_finetuned_equals_the_published_names_and_shapes():
 
 
 def test_stable_diffusion_parameter_counts():
-  unet = UNet(
-    4, 4, 320, (1, 2, 4, 4), attention_resolutions=(4, 2, 1), num_heads=8, context_dim=768, time_cond=False
-  )
+  unet = UNet(4, 4, 320, (1, 2, 4, 4), attention_resolutions=(4, 2, 1), num_heads=8, context_dim=768, time_cond=False)
   assert sum(map(np.prod, shapes(unet, *latent_inputs(4, 768)).values())) == 859_520_964
   assert sum(map(np.prod, shapes(KLModel(), jnp.zeros((1, 64, 64, 3))).values())) == 83_653_863
 
@@ -200,7 +202,7 @@ def test_stable_diffusion_parameter_counts():
 # Live oracle at other sizes.
 
 
-@pytest.mark.parametrize('num_heads, depth', [(1, 1), (4, 2)])
+@pytest.mark.parametrize('num_heads, depth', [pytest.param(1, 1, marks=pytest.mark.slow), (4, 2)])
 def test_equals_diffusers(num_heads, depth):
   torch = pytest.importorskip('torch')
   diffusers = pytest.importorskip('diffusers')
@@ -212,9 +214,7 @@ def test_equals_diffusers(num_heads, depth):
     up_block_types=('CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'UpBlock2D'),
     cross_attention_dim=40, attention_head_dim=num_heads, transformer_layers_per_block=depth,
   ).eval()  # fmt: skip
-  model = UNet(
-    5, 7, 32, (1, 2, 3), 1, (2, 4), num_heads, context_dim=40, time_cond=False, transformer_depth=depth
-  )
+  model = UNet(5, 7, 32, (1, 2, 3), 1, (2, 4), num_heads, context_dim=40, time_cond=False, transformer_depth=depth)
   rng = np.random.default_rng(0)
   inputs = (
     rng.standard_normal((2, 8, 12, 5), np.float32),
@@ -227,6 +227,8 @@ def test_equals_diffusers(num_heads, depth):
   prefix = {f'model.diffusion_model.{name}': value for name, value in state.items()}
   oracle.load_state_dict(convert_ldm_unet_checkpoint(prefix, config))
   with torch.no_grad():
-    expected = oracle(torch.from_numpy(nchw(inputs[0]).copy()), torch.from_numpy(inputs[1]), torch.from_numpy(inputs[2]))
+    expected = oracle(
+      torch.from_numpy(nchw(inputs[0]).copy()), torch.from_numpy(inputs[1]), torch.from_numpy(inputs[2])
+    )
   out = jit(model.apply)(from_torch(model, TABLE, {k: v.numpy() for k, v in state.items()}, *inputs), *inputs)
   assert_close(nchw(out), expected.sample.numpy(), 2e-5)

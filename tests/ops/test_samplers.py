@@ -13,6 +13,7 @@ from brainjax.ops import diffusion, samplers
 from brainjax.torch_convert import engine
 from brainjax.torch_convert.tables import latent_diffusion
 from tests import golden_files
+from tests.models.test_unet import jit
 
 SCHEDULE = diffusion.make_schedule()
 SAMPLERS = {'plms': samplers.plms, 'ddim': samplers.ddim}
@@ -58,10 +59,13 @@ class Golden:
     params = unflatten_dict(self.flat, sep='/')
 
     def compiled(model, name, *inputs, **method):
-      run = jax.jit(lambda *inputs: model.apply({'params': params[name]}, *inputs, **method))
-      return run.lower(*inputs).compile(
-        {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-      )
+      run = jit(lambda *inputs: model.apply({'params': params[name]}, *inputs, **method)).lower(*inputs).compile()
+
+      def call(*inputs):
+        with jax.disable_jit(False):  # compiled, wherever it is called
+          return run(*inputs)
+
+      return call
 
     self.unet = compiled(unet, 'unet', self.x_T, t, cond)
     self.conditioner = compiled(conditioner, 'conditioner', self.fmri)
@@ -81,7 +85,7 @@ def golden():
 
 @pytest.fixture
 def step_by_step():
-  """Runs scans as loops, so that the compiled model of the fixture can be used instead of compiling it in each sampler."""
+  """Runs scans as loops, so that the compiled model of the fixture serves every sampler."""
   with jax.disable_jit():
     yield
 
@@ -102,27 +106,34 @@ def test_table_of_whole_model(golden):
 
 
 @pytest.mark.parametrize('name', SAMPLERS)
-@pytest.mark.parametrize('number', [10, 50])
-def test_samples(golden, step_by_step, name, number):
-  arrays = golden_files.group(golden.arrays, f'{name}/S{number}')
-  steps = diffusion.sample_steps(1000, number)
+def test_samples(golden, step_by_step, name):
+  arrays = golden_files.group(golden.arrays, f'{name}/S10')
+  steps = diffusion.sample_steps(1000, 10)
   x0, trajectory = SAMPLERS[name](golden.eps, golden.x_T, SCHEDULE, steps, return_trajectory=True)
   assert_close(x0, arrays['final'], 1e-4)
   assert_close(golden.decode(x0), arrays['decoded'], 1e-3)
-  if number == 10:
-    assert_close(trajectory.x, arrays['x_inter'], 1e-4)
-    assert_close(trajectory.pred_x0, arrays['pred_x0'], 1e-4)
-  table = samplers.step_table(SCHEDULE, steps)
+  assert_close(trajectory.x, arrays['x_inter'], 1e-4)
+  assert_close(trajectory.pred_x0, arrays['pred_x0'], 1e-4)
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+@pytest.mark.parametrize('number', [10, 50])
+def test_step_table(golden, name, number):
+  arrays = golden_files.group(golden.arrays, f'{name}/S{number}')
+  table = samplers.step_table(SCHEDULE, diffusion.sample_steps(1000, number))
   np.testing.assert_array_equal(table.t[::-1], arrays['timesteps'])
   np.testing.assert_allclose(table.alpha[::-1], arrays['alphas'], rtol=1e-6)
   np.testing.assert_allclose(table.alpha_prev[::-1], arrays['alphas_prev'], rtol=1e-6)
   np.testing.assert_allclose(np.sqrt(1 - table.alpha[::-1]), arrays['sqrt_one_minus_alphas'], rtol=2e-5)
 
 
-def test_samples_as_one_scan(golden):
-  steps = diffusion.sample_steps(1000, 10)
-  x0 = jax.jit(lambda x: samplers.plms(golden.apply_unet, x, SCHEDULE, steps))(golden.x_T)
-  assert_close(x0, golden.arrays['plms/S10/final'], 1e-4)
+@pytest.mark.parametrize('name', ['plms', pytest.param('ddim', marks=pytest.mark.slow)])
+def test_samples_as_one_scan(golden, name):
+  arrays = golden_files.group(golden.arrays, f'{name}/S50')
+  steps = diffusion.sample_steps(1000, 50)
+  x0 = jit(lambda x: SAMPLERS[name](golden.apply_unet, x, SCHEDULE, steps))(golden.x_T)
+  assert_close(x0, arrays['final'], 1e-4)
+  assert_close(golden.decode(x0), arrays['decoded'], 1e-3)
 
 
 @pytest.mark.parametrize('name', SAMPLERS)

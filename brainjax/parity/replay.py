@@ -1,0 +1,142 @@
+"""What the replays share: weights through the conversion tables, cheap compilation, recorded training steps."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from brainjax import optim, sharding, train, trees
+from brainjax.parity.golden import Golden
+from brainjax.stages import common
+from brainjax.stages.stage import Stage
+from brainjax.torch_convert import engine, sizes
+from brainjax.trees import flatten, unflatten
+
+# Compiling takes longer than running at these sizes.
+COMPILER_OPTIONS = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+jit = partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+
+Flat = dict[str, np.ndarray]
+Table = Iterable[engine.Row | engine.Ignored]
+# A key's bias shifts every score of a query alike: its true gradient is zero, and Adam turns rounding into steps.
+KEY_BIAS = 'key bias of an attention after AdamW: its true gradient is zero, so its steps are rounding noise'
+
+
+def settings(
+  read: Callable[[sizes.KnownShapes, sizes.Hints], dict[str, Any]],
+  state: Mapping[str, np.ndarray],
+  config: Mapping[str, Any],
+  golden: Golden,
+  prefix: str = '',
+) -> dict[str, Any]:
+  """Constructor arguments of a model, from the shapes of its PyTorch tensors and from the file's config."""
+  shapes = {name: np.shape(value) for name, value in state.items()}
+  found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), sizes.Hints(config, []))
+  return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def load(
+  model: nn.Module, table: Table, state: Mapping[str, np.ndarray], golden: Golden, *inputs: Any, **more: Any
+) -> Flat:
+  """Path -> array of a model, from a PyTorch state dict."""
+  expected = common.fresh_shapes(lambda key: model.init(key, *inputs, **more)['params'])
+  return engine.to_jax(table, state, expected, f'{golden.path}: its PyTorch state')
+
+
+def variables(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """The argument of `apply`."""
+  return {'params': unflatten(flat)}
+
+
+def to_torch(table: Table, tree: Any) -> Flat:
+  """Parameters or gradients, nested or flat, under their PyTorch names."""
+  return engine.to_torch(table, {path: np.asarray(leaf) for path, leaf in flatten(tree).items()})
+
+
+def norm(arrays: Iterable[Any]) -> float:
+  """Global norm."""
+  return float(np.sqrt(sum(np.square(np.asarray(x), dtype=np.float64).sum() for x in arrays)))
+
+
+def norms(arrays: Mapping[str, Any]) -> dict[str, float]:
+  """Norm of each array."""
+  return {name: norm([x]) for name, x in arrays.items()}
+
+
+def nhwc(x: Any) -> Any:
+  """... C H W -> ... H W C."""
+  return np.moveaxis(np.asarray(x), -3, -1)
+
+
+def nchw(x: Any) -> Any:
+  """... H W C -> ... C H W."""
+  return np.moveaxis(np.asarray(x), -1, -3)
+
+
+def steps(
+  name: str,
+  flat: Mapping[str, np.ndarray],
+  trainable: str,
+  loss: Callable[[Any, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
+  optimizer: optax.GradientTransformation,
+  learning_rate: Callable[[Any], Any],
+  batches: Iterable[Mapping[str, np.ndarray]],
+) -> Iterator[tuple[Flat, dict[str, float]]]:
+  """Runs the training loop's own step on recorded batches; gives (trained parameters, metrics) after each.
+
+  Args:
+    loss: as in `Stage`; the recorded draws are fields of the batch, the key is not used.
+  """
+  trained, frozen = trees.split(flat, trainable)
+  trained, frozen = (jax.tree.map(jnp.array, part) for part in (trained, frozen))
+  stage = Stage(
+    name=name, init=None, pretrained={}, trainable=trainable, loss=loss, optimizer=optimizer,
+    learning_rate=learning_rate, batches=None, validation=None, num_steps=0, eval_every=0, checkpoint_every=0,
+    log_every=0, select='last', info={},
+  )  # fmt: skip
+  state = train.TrainState(step=jnp.zeros((), jnp.int32), params=trained, opt_state=optimizer.init(trained))
+  run, key = None, jax.random.key(0)
+  for batch in batches:
+    batch = jax.tree.map(jnp.asarray, batch)
+    if run is None:
+      lowered = train.make_step(stage, sharding.make_mesh()).lower(state, frozen, batch, key)
+      run = lowered.compile(compiler_options=COMPILER_OPTIONS)
+    state, metrics = run(state, frozen, batch, key)
+    yield {path: np.array(x) for path, x in state.params.items()}, {k: float(v) for k, v in metrics.items()}
+
+
+def check_parameters(golden: Golden, prefix: str, actual: Flat) -> None:
+  """Compares the parameters below `prefix/` after optimizer steps, key biases apart."""
+  names = golden.below(prefix)
+  for name in names:
+    if re.search(r'(^|\.)key\.bias$', name):
+      golden.skip(f'{prefix}/{name}', KEY_BIAS)
+      continue
+    keep = slice(None)
+    if name.endswith('qkv.bias'):
+      width = len(golden.peek(f'{prefix}/{name}')) // 3
+      keep = np.r_[:width, 2 * width : 3 * width]
+    value = actual.get(name, np.zeros(0))
+    golden.absolute(f'{prefix}/{name}', value, keep, f'{prefix}/* ({len(names)} arrays)')
+  golden.fact(f'{prefix}: names that train', len(set(actual) ^ set(names)))
+
+
+def check_groups(golden: Golden, field: str, table: Table, flat: Mapping[str, np.ndarray], trainable: str) -> None:
+  """Compares which parameters train and decay with `config_json[field]`: name -> decay, no_decay or frozen."""
+  trained, _ = trees.split(flat, trainable)
+  codes = {path: 0 if path not in trained else 1 if optim.NO_DECAY.search(path) else 2 for path in flat}
+  ours = engine.to_torch(table, {path: np.full(np.shape(x), codes[path]) for path, x in flat.items()})
+  groups = ('frozen', 'no_decay', 'decay')
+  expected = golden.config[field]
+  wrong = [
+    name
+    for name in expected.keys() | ours.keys()
+    if name not in ours or groups[ours[name].flat[0]] != expected.get(name)
+  ]
+  golden.fact(f'config_json {field} ({len(expected)} names)', len(wrong))

@@ -1,0 +1,34 @@
+"""Trees of parameters as flat mappings: '/'-joined path -> array."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from flax import traverse_util
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+  """Nested tree -> '/'-joined path -> leaf."""
+  return traverse_util.flatten_dict(tree, sep='/')
+
+
+def unflatten(flat: Mapping[str, Any]) -> Any:
+  """The inverse of `flatten`."""
+  return traverse_util.unflatten_dict(dict(flat), sep='/')
+
+
+def split(flat: Mapping[str, Any], pattern: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(entries whose path the regular expression is found in, the others)."""
+  found = re.compile(pattern)
+  inside = {path: x for path, x in flat.items() if found.search(path)}
+  return inside, {path: x for path, x in flat.items() if path not in inside}
+
+
+def below(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+  """The entries below `prefix/`, without the prefix."""
+  return {path[len(prefix) + 1 :]: x for path, x in flat.items() if path.startswith(prefix + '/')}
+
+
+def put_below(prefix: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+  """The inverse of `below`."""
+  return {f'{prefix}/{path}': x for path, x in flat.items()}

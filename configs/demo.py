@@ -1,0 +1,64 @@
+"""The demo: the three stages of the method on one simulated subject, in minutes on two CPU cores."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+PRIOR = 'configs/demo_prior.safetensors'  # made by configs/demo_prior.py
+CLASSIFIER = 'configs/demo_classifier.safetensors'
+
+
+def get_config() -> ConfigDict:
+  """Simulated data of 2,048 voxels, pictures of 64 pixels, models of about a million parameters."""
+  config = base.get_config()
+  config.seed = 0
+
+  config.simulate.enabled = True
+  config.simulate.voxels = 2048
+  config.simulate.subjects = 1
+  config.simulate.hcp_subjects = 8
+  config.data.hcp = '{workdir}/simulated/HCP'
+  config.data.god = '{workdir}/simulated/Kamitani/npz'
+  config.data.prepared = '{workdir}/prepared'
+  config.data.subjects = ('sbj_1',)
+  config.data.contrast_god_subjects = ('sbj_1',)
+  config.data.image_size = 64
+  config.data.num_val_stimuli = 100
+  config.data.sparse_augmentation = 0.2
+
+  config.fmri_mae.patch_size = 32
+  config.fmri_mae.width = 128
+  config.fmri_mae.depth = 4
+  config.fmri_mae.num_heads = 4
+  config.fmri_mae.decoder_width = 64
+  config.fmri_mae.decoder_num_heads = 4
+  config.fmri_mae.remat = False
+  image_models(config)
+  config.conditioner.context_tokens = 16
+  config.unet.remat = False
+
+  config.contrast.update({'num_steps': 400, 'batch_size': 64, 'learning_rate': 1e-3, 'decoder_depth': 2})
+  config.contrast.update({'warmup_epochs': 2.0, 'eval_every': 100, 'checkpoint_every': 200})
+  config.attend.update({'num_steps': 600, 'batch_size': 64, 'learning_rate': 1e-3, 'warmup_epochs': 2.0})
+  config.attend.update({'decoder_depth': 2, 'cross_depth': 2, 'eval_every': 100, 'checkpoint_every': 200})
+  config.attend.image_mask_ratio = 0.75
+  config.attend.image_init_from = PRIOR
+  config.diffuse.update({'num_steps': 600, 'batch_size': 64, 'learning_rate': 1e-3, 'eval_every': 100})
+  config.diffuse.update({'checkpoint_every': 200, 'cache_latents': True, 'cosine_schedule': True})
+  config.diffuse.prior_init_from = PRIOR
+
+  config.reconstruct.num_steps = 50
+  config.reconstruct.batch_size = 50
+  config.evaluate.classifier = CLASSIFIER
+  return config
+
+
+def image_models(config: ConfigDict) -> None:
+  """Sizes of the prior's parts: first stage, UNet, image autoencoder."""
+  config.first_stage.update({'ch': 32, 'ch_mult': (1, 1, 2), 'num_res_blocks': 1, 'num_groups': 8})
+  config.first_stage.update({'z_channels': 4, 'embed_dim': 4, 'n_embed': 1024})
+  config.unet.update({'model_channels': 32, 'channel_mult': (1, 2, 3), 'num_res_blocks': 1})
+  config.unet.update({'attention_resolutions': (2, 4), 'context_dim': 64})
+  config.image_mae.update({'image_size': 64, 'patch_size': 8, 'width': 96, 'depth': 3, 'num_heads': 4, 'mlp_dim': 192})
+  config.image_mae.update({'decoder_width': 64, 'decoder_num_heads': 4, 'decoder_mlp_dim': 128})
+  config.attend.image_decoder_depth = 2

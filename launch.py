@@ -1,0 +1,43 @@
+"""Runs brainjax: python launch.py --config=configs/X.py [--workdir=DIR] [--stages=a,b] [--config.field=value ...]"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from brainjax.errors import UserError, command_line
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=value changes a field.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/<name of the config>.')
+STAGES = flags.DEFINE_list('stages', None, 'Stages to run, in order; default config.stages.')
+
+
+@command_line
+def main(argv: list[str]) -> None:
+  """Parses flags and runs the pipeline."""
+  try:
+    rest = flags.FLAGS(argv)[1:]
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
+    raise UserError(
+      f'flags: {str(error).splitlines()[0] if str(error) else type(error).__name__}; see README.'
+    ) from error
+  if rest:
+    raise UserError(f'flags: found {rest[0]!r}, which is no flag; flags begin with two dashes.')
+  if CONFIG.value is None:
+    raise UserError('flags: --config is missing; for example --config=configs/demo.py.')
+  config = CONFIG.value
+  import jax  # after the flags: a mistyped one is told at once
+
+  jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compilation_cache) or None)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  logging.set_verbosity(logging.ERROR)
+  from brainjax import pipeline
+
+  workdir = Path(WORKDIR.value or Path('runs', Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem))
+  pipeline.run(config, workdir, tuple(STAGES.value or config.stages), asked=STAGES.value is not None)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,117 @@
+"""BOLD5000: betas, presentation lists and stimuli -> rows, against the published code's outputs."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainjax import prepare
+from brainjax.datasets import bold5000, bold5000_raw
+from brainjax.errors import UserError
+from tests import golden_files
+
+DATA, CONFIG = golden_files.load('data')
+
+
+def pictures():
+  """Picture by file name, as far as the goldens hold them."""
+  table = {}
+  for variant in ('classify_CSI1', 'classify_CSI1_norm'):
+    for part, names in zip(('train', 'test'), CONFIG['bold_names'][variant], strict=True):
+      table.update(zip(names, DATA[f'bold5000/{variant}/{part}_image'], strict=True))
+  return table
+
+
+def write(folder, as_files=False):
+  betas = folder / bold5000_raw.BETAS
+  betas.mkdir(parents=True)
+  for name, array in golden_files.group(DATA, 'bold5000/raw').items():
+    np.save(betas / f'{name}.npy', array)
+  for subject, runs in CONFIG['bold_presentation'].items():
+    for i, names in enumerate(runs):
+      path = folder / bold5000_raw.LISTS / subject / f'{subject}_sess0{1 + i // 2}' / f'run0{1 + i % 2}.txt'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text('\n'.join(names) + '\n')
+  presented = folder / bold5000_raw.SCENES / 'Presented_Stimuli'
+  presented.mkdir(parents=True)
+  (presented.parent / 'repeated_stimuli_113_list.txt').write_text('\n'.join(CONFIG['bold_repeated_list']) + '\n')
+  if as_files:
+    (presented / 'COCO').mkdir()
+    for name, image in pictures().items():
+      Image.fromarray(image).save(presented / 'COCO' / name, format='PNG')
+  else:
+    np.save(presented / 'img_dict.npy', pictures(), allow_pickle=True)
+  return folder
+
+
+@pytest.mark.parametrize('as_files', [False, True])
+def test_rows_and_pictures_as_released(tmp_path, as_files):
+  bold5000.prepare(write(tmp_path / 'raw', as_files), tmp_path / 'out', ['CSI1'])
+  expected_names = CONFIG['bold_names']['classify_CSI1']
+  train, test = (bold5000.load(tmp_path / 'out', ['CSI1'], split=split) for split in ('train', 'test'))
+  mean, std = train.info['statistics']['CSI1']
+  for data, part, names in zip((train, test), ('train', 'test'), expected_names, strict=True):
+    raw = DATA[f'bold5000/classify_CSI1/{part}_fmri']  # neither padded nor normalised
+    np.testing.assert_allclose(data.columns['fmri'][:, :66] * std + mean, raw, atol=1e-5)
+    np.testing.assert_allclose(data.columns['fmri'][:, 66:], data.columns['fmri'][:, :14])
+    assert [data.info['names'][number] for number in data.columns['stimulus'].tolist()] == names
+    np.testing.assert_array_equal(
+      data.gather(np.arange(len(data)))['image'], DATA[f'bold5000/classify_CSI1/{part}_image']
+    )
+  trials = bold5000.load(tmp_path / 'out', ['CSI1'], split='test_trials')
+  assert len(trials) == 7 and set(trials.columns['stimulus'].tolist()) == set(test.columns['stimulus'].tolist())
+  assert not set(trials.columns['stimulus'].tolist()) & set(train.columns['stimulus'].tolist())
+
+
+def test_rois(tmp_path):
+  assert (
+    prepare.main(['bold5000', f'--raw={write(tmp_path / "raw")}', f'--out={tmp_path / "out"}', '--subjects=CSI1']) == 0
+  )
+  data = bold5000.load(tmp_path / 'out', ['CSI1'], 'LOC+RSC')
+  assert data.info['num_voxels'] == {'CSI1': 22} and data.num_voxels == 32
+
+
+def test_subjects_share_the_numbers_of_pictures(tmp_path):
+  bold5000.prepare(write(tmp_path / 'raw'), tmp_path / 'out')
+  options = dict(num_val_stimuli=3, train_proportion={'CSI1': 0.5})
+  train, val = (bold5000.load(tmp_path / 'out', ['CSI1', 'CSI2'], split=split, **options) for split in ('train', 'val'))
+  assert not set(train.columns['stimulus'].tolist()) & set(val.columns['stimulus'].tolist())
+  assert set(val.columns['subject'].tolist()) == {0, 1} and train.num_voxels == 80
+  assert (train.columns['subject'] == 0).sum() == 3 and (train.columns['subject'] == 1).sum() == 6
+
+
+class _Evil:
+  def __reduce__(self):
+    return (open, ('/tmp/brainjax_must_not_exist', 'w'))
+
+
+def test_picture_table_with_code_is_refused(tmp_path):
+  folder = write(tmp_path / 'raw')
+  path = folder / bold5000_raw.SCENES / 'Presented_Stimuli' / 'img_dict.npy'
+  with open(path, 'rb') as file:
+    good = file.read()
+  path.write_bytes(good[: good.index(b'\n') + 1] + pickle.dumps({'a': _Evil()}))
+  with pytest.raises(UserError, match=r'asks for (_?io|builtins)\.open'):
+    bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
+  path.write_bytes(good[:-700])
+  with pytest.raises(UserError, match='img_dict.npy: refused'):
+    bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
+  assert not list((tmp_path / 'out').rglob('*.*record*'))
+
+
+def test_faults(tmp_path):
+  folder = write(tmp_path / 'raw')
+  with pytest.raises(UserError, match='no betas of subject CSI9; those that exist: CSI1, CSI2'):
+    bold5000.prepare(folder, tmp_path / 'out', ['CSI9'])
+  path = folder / bold5000_raw.BETAS / bold5000_raw.BETA_NAME.format(subject='CSI1', side='RH', roi='LOC')
+  good = np.load(path)
+  np.save(path, good[:-1])
+  with pytest.raises(UserError, match='15 rows, but the presentation lists of CSI1 name 16'):
+    bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
+  path.write_bytes(b'no array')
+  with pytest.raises(UserError, match='not a .npy file'):
+    bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
+  path.unlink()
+  with pytest.raises(UserError, match='RHLOC.npy: no such file'):
+    bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])

@@ -1,0 +1,66 @@
+"""Optimizer and schedule against PyTorch and by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from brainjax import optim
+
+
+def test_schedule_is_the_published_one_by_hand():
+  schedule = optim.warmup_cosine(peak=2.0, warmup_epochs=4, num_epochs=10, steps_per_epoch=5, end=0.2)
+  np.testing.assert_allclose(schedule(0), 0)
+  np.testing.assert_allclose(schedule(7), 2.0 * 1.4 / 4, rtol=1e-6)
+  np.testing.assert_allclose(schedule(20), 2.0, rtol=1e-6)  # end of warm-up
+  np.testing.assert_allclose(schedule(35), 0.2 + 1.8 * 0.5, rtol=1e-6)  # half-way down
+  np.testing.assert_allclose(schedule(50), 0.2, rtol=1e-6)
+
+
+def test_groups_are_clipped_each_to_its_own_norm():
+  gradients = {'a/x': jnp.array([3.0, 4.0]), 'a/y': jnp.array([12.0]), 'b/x': jnp.array([0.3, 0.4])}
+  clip = optim.clip_by_group_norm(1.0, ('a/', 'b/'))
+  clipped, _ = clip.update(gradients, clip.init(gradients))
+  np.testing.assert_allclose(clipped['a/x'], np.array([3, 4]) / 13, rtol=1e-6)
+  np.testing.assert_allclose(clipped['a/y'], [12 / 13], rtol=1e-6)
+  np.testing.assert_array_equal(clipped['b/x'], gradients['b/x'])  # its norm is 0.5
+
+
+@pytest.mark.parametrize('decay_all', [False, True])
+def test_steps_equal_torch_adamw(decay_all):
+  torch = pytest.importorskip('torch')
+  rng = np.random.default_rng(3)
+  shapes = {'blocks/attn/kernel': (3, 7, 8), 'blocks/attn/bias': (3, 8), 'norm/scale': (7,), 'cls_token': (1, 1, 9)}
+  start = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+  gradients = [{n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()} for _ in range(4)]
+  rate, betas, decay = 0.02, (0.9, 0.95), 0.3
+
+  optimizer = optim.adamw(rate, betas=betas, weight_decay=decay, decay_all=decay_all, clip_norm=1.5)
+  params = {name: jnp.asarray(x) for name, x in start.items()}
+  state = optimizer.init(params)
+  theirs = {name: torch.nn.Parameter(torch.tensor(x)) for name, x in start.items()}
+  decayed = [n for n in shapes if decay_all or n in ('blocks/attn/kernel', 'cls_token')]
+  groups = [
+    {'params': [theirs[n] for n in decayed], 'weight_decay': decay},
+    {'params': [theirs[n] for n in shapes if n not in decayed], 'weight_decay': 0.0},
+  ]
+  reference = torch.optim.AdamW([group for group in groups if group['params']], lr=rate, betas=betas, eps=1e-8)
+  for step in gradients:
+    updates, state = optimizer.update({n: jnp.asarray(g) for n, g in step.items()}, state, params)
+    params = optax.apply_updates(params, updates)
+    for name, g in step.items():
+      theirs[name].grad = torch.tensor(g)
+    torch.nn.utils.clip_grad_norm_(theirs.values(), 1.5)
+    reference.step()
+  for name in shapes:
+    np.testing.assert_allclose(params[name], theirs[name].detach().numpy(), atol=2e-6, err_msg=name)
+
+
+def test_nonfinite_gradients_are_skipped_as_often_as_allowed():
+  optimizer = optim.adamw(0.1, betas=(0.9, 0.9), weight_decay=0.0, decay_all=True, clip_norm=1.0, skip_nonfinite=2)
+  params = {'w': jnp.ones(2)}
+  state = optimizer.init(params)
+  updates, state = optimizer.update({'w': jnp.array([1.0, jnp.nan])}, state, params)
+  np.testing.assert_array_equal(updates['w'], 0)
+  updates, state = optimizer.update({'w': jnp.array([1.0, 1.0])}, state, params)
+  assert (np.asarray(updates['w']) < 0).all()

@@ -1,0 +1,35 @@
+"""Meshes and layouts on eight virtual devices, in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from brainjax import sharding
+from brainjax.errors import UserError
+
+SCRIPT = """
+import os
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+import numpy as np
+from brainjax import sharding
+mesh = sharding.make_mesh(-1, 2)
+assert mesh.shape == {'data': 4, 'fsdp': 2}, mesh.shape
+wide = sharding.put_param(np.arange(512 * 256, dtype=np.float32).reshape(256, 512), mesh)
+assert wide.addressable_shards[0].data.shape == (256, 256), wide.sharding
+small = sharding.put_param(np.ones((7, 8), np.float32), mesh)
+assert small.addressable_shards[0].data.shape == (7, 8)
+batch = sharding.put_batch({'x': np.arange(16.0)}, mesh)['x']
+assert [float(s.data[0]) for s in batch.addressable_shards] == [0, 2, 4, 6, 8, 10, 12, 14]
+"""
+
+
+def test_layouts_on_eight_devices():
+  done = subprocess.run([sys.executable, '-c', SCRIPT], capture_output=True, text=True, timeout=120)
+  assert done.returncode == 0, done.stderr
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_refused():
+  with pytest.raises(UserError, match='config.mesh'):
+    sharding.make_mesh(3, 5)
+  assert sharding.make_mesh(-1, 1).size >= 1
