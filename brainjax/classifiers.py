@@ -23,8 +23,8 @@ def load(source: str | os.PathLike) -> tuple[str, Callable[[np.ndarray], np.ndar
     UserError: there are no such weights, or they are of something else.
   """
   flat, info = load_weights(source)
-  settings = info.get('models', {}).get('classifier')
-  if settings is None:
+  settings = info.get('settings', {})
+  if 'num_classes' not in settings:
     raise UserError(
       f'evaluate.classifier = {source} holds no classifier; convert torchvision ViT-H/14 or leave the field empty.'
     )

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
   image_mae, image_facts = load_weights(args.workdir / 'image_mae_training' / 'weights')
   prior = {path: x for path, x in latent_diffusion.items() if not path.startswith('class_embedder/')}
   prior |= put_below('image_mae', image_mae)
-  info = {'kind': 'demo_prior', 'models': facts['models'] | image_facts['models']}
+  info = {'kind': 'demo_prior', 'settings': facts['settings'] | {'image_mae': image_facts['settings']}}
   classifier, classifier_facts = load_weights(args.workdir / 'scene_classifier' / 'weights')
   for name, params, facts in (
     ('demo_prior.safetensors', prior, info),

@@ -3,14 +3,17 @@
 python -m brainjax.prepare god --raw=data/Kamitani --out=data/prepared [--subjects=sbj_1,sbj_3]
 python -m brainjax.prepare hcp --raw=data/HCP --out=data/prepared
 python -m brainjax.prepare own --betas=betas.npy --events=events.tsv --images=pictures --out=data/prepared
+python -m brainjax.prepare check data/prepared
 """
 
 import argparse
+import contextlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainjax.datasets import bold5000, god, god_bdata, hcp, hcp_cifti, own, own_raw
+from brainjax.datasets import bold5000, bold5000_raw, god, god_bdata, god_raw, hcp, hcp_cifti, overview, own, own_raw
 from brainjax.errors import UserError, command_line
 
 MESSAGES = {
@@ -52,6 +55,40 @@ def _own(args: argparse.Namespace) -> dict:
   return {f'own/{args.subject}': own.prepare(source, args.out, args.subject)}
 
 
+def _check(args: argparse.Namespace) -> dict:
+  folder, pages = Path(args.folder), Path(args.pages or args.folder)
+  if not folder.is_dir():
+    raise UserError(f'{folder}: no such folder; give one of raw or of prepared data')
+  with contextlib.ExitStack() as stack:
+    found = overview.find(folder)
+    if not found:
+      run = next((run for run, is_here in RAW_KINDS if is_here(folder)), None)
+      if run is None:
+        raise UserError(f'{folder}: neither prepared data nor raw files of HCP, GOD or BOLD5000 found there')
+      print('raw files: prepared into a temporary folder first')
+      prepared = stack.enter_context(tempfile.TemporaryDirectory(prefix='brainjax_check_'))
+      options = {'raw': folder, 'out': prepared, 'subjects': None, 'images': None, 'workers': None}
+      run(argparse.Namespace(**options, runs=','.join(hcp_cifti.RUNS)))
+      found = overview.find(Path(prepared))
+    for name, folders in found.items():
+      subjects = overview.look(name, folders)
+      print('\n'.join(overview.lines(name, subjects)))
+      page = pages / f'check_{name}.png'
+      try:
+        overview.draw(name, subjects, page)
+      except OSError as error:
+        raise UserError(f'{page}: cannot be written ({error.strerror}); choose another folder with --pages') from None
+      print(f'  drawn in {page}')
+  return {}
+
+
+RAW_KINDS = (
+  (_god, lambda folder: bool(god_bdata.subjects_in(folder)) or any((folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz'))),
+  (_bold5000, lambda folder: (folder / bold5000_raw.BETAS).is_dir()),
+  (_hcp, lambda folder: any(any(folder.glob(f'{place}*/{hcp_cifti.FILE}')) for place in ('', 'npz/')) or hcp_cifti.has_files(folder)),
+)
+
+
 def _subjects(args: argparse.Namespace) -> list[str] | None:
   return args.subjects.split(',') if args.subjects else None
 
@@ -89,6 +126,10 @@ def _parser() -> argparse.ArgumentParser:
   made.add_argument('--images', required=True, help='folder of the pictures')
   made.add_argument('--mask', help='one or more, comma-separated; each is an ROI named like its file')
   made.add_argument('--subject', default='sub-01', help='name of the subject; default: sub-01')
+  made = commands.add_parser('check', help='looks over a folder of raw or prepared data: facts, and a page of pictures')
+  made.set_defaults(run=_check)
+  made.add_argument('folder', help='folder of raw or prepared data')
+  made.add_argument('--pages', help='folder for check_<data set>.png; default: the same folder')
   return parser
 
 

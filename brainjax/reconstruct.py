@@ -40,7 +40,7 @@ class Reconstructor:
       UserError: there are no such weights.
     """
     flat, info = load_weights(weights)
-    settings = info.get('models', {})
+    settings = info.get('settings', {})
     if not {'conditioner', 'unet', 'first_stage'} <= set(settings):
       raise UserError(
         f'{weights} holds {", ".join(settings) or "no models"}; expected the weights of the diffuse stage or a converted LDM.'

@@ -1,6 +1,5 @@
 """The evaluate stage: scores a run's reconstructions beside a ridge baseline, and draws them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def draw(images: Images, baselines: dict[str, np.ndarray], workdir: Path) -> Non
 def ridge_pictures(config: ConfigDict, workdir: Path, train: Any) -> np.ndarray:
   """Pictures of ridge regression from voxels to first-stage latents: N H W 3 uint8 for the test items."""
   flat, info = load_weights(workdir / 'diffuse' / 'weights')
-  first_stage = VQModel(**{k: tuple(v) if isinstance(v, list) else v for k, v in info['models']['first_stage'].items()})
+  first_stage = VQModel(**{k: tuple(v) if isinstance(v, list) else v for k, v in info['settings']['first_stage'].items()})
   weights = below(flat, 'first_stage')
   latents = encode_pictures(first_stage, weights, train.pictures)  # P h w C
   targets = latents[train.picture_row]
@@ -72,9 +71,17 @@ def ridge_pictures(config: ConfigDict, workdir: Path, train: Any) -> np.ndarray:
 
 
 def summary(scores: dict[str, Any]) -> str:
-  """The headline scores as lines of text."""
-  lines = []
-  for name in ('class_50way_top1', 'pairwise_pcc', 'pairwise_ssim'):
-    if name in scores['scores']:
-      lines.append(f'{name}: {json.dumps(scores["scores"][name])[:300]}')
+  """The headline scores, a line each: mean over samples with its interval, chance, null, and the ridge baseline's."""
+  lines = [f'{"score":<20} {"mean of samples":<24} {"chance":>6}  {"null":<16} ridge']
+  for name in ('class_50way_top1', 'class_2way_top1', 'pairwise_pcc', 'pairwise_ssim', 'pcc', 'ssim'):
+    if name not in scores['scores']:
+      continue
+    entry = scores['scores'][name]
+    mean = entry['mean_of_samples']
+    null = '{:.3f} to {:.3f}'.format(*mean['null']['interval'])
+    value = f'{mean["value"]:.3f} ({mean["interval"][0]:.3f} to {mean["interval"][1]:.3f})'
+    chance = '' if entry['chance'] is None else f'{entry["chance"]:.2f}'
+    ridge = scores['baselines'].get('ridge', {}).get(name)
+    ridge = '' if ridge is None else f'{ridge["first_sample"]["value"]:.3f}'
+    lines.append(f'{name:<20} {value:<24} {chance:>6}  {null:<16} {ridge}')
   return '\n'.join(lines)

@@ -175,8 +175,7 @@ def _check_sampling(golden: Golden, loaded: Loaded) -> None:
   def uncond(x, t):
     return unet(x, t, np.zeros_like(cond))
 
-  number = golden.config['sample_steps'][0]  # of the runs whose names do not say it
-  few = diffusion.sample_steps(schedule.num_steps, number)
+  few = _few_steps(golden, schedule)
   for name in golden.groups():
     if match := re.fullmatch(r'ddim_eta([\d.]+)', name):
       noise, eta = replay.nhwc(golden.input(f'{name}/noise')), float(match[1])
@@ -199,6 +198,17 @@ def _check_sampling(golden: Golden, loaded: Loaded) -> None:
         if match:
           quantized = quantize if match[2] else None
           _check_run(golden, name, run, schedule, int(match[1]), eps, x_T, quantized, decode)
+
+
+def _few_steps(golden: Golden, schedule: diffusion.Schedule) -> np.ndarray:
+  """The steps of the runs whose names do not say their number: as many as there are draws for the stochastic one."""
+  numbers = list(golden.config['sample_steps'])
+  for name in golden.groups():
+    if name.startswith('ddim_eta'):
+      draws = len(golden.peek(f'{name}/noise'))
+      fitting = (n for n in [*numbers, draws] if len(diffusion.sample_steps(schedule.num_steps, n)) == draws)
+      return diffusion.sample_steps(schedule.num_steps, next(fitting, numbers[0]))
+  return diffusion.sample_steps(schedule.num_steps, numbers[0])
 
 
 def _compiled(function, *inputs):

@@ -134,11 +134,19 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     config: the run's.
     fmri_weights: of the contrast stage, or a converted phase-1 checkpoint.
   """
+  config = config.copy_and_resolve_references()
   stage = config.attend
   phase1, info = common.start_weights(
     fmri_weights, 'attend.init_from', 'the fMRI autoencoder of phase 1', stage.random_init
   )
-  pretrained_width = info.get('num_voxels') if config.released.wrap_to_pretrained_width else None
+  vit, vit_info = common.start_weights(
+    stage.image_init_from, 'attend.image_init_from', 'the image autoencoder (facebook/vit-mae-base)', stage.random_init
+  )
+  # The demo's prior holds its image autoencoder beside other parts.
+  vit, vit_sizes = below(vit, 'image_mae') or vit, vit_info.get('settings', {})
+  common.take_sizes(config.fmri_mae, info.get('settings', {}))
+  common.take_sizes(config.image_mae, vit_sizes.get('image_mae', vit_sizes))
+  pretrained_width = info['settings']['num_voxels'] if info and config.released.wrap_to_pretrained_width else None
   data = stage_data.paired(config, 'attend', config.image_mae.image_size, num_voxels=pretrained_width)
   fmri_mae, image_mae = models(config, data.num_voxels)
   shapes = common.fresh_shapes(lambda key: init(fmri_mae, image_mae, key))
@@ -146,10 +154,6 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   if phase1:
     taken = hand_over.contrast_to_attend(phase1, below(shapes, 'fmri'), fmri_weights)
     pretrained |= put_below('fmri', taken)
-  vit, _ = common.start_weights(
-    stage.image_init_from, 'attend.image_init_from', 'the image autoencoder (facebook/vit-mae-base)', stage.random_init
-  )
-  vit = below(vit, 'image_mae') or vit  # the demo's prior holds it below that name
   if vit:
     taken = hand_over.image_to_attend(vit, below(shapes, 'image'), stage.image_init_from)
     pretrained |= put_below('image', taken)
@@ -177,7 +181,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     validation=data.validation,
     info={
       'num_voxels': data.num_voxels,
-      'models': {'fmri': common.settings(fmri_mae), 'image': common.settings(image_mae)},
+      'settings': {'fmri': common.settings(fmri_mae), 'image': common.settings(image_mae)},
     },
     **fields,
   )

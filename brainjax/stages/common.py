@@ -1,7 +1,7 @@
 """What the stages share: compute precision, optimizer and schedule from a stage's config, starting weights."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -82,6 +82,13 @@ def fresh_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]
   """Path -> shape of what a stage's `init` would make, without making it."""
   shapes = jax.eval_shape(init, jax.random.key(0))
   return {path: tuple(x.shape) for path, x in flatten(shapes).items()}
+
+
+def take_sizes(section: ConfigDict, sizes: Mapping[str, Any]) -> None:
+  """Sets the fields of a model's config to the sizes that its weights have, so that weights of any size just work."""
+  for name in section:
+    if name in sizes:
+      section[name] = tuple(sizes[name]) if isinstance(sizes[name], list) else sizes[name]
 
 
 def settings(model: nn.Module) -> dict[str, Any]:

@@ -94,11 +94,18 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     config: the run's.
     fmri_weights: of the attend or contrast stage, or a converted phase-1 or phase-2 checkpoint.
   """
+  config = config.copy_and_resolve_references()
   stage = config.diffuse
-  prior, _ = common.start_weights(
+  prior, prior_info = common.start_weights(
     stage.prior_init_from, 'diffuse.prior_init_from', 'the UNet and first stage of label2img', stage.random_init
   )
-  fmri, _ = common.start_weights(fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init)
+  fmri, fmri_info = common.start_weights(
+    fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init
+  )
+  fmri_sizes = fmri_info.get('settings', {})
+  common.take_sizes(config.fmri_mae, fmri_sizes.get('fmri', fmri_sizes))  # of attend, or of a single autoencoder
+  for part in ('unet', 'first_stage'):
+    common.take_sizes(config[part], prior_info.get('settings', {}).get(part, {}))
   cached = stage.cache_latents
   encode = (
     partial(first_stage_module.encode_pictures, first_stage_module.model(config), below(prior, 'first_stage'))
@@ -139,7 +146,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     validation=data.validation,
     info={
       'num_voxels': data.num_voxels,
-      'models': {name: common.settings(part) for name, part in parts._asdict().items()},
+      'settings': {name: common.settings(part) for name, part in parts._asdict().items()},
       'statistics': data.facts['statistics'],
     },
     **fields,

@@ -48,7 +48,7 @@ def make(config: ConfigDict) -> Stage:
     loss=loss,
     batches=RenderedBatches(config.first_stage_training.batch_size, size, config.seed),
     validation=lambda: RenderedBatches(config.first_stage_training.batch_size, size, config.seed + 1, length=4),
-    info={'models': {'first_stage': common.settings(vq)}},
+    info={'settings': {'first_stage': common.settings(vq)}},
     **common.training_fields(config, 'first_stage_training', steps_per_epoch=1, decay_all=False),
   )
 

@@ -38,6 +38,6 @@ def make(config: ConfigDict) -> Stage:
     loss=loss,
     batches=RenderedBatches(stage.batch_size, size, config.seed + 6),
     validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 7, length=4),
-    info={'models': {'image_mae': common.settings(mae)}},
+    info={'settings': common.settings(mae)},
     **common.training_fields(config, 'image_mae_training', steps_per_epoch=1, decay_all=False),
   )

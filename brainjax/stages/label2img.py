@@ -97,6 +97,6 @@ def make(config: ConfigDict, first_stage_weights: Mapping[str, np.ndarray]) -> S
     loss=loss,
     batches=batches,
     validation=lambda: loader_of(held_out, shuffle=False, repeat=False),
-    info={'models': {'first_stage': common.settings(vq), 'unet': common.settings(unet)}},
+    info={'settings': {'first_stage': common.settings(vq), 'unet': common.settings(unet)}},
     **common.training_fields(config, 'label2img', steps_per_epoch=1, decay_all=False),
   )

@@ -33,6 +33,6 @@ def make(config: ConfigDict) -> Stage:
     loss=loss,
     batches=RenderedBatches(stage.batch_size, size, config.seed + 4, classes='categories'),
     validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 5, classes='categories', length=8),
-    info={'models': {'classifier': common.settings(classifier)}, 'categories': list(stimuli.categories().names)},
+    info={'settings': common.settings(classifier), 'categories': list(stimuli.categories().names)},
     **common.training_fields(config, 'scene_classifier', steps_per_epoch=1, decay_all=False),
   )

@@ -1,0 +1,270 @@
+"""The parity command on the golden files, on files of other sizes made here, and on files that are wrong."""
+
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from brainjax.models.autoencoder import VQModel
+from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.fmri_mae import FmriMAE
+from brainjax.ops.positions import resize_nearest
+from brainjax.parity import diffusion, golden, phase1
+from brainjax.parity.__main__ import main
+from brainjax.parity.golden import Golden
+from brainjax.torch_convert.tables import autoencoder, conditioner, fmri_mae
+from configs import base
+from tests import golden_files
+from tests.models.converted import from_torch, random_variables, to_torch
+from tests.models.test_unet import jit
+
+LAST_LINE = (
+  r'parity: (\d+) of (\d+) arrays checked, (\d+) skipped \(inputs and documented exclusions\), '
+  r'worst error (\S+) at (\S+)'
+)
+
+
+def run(capsys, *arguments):
+  """(exit status, printed lines, groups of the last line)."""
+  status = main([str(argument) for argument in arguments])
+  lines = capsys.readouterr().out.strip().split('\n')
+  match = re.fullmatch(LAST_LINE, lines[-1])
+  assert match, lines[-1]
+  return status, lines, match.groups()
+
+
+def write(path, arrays, config):
+  np.savez(path, config_json=json.dumps(config), **arrays)
+  return path
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'data',
+    'vqvae',
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('phase1', 'phase2', 'cond', 'unet', 'diffusion')),
+  ],
+)
+def test_golden_file(capsys, tmp_path, name):
+  status, lines, (checked, arrays, skipped, worst, _) = run(
+    capsys, golden_files.FOLDER / f'{name}.npz', '--json', tmp_path / 'out.json'
+  )
+  assert status == 0, [line for line in lines if 'NO' in line]
+  assert int(checked) + int(skipped) == int(arrays) and float(worst) < 1e-4
+  report = json.loads((tmp_path / 'out.json').read_text())
+  assert report['ok'] and report['checked'] == int(checked) and report['files'][0]['kind'] == name
+  assert all(result['ok'] for result in report['files'][0]['results'])
+  # Ten times better than asked for.
+  relative = [result for result in report['files'][0]['results'] if result['measure'] == 'relative']
+  assert relative and all(result['error'] <= result['bound'] / 10 for result in relative)
+
+
+@pytest.fixture(scope='module')
+def small():
+  """vqvae.npz of other sizes, its numbers made by a model built by hand."""
+  model = VQModel(32, (1, 2, 2), 2, n_embed=17, embed_dim=5, z_channels=7, resolution=16, attn_resolutions=(8,))
+  rng = np.random.default_rng(0)
+  image = rng.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
+  variables = random_variables(model, image)
+  latent = jit(lambda v, x: model.apply(v, x, method='encode', capture_intermediates=True, mutable='intermediates'))
+  latent, taps = latent(variables, image)
+  other = rng.standard_normal(latent.shape, np.float32)
+  decode = jit(lambda v, z: model.apply(v, z, method='decode', mutable='intermediates'))
+  decoded, inner = decode(variables, latent)
+  quantized = model.apply(variables, latent, method='quantize')
+  features = {
+    'image': image,
+    'encode/encoder_features': taps['intermediates']['encoder']['__call__'][0],
+    'encode/latent_prequant': latent,
+    'quantize/z_q': quantized.z_q,
+    'decode/quantized': decoded,
+    'decode/post_quant_conv': inner['intermediates']['tap_post_quant_conv'][0],
+    'decode/force_not_quantize': jit(lambda v, z: model.apply(v, z, quantize=False, method='decode'))(
+      variables, latent
+    ),
+    'decode/random_latent_in': other,
+    'decode/random_latent_out': decode(variables, other)[0],
+  }
+  arrays = {name: np.moveaxis(np.asarray(x), -1, 1) for name, x in features.items()}
+  arrays |= {f'state/{name}': x for name, x in to_torch(autoencoder.VQ_TABLE, variables['params']).items()}
+  arrays['quantize/indices'] = np.asarray(quantized.indices)
+  arrays['quantize/loss'] = np.float32(quantized.loss.mean())
+  arrays['quantize/random_latent_indices'] = np.asarray(model.apply(variables, other, method='quantize').indices)
+  return arrays, {'seed': 5, 'attn_resolutions': [8]}
+
+
+def test_other_sizes(capsys, tmp_path, small):
+  status, _, (checked, arrays, skipped, _, _) = run(capsys, write(tmp_path / 'other.npz', *small))
+  assert status == 0 and int(checked) == 10 and int(checked) + int(skipped) == int(arrays)
+
+
+def test_a_wrong_number_and_an_unknown_array_fail(capsys, tmp_path, small):
+  arrays, config = small
+  wrong = arrays['decode/quantized'].copy()
+  wrong[0, 0, 0, 0] += 0.01 * np.abs(wrong).max()
+  path = write(tmp_path / 'wrong.npz', arrays | {'decode/quantized': wrong}, config)
+  status, lines, (*_, worst, where) = run(capsys, path)
+  assert status == 1 and where == 'wrong.npz/decode/quantized' and float(worst) == pytest.approx(0.01, rel=0.05)
+  assert sum('NO: decode/quantized' in line for line in lines) == 1
+
+  path = write(tmp_path / 'more.npz', arrays | {'decode/extra': np.zeros(3)}, config)
+  status, lines, (checked, total, skipped, *_) = run(capsys, path)
+  assert status == 1 and int(checked) + int(skipped) == int(total) - 1
+  assert 'NO: decode/extra: nothing here knows this array' in lines
+
+
+def test_nan_is_a_failure(capsys, tmp_path, small):
+  arrays, config = small
+  state = {'state/decoder.conv_out.bias': np.full(3, np.nan, np.float32)}
+  status, _, (*_, worst, _) = run(capsys, write(tmp_path / 'nan.npz', arrays | state, config))
+  assert status == 1 and worst == 'inf'
+
+
+def test_several_files_are_counted_together(capsys, tmp_path, small):
+  paths = [write(tmp_path / f'{name}.npz', *small) for name in 'ab']
+  _, _, (checked, arrays, *_) = run(capsys, *paths)
+  assert int(checked) == 20 and int(arrays) == 2 * (len(small[0]) + 1)
+
+
+def test_conditioner_of_other_sizes(capsys, tmp_path):
+  """Another patch size, width, depth, number of heads and context; numbers of models built by hand."""
+  sizes = dict(patch_size=7, width=24, depth=1, num_heads=3, mlp_ratio=2.0)
+  mae = FmriMAE(63, **sizes, decoder_width=8, decoder_depth=1, decoder_num_heads=2)
+  checkpoint = to_torch(fmri_mae.TABLE, random_variables(mae, np.zeros((1, 63), np.float32))['params'])
+  rng = np.random.default_rng(1)
+  arrays = {f'ckpt/{name}': x for name, x in checkpoint.items()}
+  config = {'num_heads': 3, 'decoder_num_heads': 2, 'loaded_unchanged': {}}
+  for target, tokens in (('same', 9), ('wider', 11)):
+    fmri = rng.standard_normal((2, tokens * 7), np.float32)
+    model = FmriConditioner(tokens * 7, **sizes, context_tokens=5, context_dim=6)
+    state = to_torch(conditioner.TABLE, random_variables(model, fmri)['params'])
+    encoder = {f'mae.{name}' for name in checkpoint if f'mae.{name}' in state and name != 'mask_token'}
+    state |= {name: checkpoint[name.removeprefix('mae.')] for name in encoder}
+    state['mae.pos_embed'] = resize_nearest(checkpoint['pos_embed'][0], tokens)[None]
+    variables = from_torch(model, conditioner.TABLE, state, fmri)
+    probe = rng.standard_normal((2, 5, 6), np.float32)
+    gradients = jax.grad(lambda v, model=model, fmri=fmri, probe=probe: jnp.sum(model.apply(v, fmri) * probe))(
+      variables
+    )
+    norms = {k: np.linalg.norm(x) for k, x in to_torch(conditioner.TABLE, gradients['params']).items()}
+    arrays |= {
+      f'{target}/fmri': fmri[:, None],
+      **{f'{target}/nopool/state/{name}': x for name, x in state.items()},
+      **{f'{target}/nopool/grad_norm/{name}': np.float32(x) for name, x in norms.items()},
+      f'{target}/nopool/encoder_out': model.apply(variables, fmri, method='encode'),
+      f'{target}/nopool/cond': model.apply(variables, fmri),
+      f'{target}/nopool/probe': probe,
+    }
+    config['loaded_unchanged'][f'{target}/nopool'] = [name.removeprefix('mae.') for name in encoder]
+  path = write(tmp_path / 'cond.npz', arrays, config)
+  status, lines, _ = run(capsys, path)
+  assert status == 0, lines
+  # A wrong number of heads must show.
+  status, lines, _ = run(capsys, write(tmp_path / 'heads.npz', arrays, config | {'num_heads': 4}))
+  assert status == 1 and any('NO: same/nopool/cond' in line for line in lines)
+
+
+def damaged(kind, path, small):
+  arrays, config = small
+  if kind == 'absent':
+    return path
+  write(path, arrays, config)
+  content = path.read_bytes()
+  if kind == 'truncated':
+    path.write_bytes(content[: len(content) // 2])
+  elif kind == 'garbage':
+    path.write_bytes(b'\0' * 99)
+  elif kind == 'empty':
+    path.write_bytes(b'')
+  elif kind == 'single array':
+    with path.open('wb') as file:
+      np.save(file, np.zeros(3))
+  elif kind == 'flipped':
+    place = len(content) // 3
+    path.write_bytes(content[:place] + bytes(64) + content[place + 64 :])
+  elif kind == 'pickled':
+    np.savez(path, **arrays, config_json=np.array({'seed': 1}, dtype=object))
+  elif kind == 'no config':
+    np.savez(path, **arrays)
+  elif kind == 'config not JSON':
+    np.savez(path, **arrays, config_json='{')
+  elif kind == 'config a list':
+    np.savez(path, **arrays, config_json='[1]')
+  elif kind == 'unknown kind':
+    write(path, {'a': np.zeros(2)}, config)
+  elif kind == 'missing input':
+    write(path, {name: x for name, x in arrays.items() if name != 'image'}, config)
+  elif kind == 'missing result':
+    write(path, {name: x for name, x in arrays.items() if name != 'quantize/z_q'}, config)
+  elif kind == 'missing weight':
+    write(path, {name: x for name, x in arrays.items() if name != 'state/decoder.conv_in.bias'}, config)
+  elif kind == 'wrong shape':
+    write(path, arrays | {'image': arrays['image'][:, :2]}, config)
+  return path
+
+
+@pytest.mark.parametrize(
+  ('kind', 'sentence'),
+  [
+    ('absent', 'no such file'),
+    ('truncated', 'not a whole .npz file'),
+    ('garbage', 'not a whole .npz file'),
+    ('empty', 'not a whole .npz file'),
+    ('single array', 'not a whole .npz file'),
+    ('flipped', 'not a whole .npz file'),
+    ('pickled', 'not a whole .npz file of plain arrays .*allow_pickle'),
+    ('no config', 'no array config_json'),
+    ('config not JSON', 'config_json is not JSON'),
+    ('config a list', 'config_json is not a table'),
+    ('unknown kind', r'of no known kind \(1 arrays: a\); known are phase1, phase2'),
+    ('missing input', "array 'image' is missing"),
+    ('missing result', "array 'quantize/z_q' is missing"),
+    ('missing weight', 'missing for: decoder/conv_in/bias'),
+    ('wrong shape', 'do not fit'),
+  ],
+)
+def test_damaged_files(capsys, tmp_path, small, kind, sentence):
+  path = damaged(kind, tmp_path / 'damaged.npz', small)
+  assert main([str(path)]) == 2
+  error = capsys.readouterr().err.strip().split('\n')
+  assert len(error) == 1 and error[0].startswith('error: ') and str(path) in error[0]
+  assert re.search(sentence, error[0]), error[0]
+
+
+def test_relative_error():
+  expected = np.array([[1.0, -4.0], [0.0, 0.5]])
+  assert golden.relative_error(expected + [[0, 0.4], [0, 0]], expected) == pytest.approx(0.1)
+  assert golden.relative_error(expected + [[0, 0.4], [0, 0]], expected, floor=8.0) == pytest.approx(0.05)
+  assert golden.relative_error(expected + [[0, 0.4], [0, 0.1]], expected, steps=True) == pytest.approx(0.2)
+  assert golden.relative_error(expected[:1], expected) == np.inf
+  assert golden.relative_error(np.zeros(2), np.zeros(2)) == 0
+  assert golden.relative_error(np.full(2, 1e-9), np.zeros(2)) == np.inf
+
+
+def test_accounting(tmp_path):
+  arrays = {name: np.arange(3.0) for name in ('in', 'out', 'copy', 'left', 'after/a', 'after/b', 'lost')}
+  file = Golden(tmp_path / 'x.npz', arrays, {})
+  file.input('in')
+  file.close('out', np.arange(3.0) + 1e-5)
+  file.equal('copy', [0, 1, 5])
+  file.skip('left', 'why')
+  file.absolute('after/a', np.array([0, 9, 2.00001]), keep=np.array([0, 2]))
+  file.close_all('after', {'a': np.arange(3.0)})
+  assert file.unaccounted() == ['lost'] and file.compared() == {'out', 'copy', 'after/a', 'after/b'}
+  by_name = {(result.name, result.measure): result for result in file.results}
+  assert by_name['out', 'relative'].ok and by_name['after/a', 'absolute'].ok
+  assert by_name['copy', 'unequal'].error == pytest.approx(1 / 3) and not by_name['copy', 'unequal'].ok
+  assert by_name['after/b', 'relative'].error == np.inf
+
+
+def test_constants_are_those_of_the_config():
+  config = base.get_config()
+  assert config.diffuse.train_unet == diffusion.TRAIN_UNET
+  assert (config.diffuse.betas, config.diffuse.weight_decay) == (diffusion.BETAS, diffusion.WEIGHT_DECAY)
+  assert config.contrast.betas == config.attend.betas == phase1.BETAS
+  for name, stage in (('readme140', config.contrast), ('phase2_60', config.attend)):
+    assert phase1.SCHEDULES[name] == (stage.learning_rate, stage.warmup_epochs, stage.num_epochs)
