@@ -95,22 +95,16 @@ def _train(make: Callable[[ConfigDict, Path, Any], Stage]) -> Callable[[ConfigDi
     with arrays.forbid_test_split():
       stage = make(config, workdir, mesh)
       params = train(stage, workdir / stage.name, mesh, config.seed, {'config': _relevant(config, stage.name)})
-    shutil.rmtree(
-      workdir / stage.name / 'weights', ignore_errors=True
-    )  # of a run that was killed between here and the end
-    save_weights(workdir / stage.name / 'weights', params, {'kind': stage.name, **stage.info})
+    weights = workdir / stage.name / 'weights'
+    shutil.rmtree(weights, ignore_errors=True)  # of a run that was killed between here and the end
+    save_weights(weights, params, {'kind': stage.name, **stage.info})
 
   return run_stage
 
 
-def _before(config: ConfigDict, workdir: Path, stage: str, *stages: str) -> str:
-  """`init_from`, or the weights of the latest finished one of `stages` in the workdir."""
-  if config[stage].init_from:
-    return config[stage].init_from
-  for name in stages:
-    if _complete(workdir / name):
-      return str(workdir / name / 'weights')
-  return str(workdir / stages[0] / 'weights')
+def _before(config: ConfigDict, workdir: Path, stage: str, previous: str) -> str:
+  """`init_from`, or the weights of the stage before in the workdir."""
+  return config[stage].init_from or str(workdir / previous / 'weights')
 
 
 def _reconstruct(config: ConfigDict, workdir: Path) -> None:
@@ -141,7 +135,7 @@ _RUN: dict[str, Callable[[ConfigDict, Path], None]] = {
   'contrast': _train(lambda config, workdir, mesh: contrast.make(config, mesh)),
   'attend': _train(lambda config, workdir, mesh: attend.make(config, _before(config, workdir, 'attend', 'contrast'))),
   'diffuse': _train(
-    lambda config, workdir, mesh: diffuse.make(config, _before(config, workdir, 'diffuse', 'attend', 'contrast'))
+    lambda config, workdir, mesh: diffuse.make(config, _before(config, workdir, 'diffuse', 'attend'))
   ),
   'reconstruct': _reconstruct,
   'evaluate': _evaluate,

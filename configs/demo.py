@@ -26,11 +26,12 @@ def get_config() -> ConfigDict:
   config.data.num_val_stimuli = 100
   config.data.sparse_augmentation = 0.2
 
-  config.fmri_mae.patch_size = 32
-  config.fmri_mae.width = 128
+  config.fmri_mae.patch_size = 128
+  config.fmri_mae.width = 256
   config.fmri_mae.depth = 4
   config.fmri_mae.num_heads = 4
-  config.fmri_mae.decoder_width = 64
+  config.fmri_mae.mlp_ratio = 2.0
+  config.fmri_mae.decoder_width = 128
   config.fmri_mae.decoder_num_heads = 4
   config.fmri_mae.remat = False
   image_models(config)

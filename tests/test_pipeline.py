@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from brainjax.checkpoints import load_weights
 
 ROOT = Path(__file__).parent.parent
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
@@ -64,6 +67,26 @@ def test_sampling_again_keeps_the_old_pictures(finished):
     old = archive['samples']
   assert new.shape[1] == 1 and old.shape[1] == 2
   np.testing.assert_array_equal(new[:, 0], old[:, 0])  # a sample depends on its own number alone
+
+
+def test_training_never_sees_test_data(finished, tmp_path):
+  # Other test responses and other test pictures: the trained weights are the same bits.
+  shutil.copytree(finished / 'simulated', tmp_path / 'run' / 'simulated')
+  folder = tmp_path / 'run' / 'simulated' / 'Kamitani' / 'npz'
+  rng = np.random.default_rng(0)
+  for name, fields in (('sbj_1.npz', ('arr_1', 'arr_2')), ('images_256.npz', ('test_images',))):
+    with np.load(folder / name) as archive:
+      arrays = dict(archive)
+    for field in fields:
+      arrays[field] = rng.permutation(arrays[field].reshape(-1)).reshape(arrays[field].shape)
+    np.savez(folder / name, **arrays)
+  stages = STAGES[:3]
+  done = launch(tmp_path / 'run', f'--stages={",".join(stages)}')
+  assert done.returncode == 0, done.stderr
+  for stage in stages:
+    ours, _ = load_weights(tmp_path / 'run' / stage / 'weights')
+    before, _ = load_weights(finished / stage / 'weights')
+    assert all(np.array_equal(ours[path], before[path]) for path in before)
 
 
 def test_a_missing_release_is_told_with_where_it_comes_from(tmp_path):

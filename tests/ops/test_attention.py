@@ -1,0 +1,28 @@
+"""Attention in parts equals attention at once, gradients too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainjax.ops import attention
+
+
+def test_parts_give_what_the_whole_gives(monkeypatch):
+  keys = jax.random.split(jax.random.key(0), 3)
+  query = jax.random.normal(keys[0], (6, 7, 2, 4))
+  key, value = (jax.random.normal(k, (6, 9, 2, 4)) for k in keys[1:])
+
+  def run(q, k, v):
+    return jnp.sum(jnp.sin(attention.attention(q, k, v))), attention.attention(q, k, v)
+
+  whole, gradients = jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True)(query, key, value)
+  monkeypatch.setattr(attention, 'MAX_SCORES', 4 * 2 * 7 * 9 * 2)  # of two samples: three parts
+  parts, gradients_of_parts = jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True)(query, key, value)
+  np.testing.assert_allclose(parts[1], whole[1], atol=1e-6)
+  for ours, expected in zip(gradients_of_parts, gradients, strict=True):
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+  # By hand: softmax of the scaled products, in float64.
+  q, k, v = (np.asarray(x, np.float64) for x in (query, key, value))
+  scores = np.einsum('blnd,bmnd->bnlm', q, k) / 2
+  weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+  np.testing.assert_allclose(parts[1], np.einsum('bnlm,bmnd->blnd', weights, v), atol=1e-5)
