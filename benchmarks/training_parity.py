@@ -570,6 +570,7 @@ def main() -> int:
   parser.add_argument('--stages', default=','.join(STAGES))
   args = parser.parse_args()
   torch.manual_seed(0)
+  torch.set_num_threads(1)  # the layers are far too small to share
   curves = {}
   with jax.default_matmul_precision('highest'):
     for name in args.stages.split(','):

@@ -28,6 +28,8 @@ from brainjax.train import train
 METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
 PRIOR = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
 STAGES = METHOD + PRIOR
+# Models that a stage does not use.
+UNUSED = {'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'}, 'attend': {'first_stage', 'unet', 'conditioner'}}
 # Fields that may differ between the runs of one workdir: they do not change results.
 FREE = ('stages', 'mesh', 'compilation_cache', 'log_every')
 FREE_OF_STAGE = ('eval_every', 'checkpoint_every')
@@ -50,8 +52,8 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool) -
   config = _with_paths(config, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   with _lock(workdir):
-    for name in stages:
-      _refuse_other_config(config, workdir, name, asked)
+    for name in _with_earlier(stages):
+      _refuse_other_config(config, workdir, name, asked and name in stages)
     prepare_data(config, workdir, stages)
     for name in stages:
       started = time.monotonic()
@@ -165,7 +167,7 @@ def _with_paths(config: ConfigDict, workdir: Path) -> ConfigDict:
 def _relevant(config: ConfigDict, name: str) -> dict[str, Any]:
   """The part of the config that a stage's result depends on."""
   order = METHOD if name in METHOD else PRIOR
-  later = set(STAGES) - set(order[: order.index(name) + 1])
+  later = set(STAGES) - set(order[: order.index(name) + 1]) | UNUSED.get(name, set())
   kept = json.loads(config.to_json_best_effort())
   kept = {key: value for key, value in kept.items() if key not in later and key not in FREE}
   for key in STAGES:
@@ -193,6 +195,12 @@ def _refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: bo
       number += 1
     folder.rename(aside)
     print(f'{name}: the result that was there is now in {aside}')
+
+
+def _with_earlier(stages: Sequence[str]) -> list[str]:
+  """The stages and all before them, whose results they start from."""
+  last = {order: max((order.index(name) for name in stages if name in order), default=-1) for order in (METHOD, PRIOR)}
+  return [name for order, index in last.items() for name in order[: index + 1]]
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

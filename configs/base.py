@@ -85,6 +85,7 @@ def get_config() -> ConfigDict:
   config.unet.attention_resolutions = (8, 4, 2)  # downsampling factors
   config.unet.num_heads = 1
   config.unet.context_dim = 512
+  config.unet.num_groups = 32  # of the normalisations
   config.unet.remat = True
 
   config.conditioner = ConfigDict()

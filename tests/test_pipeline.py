@@ -93,3 +93,8 @@ def test_a_missing_release_is_told_with_where_it_comes_from(tmp_path):
   done = launch(tmp_path / 'run', '--stages=diffuse', '--config.diffuse.random_init=False')
   assert done.returncode == 2 and 'diffuse.prior_init_from' in done.stderr and 'brainjax.convert' in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+def test_a_stage_does_not_start_from_one_of_another_config(finished):
+  done = launch(finished, '--stages=attend', '--config.fmri_mae.width=48')
+  assert done.returncode == 2 and 'contrast was made with another config: fmri_mae.width (there 24, here 48)' in done.stderr

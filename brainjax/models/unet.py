@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from brainjax.models.blocks import layer_norm
-from brainjax.models.conv_layers import conv3x3, dense, group_norm, upsample_nearest
+from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, group_norm, upsample_nearest
 from brainjax.ops.positions import timestep_embedding
 
 RES_EPSILON = 1e-5
@@ -39,15 +39,16 @@ class ResBlock(nn.Module):
   """Residual block shifted by the time embedding."""
 
   features: int
+  num_groups: int
   dtype: Any
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
     """Maps x B H W C and the embedded time emb B E to B H W features."""
-    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'in_norm')(x))
+    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'in_norm', self.num_groups)(x))
     h = conv3x3(self.features, self.dtype, 'in_conv')(h)
     h += dense(self.features, self.dtype, 'emb')(nn.silu(emb))[:, None, None, :]
-    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'out_norm')(h))
+    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'out_norm', self.num_groups)(h))
     h = conv3x3(self.features, self.dtype, 'out_conv', zero=True)(h)
     if x.shape[-1] != self.features:
       x = dense(self.features, self.dtype, 'skip')(x)
@@ -97,6 +98,7 @@ class SpatialTransformer(nn.Module):
   num_heads: int
   depth: int
   remat: bool
+  num_groups: int
   dtype: Any
 
   @nn.compact
@@ -104,7 +106,7 @@ class SpatialTransformer(nn.Module):
     """Maps x B H W C and context B T D to B H W C."""
     batch, height, width, channels = x.shape
     block = nn.remat(TransformerBlock) if self.remat else TransformerBlock
-    h = group_norm(TRANSFORMER_EPSILON, self.dtype, 'norm')(x)
+    h = group_norm(TRANSFORMER_EPSILON, self.dtype, 'norm', self.num_groups)(x)
     h = dense(channels, self.dtype, 'proj_in')(h).reshape(batch, height * width, channels)  # B (H W) C
     for i in range(self.depth):
       h = block(self.num_heads, self.dtype, name=f'block_{i}')(h, context)
@@ -123,14 +125,15 @@ class Stage(nn.Module):
   depth: int
   upsample: bool
   remat: bool
+  num_groups: int
   dtype: Any
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array, context: jax.Array) -> jax.Array:
     """Maps x B H W C, emb B E and context B T D to B H W features, or B 2H 2W features."""
-    x = ResBlock(self.features, self.dtype, name='res')(x, emb)
+    x = ResBlock(self.features, self.num_groups, self.dtype, name='res')(x, emb)
     if self.num_heads:
-      x = SpatialTransformer(self.num_heads, self.depth, self.remat, self.dtype, name='transformer')(x, context)
+      x = SpatialTransformer(self.num_heads, self.depth, self.remat, self.num_groups, self.dtype, name='transformer')(x, context)
     if self.upsample:
       x = conv3x3(self.features, self.dtype, f'upsample_{2 if self.num_heads else 1}')(upsample_nearest(x))
     return x
@@ -145,7 +148,7 @@ class UNet(nn.Module):
   Attributes:
     in_channels: channels of the latent.
     out_channels: channels of the prediction.
-    model_channels: width of the first level; a multiple of 32.
+    model_channels: width of the first level; a multiple of `num_groups`.
     channel_mult: width of each level in units of `model_channels`.
     num_res_blocks: residual blocks per level on the way down (one more on the way up).
     attention_resolutions: downsampling factors at which transformers follow the residual blocks.
@@ -156,6 +159,8 @@ class UNet(nn.Module):
     time_cond: whether the condition is also added to the time embedding.
     global_pool: whether the condition is one pooled token.
     transformer_depth: blocks per transformer.
+    num_groups: groups of every group normalisation; every level's width is a multiple. With one channel a group the
+      mean of a channel is lost, so narrow networks need fewer.
     remat: recompute the transformer blocks in the backward pass instead of storing them.
     dtype: compute dtype.
   """
@@ -173,6 +178,7 @@ class UNet(nn.Module):
   time_cond: bool = True
   global_pool: bool = False
   transformer_depth: int = 1
+  num_groups: int = NUM_GROUPS
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -208,11 +214,11 @@ class UNet(nn.Module):
         skips.append(self._tap(f'tap_input_{index}', h))
 
     channels = h.shape[-1]
-    h = ResBlock(channels, self.dtype, name='middle_res_0')(h, emb)
+    h = ResBlock(channels, self.num_groups, self.dtype, name='middle_res_0')(h, emb)
     h = SpatialTransformer(
-      self._heads(channels), self.transformer_depth, self.remat, self.dtype, name='middle_transformer'
+      self._heads(channels), self.transformer_depth, self.remat, self.num_groups, self.dtype, name='middle_transformer'
     )(h, context)
-    h = self._tap('tap_middle', ResBlock(channels, self.dtype, name='middle_res_2')(h, emb))
+    h = self._tap('tap_middle', ResBlock(channels, self.num_groups, self.dtype, name='middle_res_2')(h, emb))
 
     index = 0
     for level, mult in reversed(list(enumerate(self.channel_mult))):
@@ -223,7 +229,7 @@ class UNet(nn.Module):
         self._tap(f'tap_output_{index}', h)
         index += 1
 
-    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'out_norm')(h))
+    h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'out_norm', self.num_groups)(h))
     return conv3x3(self.out_channels, self.dtype, 'out_conv', zero=True)(h).astype(jnp.float32)
 
   def _time_embedding(self, t: jax.Array, context: jax.Array) -> jax.Array:
@@ -238,7 +244,7 @@ class UNet(nn.Module):
   def _stage(self, name: str, mult: int, downsampling: int, upsample: bool = False) -> Stage:
     features = mult * self.model_channels
     heads = self._heads(features) if downsampling in self.attention_resolutions else 0
-    return Stage(features, heads, self.transformer_depth, upsample, self.remat, self.dtype, name=name)
+    return Stage(features, heads, self.transformer_depth, upsample, self.remat, self.num_groups, self.dtype, name=name)
 
   def _heads(self, channels: int) -> int:
     return self.num_heads if self.num_head_channels is None else channels // self.num_head_channels
