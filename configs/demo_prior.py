@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
   config.image_mae_training = base.training(1, 64, 1e-3, warmup_epochs=100.0, clip_norm=1.0)
   config.image_mae_training.update({'num_steps': 1500, 'mask_ratio': 0.75, **adam})
   config.label2img = base.training(1, 32, 1e-3, warmup_epochs=100.0, clip_norm=1.0)
-  config.label2img.update({'num_steps': 3000, 'num_scenes': 12_288, **adam})
+  config.label2img.update({'num_steps': 2000, 'num_scenes': 12_288, **adam})
   config.scene_classifier = base.training(1, 64, 2e-3, warmup_epochs=100.0, clip_norm=1.0)
   config.scene_classifier.update({'num_steps': 1500, **adam})
   return config

@@ -95,19 +95,21 @@ def _check_forward(golden: Golden, views, fmri: np.ndarray) -> None:
 
 
 def _check_totals(golden: Golden, views, fmri: np.ndarray) -> None:
-  for name in golden.groups('total'):
-    weights, self_info_nce = _variant(golden, name)
-    # The model's contrast_loss holds the inner weights, not the outer one.
-    inner = weights._replace(mask=0.0, outer=1.0)
-    run = replay.jit(
-      lambda *data, both=(weights, inner), term=self_info_nce: [
-        contrast_loss(*data, w, self_info_nce=term) for w in both
-      ]
-    )
-    (total, terms), (bracket, _) = run(views, fmri)
-    golden.close(f'total/{name}/loss', total)
-    golden.close(f'total/{name}/mask_loss', terms['mask_loss'] if weights.mask else 0.0)
-    golden.close(f'total/{name}/contrast_loss', bracket)
+  variants = {name: _variant(golden, name) for name in golden.groups('total')}
+
+  def losses_of(views):
+    result = {}
+    for name, (weights, self_info_nce) in variants.items():
+      total, terms = contrast_loss(views, fmri, weights, self_info_nce=self_info_nce)
+      # The model's contrast_loss holds the inner weights, not the outer one.
+      inner = weights._replace(mask=0.0, outer=1.0)
+      bracket, _ = contrast_loss(views, fmri, inner, self_info_nce=self_info_nce)
+      result[name] = {'loss': total, 'mask_loss': terms.get('mask_loss', 0.0), 'contrast_loss': bracket}
+    return result
+
+  for name, values in replay.jit(losses_of)(views).items():
+    for term, value in values.items():
+      golden.close(f'total/{name}/{term}', value)
 
 
 def _check_training(golden: Golden, run: str, variant: str, flat, views_of) -> None:
