@@ -27,7 +27,14 @@ def main(argv: list[str]) -> None:
     raise UserError(f'flags: found {rest[0]!r}, which is no flag; flags begin with two dashes.')
   if CONFIG.value is None:
     raise UserError('flags: --config is missing; for example --config=configs/demo.py.')
+  file = config_flags.get_config_filename(flags.FLAGS['config'])
+  if not Path(file).is_file():
+    raise UserError(f'flags: --config={file} is no file; the configs are in configs/.')
   config = CONFIG.value
+  try:
+    config.seed  # noqa: B018 - a config that could not be loaded says so when it is touched
+  except (OSError, AttributeError) as error:
+    raise UserError(f'{file} cannot be loaded: {str(error).strip().splitlines()[-1]}') from error
   import jax  # after the flags: a mistyped one is told at once
 
   jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compilation_cache) or None)

@@ -98,7 +98,7 @@ def test_image_model_takes_the_first_decoder_layers():
 @pytest.mark.parametrize(
   'change, message',
   [
-    (dict(width=15), 'has shape .*12.*, expected .*15'),
+    (dict(width=18), 'has shape .*12.*, expected .*18'),
     (dict(depth=2), 'encoder/blocks/.* has shape'),  # half an encoder is not the encoder
     (dict(decoder_depth=5), 'decoder/blocks/.* has shape'),
   ],
