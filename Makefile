@@ -21,6 +21,7 @@ lint: $(VENV)/ready-test
 # Makes configs/demo_prior.safetensors and configs/demo_classifier.safetensors again (about an hour).
 demo-prior: $(VENV)/ready
 	$(RUN) launch.py --config=configs/demo_prior.py
+	rm -f configs/demo_prior.safetensors configs/demo_classifier.safetensors
 	$(RUN) -m brainjax.pack_prior --workdir=runs/demo_prior --out=configs
 
 $(VENV)/ready: requirements.txt pyproject.toml

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from brainjax.checkpoints import load_weights
 from brainjax.datasets import transforms
@@ -29,7 +30,7 @@ def load(source: str | os.PathLike) -> tuple[str, Callable[[np.ndarray], np.ndar
       f'evaluate.classifier = {source} holds no classifier; convert torchvision ViT-H/14 or leave the field empty.'
     )
   settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-  variables = {'params': unflatten(flat)}
+  variables = jax.device_put({'params': unflatten(flat)})
   if 'widths' in settings:
     model = SmallClassifier(**settings)
     name = f'rendered-scene classifier, {settings["num_classes"]} categories'
@@ -39,9 +40,12 @@ def load(source: str | os.PathLike) -> tuple[str, Callable[[np.ndarray], np.ndar
     name = f'ViT of width {settings["width"]} ({info.get("source", source)})'
 
     def prepare(images):
-      return np.stack([transforms.image_mae_input(image, settings['image_size']) for image in images])
+      # Bicubic, as torchvision's transform of these weights.
+      size = (settings['image_size'],) * 2
+      resized = np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images])
+      return transforms.imagenet_normalise(resized.astype(np.float32) / np.float32(255))
 
-  apply = jax.jit(lambda images: jax.nn.softmax(model.apply(variables, images).astype(jnp.float32), axis=-1))
+  apply = jax.jit(lambda variables, images: jax.nn.softmax(model.apply(variables, images).astype(jnp.float32), axis=-1))
 
   def classify(images: np.ndarray) -> np.ndarray:
     results = []
@@ -49,7 +53,7 @@ def load(source: str | os.PathLike) -> tuple[str, Callable[[np.ndarray], np.ndar
       chunk = prepare(images[start : start + BATCH])
       count = len(chunk)
       chunk = np.concatenate([chunk, np.zeros((BATCH - count, *chunk.shape[1:]), np.float32)])  # one compilation
-      results.append(np.asarray(apply(chunk))[:count])
+      results.append(np.asarray(apply(variables, chunk))[:count])
     return np.concatenate(results)
 
   return name, classify

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from brainjax.errors import UserError
+from brainjax.ops import diffusion
 
 
 class Rule(NamedTuple):
@@ -28,6 +29,13 @@ def one_of(*values: Any) -> Rule:
 
 def _divides(other: int) -> Rule:
   return Rule(lambda x: x > 0 and other % x == 0, f'a divisor of {other}')
+
+
+def _sample_steps_fit(steps: int) -> bool:
+  try:
+    return diffusion.sample_steps(1000, steps) is not None
+  except UserError:
+    return False
 
 
 TRAINING = {
@@ -74,9 +82,18 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
     'contrast.mask_ratio': SHARE,
     'contrast.temperature': POSITIVE,
     'contrast.self_weight': NOT_NEGATIVE,
+    'contrast.mask_loss': Rule(
+      lambda x: x or config.contrast.self_contrast or config.contrast.cross_contrast,
+      'True, where self_contrast and cross_contrast are off: there is no loss otherwise',
+    ),
     'contrast.cross_weight': NOT_NEGATIVE,
     'contrast.negatives': one_of('global', 'per_device', 'paired'),
     'contrast.decoder_depth': POSITIVE,
+    'attend.decoder_depth': POSITIVE,
+    'attend.image_decoder_depth': POSITIVE,
+    'unet.num_groups': _divides(config.unet.model_channels),
+    'first_stage.num_groups': _divides(config.first_stage.ch),
+    'conditioner.context_tokens': Rule(lambda x: x > 1, '2 or more'),
     'attend.mask_ratio': SHARE,
     'attend.image_mask_ratio': SHARE,
     'attend.fmri_weight': NOT_NEGATIVE,
@@ -85,7 +102,10 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
     'diffuse.crop_probability': Rule(lambda x: 0 <= x <= 1, 'between 0 and 1'),
     'diffuse.crop_share': SHARE,
     'reconstruct.sampler': one_of('plms', 'ddim'),
-    'reconstruct.num_steps': POSITIVE,
+    'reconstruct.num_steps': Rule(_sample_steps_fit, 'a number of sampling steps that stays within the 1000 training steps'),
+    'reconstruct.eta': Rule(
+      lambda x: x >= 0 and not (x and config.reconstruct.sampler == 'plms'), '0 or more, and 0 with the sampler plms'
+    ),
     'reconstruct.num_samples': POSITIVE,
     'reconstruct.batch_size': POSITIVE,
     'reconstruct.num_items': NOT_NEGATIVE,

@@ -28,10 +28,12 @@ from brainjax.train import train
 METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
 PRIOR = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
 STAGES = METHOD + PRIOR
+# What evaluate leaves in the workdir itself.
+SCORES = ('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.png')
 # Models that a stage does not use.
 UNUSED = {'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'}, 'attend': {'first_stage', 'unet', 'conditioner'}}
 # Fields that may differ between the runs of one workdir: they do not change results.
-FREE = ('stages', 'mesh', 'compilation_cache', 'log_every')
+FREE = ('stages', 'mesh', 'compilation_cache', 'log_every', 'skip_nonfinite')
 FREE_OF_STAGE = ('eval_every', 'checkpoint_every')
 
 
@@ -50,7 +52,10 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool) -
   config_check.check(config, stages, STAGES)
   workdir = workdir.absolute()
   config = _with_paths(config, workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'--workdir={workdir}: {error.strerror}; choose a folder that can be written.') from error
   with _lock(workdir):
     for name in _with_earlier(stages):
       _refuse_other_config(config, workdir, name, asked and name in stages)
@@ -112,9 +117,12 @@ def _before(config: ConfigDict, workdir: Path, stage: str, previous: str) -> str
 def _reconstruct(config: ConfigDict, workdir: Path) -> None:
   options = config.reconstruct.to_dict()
   num_items = options.pop('num_items')
+  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config))
+  config = config.copy_and_resolve_references()
+  # Sizes come with weights, so the width of the padding may not be the config's.
+  common.take_sizes(config.fmri_mae, reconstructor.info['settings']['conditioner'])
   test = stage_data.test(config)
   count = num_items or len(test)
-  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config))
   samples = reconstructor(test.columns['fmri'][:count], **options)
   stimulus = test.columns['stimulus'][:count]
   with atomic_write(workdir / 'reconstruct' / 'images.npz') as path:
@@ -170,6 +178,7 @@ def _relevant(config: ConfigDict, name: str) -> dict[str, Any]:
   later = set(STAGES) - set(order[: order.index(name) + 1]) | UNUSED.get(name, set())
   kept = json.loads(config.to_json_best_effort())
   kept = {key: value for key, value in kept.items() if key not in later and key not in FREE}
+  kept['simulate'].pop('workers')
   for key in STAGES:
     if key in kept:
       kept[key] = {field: value for field, value in kept[key].items() if field not in FREE_OF_STAGE}
@@ -180,20 +189,25 @@ def _refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: bo
   """A stage's folder made with another config is never mixed with this one's; what can be made again is put aside."""
   folder = workdir / name
   remake = asked and name in ('reconstruct', 'evaluate')
-  if (folder / 'config.json').is_file():
+  begun = _complete(folder) or (folder / 'weights').exists() or any((folder / 'checkpoints').glob('[0-9]*'))
+  if begun and (folder / 'config.json').is_file():
     before = _flat(json.loads((folder / 'config.json').read_text()))
     now = _flat(_relevant(config, name))
     changed = sorted(field for field in before.keys() | now.keys() if before.get(field) != now.get(field))
     if changed and not (remake and all(field.startswith(('reconstruct.', 'evaluate.')) for field in changed)):
       told = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])
       raise UserError(
-        f'{folder} was made with another config: {told}. Choose another --workdir, or the config of that run.'
+        f'{folder} was made with another config: {told}. Choose another --workdir, the config of that run, '
+        f'or move {folder} away to make it again.'
       )
   if remake and _complete(folder):
     number = 1
     while (aside := workdir / f'{name}.{number}').exists():
       number += 1
     folder.rename(aside)
+    for file in (workdir / name for name in (SCORES if name == 'evaluate' else ())):
+      if file.exists():
+        file.rename(aside / file.name)
     print(f'{name}: the result that was there is now in {aside}')
 
 

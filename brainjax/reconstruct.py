@@ -54,6 +54,7 @@ class Reconstructor:
     self._params = jax.device_put(
       {name: unflatten(below(flat, name)) for name in self._models._fields}, sharding.replicated(self._mesh)
     )
+    self._sample = jax.jit(partial(_sample, self._models), static_argnames=('num_steps', 'sampler', 'eta', 'guidance'))
     self.num_voxels = self._models.conditioner.num_voxels
     self.info = info
 
@@ -93,20 +94,19 @@ class Reconstructor:
       raise UserError(f'eta is {eta}, but PLMS is deterministic; use eta 0 or the sampler ddim.')
     if num_samples < 1:
       raise UserError(f'num_samples is {num_samples}; expected 1 or more.')
-    schedule = diffusion.make_schedule()
-    steps = diffusion.sample_steps(schedule.num_steps, num_steps)
+    diffusion.sample_steps(diffusion.make_schedule().num_steps, num_steps)  # refuses impossible numbers before any work
     devices = self._mesh.size
     total = len(fmri) * num_samples
     batch_size = -(-min(batch_size, total) // devices) * devices
     item, sample = (x.reshape(-1) for x in np.mgrid[: len(fmri), :num_samples])
-    decode = jax.jit(partial(_sample, self._models, schedule, steps, sampler, eta, guidance))
+    options = {'num_steps': num_steps, 'sampler': sampler, 'eta': eta, 'guidance': guidance}
     root = jax.random.key(seed)
     pictures = []
     bar = progress(total, 'reconstruct')
     for start in range(0, total, batch_size):
       rows = np.arange(start, start + batch_size) % total  # the last batch is filled up
       batch = sharding.put_batch({'fmri': fmri[item[rows]], 'item': item[rows], 'sample': sample[rows]}, self._mesh)
-      pictures.append(np.asarray(decode(self._params, batch, root)))
+      pictures.append(np.asarray(self._sample(self._params, batch, root, **options)))
       bar.update(min(batch_size, total - start))
     bar.close()
     pictures = np.concatenate(pictures)[:total]
@@ -134,8 +134,12 @@ def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
   return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-def _sample(models: Models, schedule, steps, sampler: str, eta: float, guidance: float, params, batch, root: jax.Array) -> jax.Array:
+def _sample(
+  models: Models, params, batch, root: jax.Array, *, num_steps: int, sampler: str, eta: float, guidance: float
+) -> jax.Array:
   """fMRI B V -> uint8 B H W 3, as one program: conditioner, every sampling step, decoder."""
+  schedule = diffusion.make_schedule()
+  steps = diffusion.sample_steps(schedule.num_steps, num_steps)
   keys = jax.vmap(lambda item, sample: jax.random.fold_in(jax.random.fold_in(root, item), sample))(
     batch['item'], batch['sample']
   )
@@ -151,7 +155,7 @@ def _sample(models: Models, schedule, steps, sampler: str, eta: float, guidance:
   if sampler == 'plms':
     latent = samplers.plms(eps_fn, x_T, schedule, steps)
   else:
-    latent = samplers.ddim(eps_fn, x_T, schedule, steps, eta=eta, key=jax.random.fold_in(root, 2**31 - 1))
+    latent = samplers.ddim(eps_fn, x_T, schedule, steps, eta=eta, key=jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys))
   image = models.first_stage.apply({'params': params['first_stage']}, latent, method='decode')
   return jnp.round((jnp.clip(image, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 

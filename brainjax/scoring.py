@@ -35,11 +35,11 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     baselines={key: pictures[: len(images.stimuli)] for key, pictures in baselines.items()},
     training_images=train.pictures,
   )
-  draw(images, baselines, workdir)
+  draw(images, workdir)
   return result
 
 
-def draw(images: Images, baselines: dict[str, np.ndarray], workdir: Path) -> None:
+def draw(images: Images, workdir: Path) -> None:
   """pictures.png (stimulus, then samples) and training_curves.png."""
   captions = None if images.categories is None else list(images.categories)
   report.picture_grid(
@@ -63,9 +63,10 @@ def ridge_pictures(config: ConfigDict, workdir: Path, train: Any) -> np.ndarray:
   predicted = ridge(
     train.columns['fmri'], targets.reshape(len(targets), -1), test.columns['fmri'], groups=train.columns['stimulus']
   ).predictions
-  decode = jax.jit(lambda z: first_stage.apply({'params': unflatten(weights)}, z, method='decode'))
+  variables = jax.device_put({'params': unflatten(weights)})
+  decode = jax.jit(lambda variables, z: first_stage.apply(variables, z, method='decode'))
   images = np.concatenate(
-    [np.asarray(decode(z)) for z in np.array_split(predicted.reshape(-1, *latents.shape[1:]).astype(np.float32), 5)]
+    [np.asarray(decode(variables, z)) for z in np.array_split(predicted.reshape(-1, *latents.shape[1:]).astype(np.float32), 5)]
   )
   return np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
 

@@ -119,27 +119,23 @@ def train(stage: Stage, directory: Path, mesh: Mesh, seed: int, notes: Mapping[s
   validate = _make_validate(stage, mesh, root) if stage.validation else None
   stopping = _StopSignal()
 
-  recent: list[tuple[int, dict[str, jax.Array]]] = []  # metrics still on the device
-  replay: list[Mapping[str, np.ndarray]] = []  # the batches they came from
-  started = time.monotonic()
+  pending = _Pending(stage, writer, bar, directory)
   for step in range(first, stage.num_steps):
     batch = next(stage.batches)
     state, metrics = step_fn(state, frozen, sharding.put_batch(batch, mesh), root)
-    recent.append((step + 1, metrics))
-    replay.append(batch)
-    bar.update()
     done = step + 1
+    pending.add(done, metrics, batch)
+    bar.update()
     last = done == stage.num_steps
     save = last or done % stage.checkpoint_every == 0 or stopping.asked
     evaluate = validate is not None and (last or done % stage.eval_every == 0)
     if save or evaluate or done % stage.log_every == 0:
-      _log(stage, recent, replay, writer, bar, directory, started)
-      started = time.monotonic()
+      pending.log()
     scores = None
     if evaluate:
       scores = validate(state, frozen)
       writer.write(done, 'validation', scores)
-      started = time.monotonic()
+      pending.started = time.monotonic()
     if save or (evaluate and stage.select == 'best'):
       checkpoints.save(done, state, {**notes, 'data': stage.batches.get_state()}, scores)
     if stopping.asked and not last:
@@ -147,7 +143,7 @@ def train(stage: Stage, directory: Path, mesh: Mesh, seed: int, notes: Mapping[s
       writer.close()
       bar.close()
       raise UserError(
-        f'stopped by signal {stopping.asked} at step {done} of stage {stage.name}; the state is saved, the same command goes on.'
+        f'stopped by {stopping.asked} at step {done} of stage {stage.name}; the state is saved, the same command goes on.'
       )
   bar.close()
   writer.close()
@@ -178,24 +174,54 @@ def _make_validate(stage: Stage, mesh: Mesh, root: jax.Array) -> Callable[[Train
   return validate
 
 
-def _log(stage, recent, replay, writer, bar, directory, started) -> None:
-  """Fetches the metrics since the last log, checks them, writes their means, and empties the lists."""
-  values = jax.device_get(recent)
-  for (step, metrics), batch in zip(values, replay, strict=True):
-    if not math.isfinite(metrics['loss']):
-      path = directory / f'nonfinite_step{step}.npz'
-      with atomic_write(path) as temporary:
-        np.savez(temporary, **batch)
-      raise UserError(
-        f'stage {stage.name}: the loss of step {step} is {metrics["loss"]}; the batch is saved in {path}. '
-        f'Lower config.{stage.name}.learning_rate or look at the data; the last checkpoint is intact.'
-      )
-  means = {name: float(np.mean([metrics[name] for _, metrics in values])) for name in values[0][1]}
-  means['steps_per_second'] = len(values) / (time.monotonic() - started)
-  writer.write(values[-1][0], 'train', means)
-  bar.set_postfix_str(f', loss {means["loss"]:.4g}')
-  recent.clear()
-  replay.clear()
+class _Pending:
+  """Metrics that are still on the device, with the batches they came from; fetched and checked at each log."""
+
+  def __init__(self, stage: Stage, writer: MetricWriter, bar: Any, directory: Path):
+    self._stage, self._writer, self._bar, self._directory = stage, writer, bar, directory
+    self._steps: list[tuple[int, dict[str, jax.Array]]] = []
+    self._batches: list[Mapping[str, np.ndarray]] = []
+    self._streak = 0  # steps in a row that were not finite
+    self.started = time.monotonic()
+
+  def add(self, step: int, metrics: dict[str, jax.Array], batch: Mapping[str, np.ndarray]) -> None:
+    self._steps.append((step, metrics))
+    self._batches.append(batch)
+
+  def log(self) -> None:
+    """Writes the means since the last log, over finite steps.
+
+    Raises:
+      UserError: more steps in a row than allowed were not finite. Nothing has been saved since they began.
+    """
+    values = jax.device_get(self._steps)
+    finite = []
+    for (step, metrics), batch in zip(values, self._batches, strict=True):
+      if math.isfinite(metrics['loss']) and math.isfinite(metrics['gradient_norm']):
+        self._streak = 0
+        finite.append(metrics)
+        continue
+      self._streak += 1
+      if self._streak > self._stage.skip_nonfinite:
+        self._refuse(step, metrics, batch)
+    if finite:
+      means = {name: float(np.mean([metrics[name] for metrics in finite])) for name in finite[0]}
+      means['steps_per_second'] = len(values) / (time.monotonic() - self.started)
+      self._writer.write(values[-1][0], 'train', means)
+      self._bar.set_postfix_str(f', loss {means["loss"]:.4g}')
+    self._steps.clear()
+    self._batches.clear()
+    self.started = time.monotonic()
+
+  def _refuse(self, step: int, metrics: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> None:
+    path = self._directory / f'nonfinite_step{step}.npz'
+    with atomic_write(path) as temporary:
+      np.savez(temporary, **batch)
+    raise UserError(
+      f'stage {self._stage.name}: the loss of step {step} is {metrics["loss"]}, its gradient norm '
+      f'{metrics["gradient_norm"]}; the batch is saved in {path}. Look at these data, lower the learning rate in a new '
+      '--workdir, or allow some such steps with config.skip_nonfinite. The last checkpoint is intact.'
+    )
 
 
 class _StopSignal:

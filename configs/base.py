@@ -27,7 +27,6 @@ def get_config() -> ConfigDict:
   config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
   config.data.hcp_rois = ('V1', 'V2', 'V3', 'V4')
   config.data.hcp_subject_limit = 0  # first so many subjects in sorted order; 0: all
-  config.data.hcp_window = 8  # window length before the division by 0.75 (frames; 8 gives 10 frames)
   config.data.hcp_augmentation = 1.0  # rows after interpolating random pairs, as a multiple of the real ones; 1: none
   config.data.contrast_god_subjects = ('sbj_1', 'sbj_2', 'sbj_3', 'sbj_4', 'sbj_5')  # GOD training fMRI in contrast
   config.data.num_val_stimuli = 0  # training stimuli held out for validation; 0: the paper's protocol, no selection
@@ -112,6 +111,7 @@ def get_config() -> ConfigDict:
   config.attend = training(num_epochs=60, batch_size=4, learning_rate=5.3e-5, warmup_epochs=2.0, clip_norm=0.8)
   config.attend.betas = (0.9, 0.95)
   config.attend.weight_decay = 0.05
+  config.attend.random_init = False  # allow random weights where a file is missing: for trying things out
   config.attend.image_init_from = 'weights/vit_mae'  # converted facebook/vit-mae-base
   config.attend.decoder_depth = 6  # (--fmri_decoder_layers)
   config.attend.image_decoder_depth = 6  # (--img_decoder_layers)
@@ -128,6 +128,7 @@ def get_config() -> ConfigDict:
   config.diffuse = training(num_epochs=700, batch_size=8, learning_rate=5.3e-5, warmup_epochs=0.0, clip_norm=0.5)
   config.diffuse.betas = (0.9, 0.999)
   config.diffuse.weight_decay = 0.01
+  config.diffuse.random_init = False  # as in attend
   config.diffuse.prior_init_from = 'weights/label2img'  # converted label2img: UNet and first stage
   config.diffuse.cache_latents = False  # encode each picture once, before training; then there are no crops
   config.diffuse.crop_probability = 0.5  # of a random square crop, resized back
@@ -181,7 +182,6 @@ def training(
   stage.warmup_epochs = warmup_epochs
   stage.clip_norm = clip_norm  # largest gradient norm
   stage.init_from = ''  # weights to start from; empty: the stage before, in this workdir
-  stage.random_init = False  # allow random weights where no file is given: for trying things out
   stage.eval_every = 500  # steps between validations
   stage.checkpoint_every = 500  # steps between checkpoints
   stage.select = 'last'  # or 'best': by validation loss (needs data.num_val_stimuli)

@@ -31,8 +31,9 @@ def get_config() -> ConfigDict:
   config.conditioner.context_tokens = 5
 
   for stage in ('contrast', 'attend', 'diffuse'):
-    config[stage].update({'num_steps': 2, 'batch_size': 8, 'eval_every': 2, 'checkpoint_every': 1, 'random_init': True})
+    config[stage].update({'num_steps': 2, 'batch_size': 8, 'eval_every': 2, 'checkpoint_every': 1})
   config.contrast.decoder_depth = 2
+  config.attend.random_init = config.diffuse.random_init = True
   config.attend.update({'decoder_depth': 2, 'image_decoder_depth': 2, 'cross_depth': 1, 'image_init_from': ''})
   config.diffuse.prior_init_from = ''
 

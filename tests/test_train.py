@@ -46,7 +46,7 @@ def _stage(num_steps=6, broken=None, **fields):
   default = dict(
     name='small', init=init, pretrained={}, trainable='^trained/', loss=loss, optimizer=optax.adam(0.1),
     learning_rate=lambda step: 0.1, batches=Counted(broken), validation=None, num_steps=num_steps, eval_every=2,
-    checkpoint_every=2, log_every=2, select='last', info={},
+    checkpoint_every=2, log_every=2, skip_nonfinite=0, select='last', info={},
   )  # fmt: skip
   return Stage(**default | fields)
 

@@ -142,7 +142,7 @@ def ddim(
     steps: ascending training steps, see `sample_steps`.
     eta: amount of noise, 0 (deterministic) to 1 (ancestral).
     noise: the draws of each step in the order in which they are used, steps B H W C; only with eta > 0.
-    key: draws them if `noise` is not given; only with eta > 0.
+    key: draws them if `noise` is not given, one key or B of them; only with eta > 0.
     quantize_x0: applied to every predicted x0.
     return_trajectory: whether to return every intermediate too.
 
@@ -229,6 +229,8 @@ def _drawer(noise: jax.Array | None, key: jax.Array | None, num_steps: int, shap
   """A function of the step's number that gives its draw B H W C."""
   if (noise is None) == (key is None):
     raise ValueError('stochastic sampling needs either noise or a key')
+  if noise is None and key.ndim:  # a key for each sample: its noise does not depend on the batch
+    return lambda i: jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, i), shape[1:], jnp.float32))(key)
   if noise is None:
     return lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32)
   if noise.shape != (num_steps, *shape):

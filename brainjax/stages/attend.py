@@ -146,7 +146,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   vit, vit_sizes = below(vit, 'image_mae') or vit, vit_info.get('settings', {})
   common.take_sizes(config.fmri_mae, info.get('settings', {}))
   common.take_sizes(config.image_mae, vit_sizes.get('image_mae', vit_sizes))
-  pretrained_width = info['settings']['num_voxels'] if info and config.released.wrap_to_pretrained_width else None
+  pretrained_width = info.get('settings', {}).get('num_voxels') if config.released.wrap_to_pretrained_width else None
   data = stage_data.paired(config, 'attend', config.image_mae.image_size, num_voxels=pretrained_width)
   fmri_mae, image_mae = models(config, data.num_voxels)
   shapes = common.fresh_shapes(lambda key: init(fmri_mae, image_mae, key))

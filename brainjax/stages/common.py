@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -58,6 +59,7 @@ def training_fields(
     'eval_every': stage.eval_every,
     'checkpoint_every': stage.checkpoint_every,
     'log_every': config.log_every,
+    'skip_nonfinite': config.skip_nonfinite,
     'select': stage.select,
   }
 
@@ -70,11 +72,12 @@ def start_weights(
   Raises:
     UserError: there is nothing at `source`.
   """
+  if random_init and not (source and Path(source).exists()):
+    print(f'{field} is {source!r}: nothing there; {what} starts from random weights, as random_init says')
+    return {}, {}
   try:
     return load_weights(source)
   except UserError as error:
-    if random_init:
-      return {}, {}
     raise UserError(f'{field} = {source!r} is to give {what}: {error}') from error
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax.datasets import arrays, bold5000, god, hcp, loader, own, transforms
+from brainjax.errors import UserError
 from brainjax.stages.stage import Batches
 
 DATASETS = {'god': god, 'bold5000': bold5000, 'own': own}  # config.data.dataset
@@ -70,6 +71,8 @@ def contrast(config: ConfigDict) -> StageData:
     options = _options(config) | {'image_size': 0}
     for split in ('train', 'val') if data.num_val_stimuli else ('train',):
       parts[split].append(god.load(data.prepared, data.contrast_god_subjects, split=split, **options))
+  if not parts['train']:
+    raise UserError('config.data.hcp and config.data.contrast_god_subjects are both empty: contrast has no data to learn from.')
   width = max(part.num_voxels for part in parts['train'])
   train = arrays.JoinedDataset(parts['train'], width)
   val = arrays.JoinedDataset(parts['val'], width) if parts['val'] else None
@@ -108,7 +111,7 @@ def paired(
 
 def test(config: ConfigDict) -> arrays.ArrayDataset:
   """Averaged test trials of `config.data.subjects` with their pictures, uint8; for reconstruct and evaluate only."""
-  raw_scale = config.released.god_test_raw_scale
+  raw_scale = config.released.god_test_raw_scale and config.data.dataset == 'god'
   return target_rows(config, 'test', image_size=config.data.image_size, test_raw_scale=raw_scale)
 
 
@@ -119,9 +122,12 @@ def _stage_data(config, name, train, val, width, transform) -> StageData:
   ]
   batches = loader.make_loader(train, batch_size, seed=config.seed, transform=transform, **hosts)
 
+  # Contrast compares the rows of a batch, so a batch filled up with copies would mislead it.
+  whole = name == 'contrast' and val is not None and len(val) >= batch_size * hosts['shard_count']
+
   def validation():
     return loader.make_loader(
-      val, batch_size, seed=config.seed, shuffle=False, repeat=False, drop_remainder=False, **hosts
+      val, batch_size, seed=config.seed, shuffle=False, repeat=False, drop_remainder=whole, **hosts
     )
 
   return StageData(width, batches, validation if val is not None else None, batches.steps_per_epoch, dict(train.info))

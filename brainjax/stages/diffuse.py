@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
+from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.unet import UNet
@@ -105,9 +106,17 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   fmri_sizes = fmri_info.get('settings', {})
   fmri_sizes = fmri_sizes.get('fmri', fmri_sizes)  # of attend, or of a single autoencoder
   common.take_sizes(config.fmri_mae, fmri_sizes)
+  unknown = {'num_head_channels': None, 'transformer_depth': 1}
+  if any(prior_info.get('settings', {}).get('unet', {}).get(name, value) != value for name, value in unknown.items()):
+    raise UserError(
+      f'diffuse.prior_init_from = {stage.prior_init_from!r} has a UNet with {", ".join(unknown)} other than label2img; '
+      'such a prior cannot be fine-tuned here yet.'
+    )
   for part in ('unet', 'first_stage'):
     common.take_sizes(config[part], prior_info.get('settings', {}).get(part, {}))
   cached = stage.cache_latents
+  if cached and not prior:
+    raise UserError('config.diffuse.cache_latents encodes with the first stage of diffuse.prior_init_from, which is not there.')
   encode = (
     partial(first_stage_module.encode_pictures, first_stage_module.model(config), below(prior, 'first_stage'))
     if cached
@@ -122,7 +131,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     common.tell_resized('diffuse', fmri_weights, fmri_sizes, data.num_voxels)
     fmri = below(fmri, 'fmri') or fmri
     taken = hand_over.mae_to_conditioner(
-      fmri, below(shapes, 'conditioner'), config.released.pool_drops_norms, fmri_weights
+      fmri, below(shapes, 'conditioner'), config.released.pool_drops_norms and config.conditioner.global_pool, fmri_weights
     )
     pretrained |= put_below('conditioner', taken)
   schedule = diffusion.make_schedule()

@@ -77,8 +77,8 @@ def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndar
 
 def encode_pictures(vq: VQModel, weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> np.ndarray:
   """Latents of pictures, for training on them without the encoder: P H W 3 uint8 -> P h w C float32."""
-  variables = {'params': unflatten(weights)}
-  apply = jax.jit(lambda image: vq.apply(variables, image, method='encode'))
+  variables = jax.device_put({'params': unflatten(weights)})
+  apply = jax.jit(lambda variables, image: vq.apply(variables, image, method='encode'))
   latents, size = [], 32
   for start in range(0, len(pictures), size):
     chunk = transforms.to_signed_unit(pictures[start : start + size])
@@ -86,5 +86,5 @@ def encode_pictures(vq: VQModel, weights: Mapping[str, np.ndarray], pictures: np
     chunk = np.concatenate(
       [chunk, np.zeros((size - count, *chunk.shape[1:]), np.float32)]
     )  # one shape, one compilation
-    latents.append(np.asarray(apply(chunk))[:count])
+    latents.append(np.asarray(apply(variables, chunk))[:count])
   return np.concatenate(latents)
