@@ -40,11 +40,11 @@ def get_config() -> ConfigDict:
 
   config.contrast.update({'num_steps': 300, 'batch_size': 64, 'learning_rate': 1e-3, 'decoder_depth': 2})
   config.contrast.update({'warmup_epochs': 2.0, 'eval_every': 100, 'checkpoint_every': 200})
-  config.attend.update({'num_steps': 400, 'batch_size': 64, 'learning_rate': 2e-3, 'warmup_epochs': 2.0})
+  config.attend.update({'num_steps': 700, 'batch_size': 64, 'learning_rate': 1e-3, 'warmup_epochs': 2.0})
   config.attend.update({'decoder_depth': 2, 'cross_depth': 2, 'eval_every': 100, 'checkpoint_every': 200})
-  config.attend.image_mask_ratio = 0.9
+  config.attend.image_mask_ratio = 0.98  # one visible patch: what is there must come from fMRI
   config.attend.image_init_from = PRIOR
-  config.diffuse.update({'num_steps': 600, 'batch_size': 32, 'learning_rate': 1e-3, 'eval_every': 200})
+  config.diffuse.update({'num_steps': 1000, 'batch_size': 32, 'learning_rate': 5e-4, 'eval_every': 200})
   config.diffuse.update({'checkpoint_every': 200, 'cache_latents': True, 'cosine_schedule': True})
   config.diffuse.prior_init_from = PRIOR
 
