@@ -98,7 +98,7 @@ def steps(
   stage = Stage(
     name=name, init=None, pretrained={}, trainable=trainable, loss=loss, optimizer=optimizer,
     learning_rate=learning_rate, batches=None, validation=None, num_steps=0, eval_every=0, checkpoint_every=0,
-    log_every=0, select='last', info={},
+    log_every=0, skip_nonfinite=0, select='last', info={},
   )  # fmt: skip
   state = train.TrainState(step=jnp.zeros((), jnp.int32), params=trained, opt_state=optimizer.init(trained))
   run, key = None, jax.random.key(0)
