@@ -19,6 +19,10 @@ from brainjax.torch_convert import adapt, engine, kinds, schedule_buffers
 from brainjax.torch_convert.convert_file import Converted, convert_file
 from brainjax.torch_convert.diffusers_folder import is_diffusers, read_folder, write_folder
 from brainjax.torch_convert.writer import check_target, write_state
+from brainjax.trees import below
+
+# Weights that a stage of a run leaves are of the kind that the release has for it.
+KIND_OF_STAGE = {'contrast': 'phase1', 'attend': 'phase2', 'diffuse': 'ldm'}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,7 +149,9 @@ def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     raise UserError(
       f'{source} does not say its kind and settings in weights.json; it was not made by brainjax.convert or a stage'
     )
-  return params, info
+  if info['kind'] == 'attend':  # both autoencoders; the release keeps the fMRI side
+    params, info = below(params, 'fmri'), info | {'settings': info['settings']['fmri']}
+  return params, info | {'kind': KIND_OF_STAGE.get(info['kind'], info['kind'])}
 
 
 def to_torch(source: str, out: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from brainjax.checkpoints import load_weights
+from brainjax.convert import main as convert
 
 ROOT = Path(__file__).parent.parent
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
@@ -98,3 +99,18 @@ def test_a_missing_release_is_told_with_where_it_comes_from(tmp_path):
 def test_a_stage_does_not_start_from_one_of_another_config(finished):
   done = launch(finished, '--stages=attend', '--config.fmri_mae.width=48')
   assert done.returncode == 2 and 'contrast was made with another config: fmri_mae.width (there 24, here 48)' in done.stderr
+
+
+def test_trained_weights_go_to_pytorch_and_back_and_start_a_stage(finished, tmp_path):
+  pytest.importorskip('torch')
+  convert([f'{finished}/attend/weights', '--to_torch', f'--out={tmp_path}/phase2.pth'])
+  convert([f'{tmp_path}/phase2.pth', f'--out={tmp_path}/phase2'])
+  back, info = load_weights(tmp_path / 'phase2')
+  trained, _ = load_weights(finished / 'attend' / 'weights')
+  assert info['kind'] == 'phase2'
+  assert all(np.array_equal(x, trained[f'fmri/{path}']) for path, x in back.items())
+  done = launch(tmp_path / 'run', '--stages=diffuse', f'--config.diffuse.init_from={tmp_path}/phase2')
+  assert done.returncode == 0, done.stderr
+  ours, _ = load_weights(tmp_path / 'run' / 'diffuse' / 'weights')
+  before, _ = load_weights(finished / 'diffuse' / 'weights')
+  assert all(np.array_equal(ours[path], before[path]) for path in before)
