@@ -10,6 +10,8 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from brainjax.errors import UserError
+
 
 class MetricWriter:
   """Writes scalars of one stage to `<directory>/metrics.jsonl` and TensorBoard, on the first host only.
@@ -48,14 +50,26 @@ class MetricWriter:
 
 
 def read_metrics(path: Path) -> list[dict]:
-  """The lines of a metrics.jsonl; a last line that a kill cut short is left out."""
-  lines = []
-  for line in path.read_text().splitlines():
+  """Reads a metrics JSONL file: one object per line with an integer "step", "split" and scalars.
+
+  A last line cut short by a kill is left out; any other damage is a `UserError`.
+  """
+  lines = Path(path).read_text().splitlines()
+  records = []
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
     try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return lines
+      record = json.loads(line)
+      record['step'] = int(record['step'])
+      record['split'] = str(record['split'])
+    except (ValueError, KeyError, TypeError) as error:
+      if number == len(lines):
+        break
+      sentence = f'{path}, line {number} is not a JSON object with "step" and "split"; delete the file or the line'
+      raise UserError(sentence) from error
+    records.append(record)
+  return records
 
 
 def progress(total: int, name: str, initial: int = 0) -> tqdm:

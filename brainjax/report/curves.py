@@ -1,6 +1,5 @@
 """Training curves: reads the stages' metric files and draws them as a PNG."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,8 @@ matplotlib.use('Agg')  # files only, no display
 import matplotlib.pyplot as plt
 import numpy as np
 
-from brainjax.errors import UserError
 from brainjax.files import atomic_write
+from brainjax.metric_writer import read_metrics
 
 STAGES = ('contrast', 'attend', 'diffuse')
 LINE_COLOURS = {'train': '#2f6db5', 'validation': '#d6453f'}
@@ -24,29 +23,6 @@ STYLE = {
   'grid.color': '#e6e8ec',
   'axes.edgecolor': '#9aa0aa',
 }
-
-
-def read_metrics(path: Path) -> list[dict]:
-  """Reads a metrics JSONL file: one object per line with an integer "step", "split" and scalars.
-
-  A last line cut short by a kill is left out; any other damage is a `UserError`.
-  """
-  lines = Path(path).read_text().splitlines()
-  records = []
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    try:
-      record = json.loads(line)
-      record['step'] = int(record['step'])
-      record['split'] = str(record['split'])
-    except (ValueError, KeyError, TypeError) as error:
-      if number == len(lines):
-        break
-      sentence = f'{path}, line {number} is not a JSON object with "step" and "split"; delete the file or the line'
-      raise UserError(sentence) from error
-    records.append(record)
-  return records
 
 
 def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
