@@ -12,17 +12,31 @@ from brainjax.errors import UserError, command_line
 CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=value changes a field.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/<name of the config>.')
 STAGES = flags.DEFINE_list('stages', None, 'Stages to run, in order; default config.stages.')
+ACCEPT = flags.DEFINE_list(
+  'accept_changes', [], 'Fields that may differ from earlier runs in this workdir, as contrast.batch_size,seed.'
+)
+# For hosts that JAX cannot find by itself (it knows TPU pods, SLURM, Kubernetes, Open MPI); see docs/scale.md.
+COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of the first of several hosts.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are on all hosts.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
 
 
 @command_line
 def main(argv: list[str]) -> None:
   """Parses flags and runs the pipeline."""
+  if {'--help', '-h'} & set(argv):
+    print(f'{__doc__}\n\nThe fields of a config are described in configs/base.py.\n{flags.FLAGS.main_module_help()}')
+    return
   try:
     rest = flags.FLAGS(argv)[1:]
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
-    raise UserError(
-      f'flags: {str(error).splitlines()[0] if str(error) else type(error).__name__}; see README.'
-    ) from error
+    told = error
+    while told.args and isinstance(told.args[0], Exception):  # as absl and ml_collections wrap them
+      told = told.args[0]
+    lines = str(told.args[0] if told.args else told).strip().splitlines() or [type(told).__name__]
+    if 'Traceback' in str(error):  # of a config file that failed
+      lines = [lines[0], lines[-1]]
+    raise UserError(f'flags: {" ".join(lines)}; see README.') from error
   if rest:
     raise UserError(f'flags: found {rest[0]!r}, which is no flag; flags begin with two dashes.')
   if CONFIG.value is None:
@@ -40,10 +54,14 @@ def main(argv: list[str]) -> None:
   jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compilation_cache) or None)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   logging.set_verbosity(logging.ERROR)
+  from brainjax import hosts
+
+  hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
   from brainjax import pipeline
 
   workdir = Path(WORKDIR.value or Path('runs', Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem))
-  pipeline.run(config, workdir, tuple(STAGES.value or config.stages), asked=STAGES.value is not None)
+  with hosts.ending_together():
+    pipeline.run(config, workdir, tuple(config.stages if STAGES.value is None else STAGES.value), STAGES.value is not None, ACCEPT.value)
 
 
 if __name__ == '__main__':

@@ -7,8 +7,6 @@ torch.nn, Hugging Face ViT-MAE layers and diffusers' UNet; it shares no code wit
 """
 
 import argparse
-import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,13 +14,13 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from ml_collections import ConfigDict
 from torch import nn
-from transformers import ViTMAEConfig
-from transformers.models.vit_mae.modeling_vit_mae import ViTMAELayer
 
+from benchmarks import torch_autoencoders
+from benchmarks.torch_autoencoders import info_nce, masked_error, patches_of, vit_config
+from benchmarks.torch_training import cosine, fill, torch_steps
 from brainjax import optim
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.fmri_mae import FmriMAE
@@ -65,251 +63,7 @@ def rows(rng: np.random.Generator) -> np.ndarray:
   return rng.choice(POOL, BATCH, replace=False)
 
 
-# --- PyTorch: the autoencoders ---------------------------------------------------------------------------------------
-
-
-class Attention(nn.Module):
-  """Self-attention with fused queries, keys and values."""
-
-  def __init__(self, width: int, heads: int):
-    super().__init__()
-    self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-  def forward(self, x):
-    """B L D -> B L D."""
-    q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
-    return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-class Block(nn.Module):
-  """Pre-norm Transformer block."""
-
-  def __init__(self, width: int, heads: int):
-    super().__init__()
-    self.norm1, self.attn, self.norm2 = nn.LayerNorm(width), Attention(width, heads), nn.LayerNorm(width)
-    self.mlp = nn.ModuleDict({'fc1': nn.Linear(width, width), 'fc2': nn.Linear(width, width)})
-
-  def forward(self, x):
-    """B L D -> B L D."""
-    x = x + self.attn(self.norm1(x))
-    return x + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x))))
-
-
-class CrossLayer(ViTMAELayer):
-  """A ViT-MAE layer whose self-attention only makes the query of a cross-attention."""
-
-  def __init__(self, config: ViTMAEConfig, heads: int):
-    super().__init__(config)
-    width = config.hidden_size
-    self.heads = heads
-
-    def attention():
-      inner = nn.ModuleDict({name: nn.Linear(width, width) for name in ('query', 'key', 'value')})
-      return nn.ModuleDict({'attention': inner, 'output': nn.ModuleDict({'dense': nn.Linear(width, width)})})
-
-    self.attention, self.cross_attention = attention(), attention()
-
-  def attend(self, parts, x, source):
-    """Multi-head attention of x B L D on source B M D."""
-    inner = parts['attention']
-    q, k, v = (
-      inner[name](y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-      for name, y in (('query', x), ('key', source), ('value', source))
-    )
-    return parts['output']['dense'](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-  def forward(self, x, source):
-    """B L D and B M D -> B L D."""
-    y = self.layernorm_before(x)
-    y = self.layernorm_before(self.attend(self.attention, y, y))
-    x = x + self.attend(self.cross_attention, y, source)
-    return x + self.output.dense(F.gelu(self.intermediate.dense(self.layernorm_after(x))))
-
-
-def vit_config(width: int, heads: int, mlp: int) -> ViTMAEConfig:
-  """Sizes of Hugging Face's layers."""
-  return ViTMAEConfig(
-    hidden_size=width, num_attention_heads=heads, intermediate_size=mlp, layer_norm_eps=1e-12,
-    attn_implementation='eager',
-  )  # fmt: skip
-
-
-def first(x):
-  """Layers of some versions of transformers give a tuple."""
-  return x[0] if isinstance(x, tuple) else x
-
-
-def shuffled(tokens, noise, ratio):
-  """Kept tokens, the order that restores all, and the mask."""
-  kept = int(tokens.shape[1] * (1 - ratio))
-  order = noise.argsort(1)
-  restore = order.argsort(1)
-  index = order[:, :kept, None].expand(-1, -1, tokens.shape[2])
-  return tokens.gather(1, index), restore, (restore >= kept).float()
-
-
-def restored(x, mask_token, restore):
-  """Class token, then all tokens in order, removed ones replaced."""
-  filler = mask_token.expand(x.shape[0], restore.shape[1] - x.shape[1] + 1, -1)
-  tokens = torch.cat([x[:, 1:], filler], 1)
-  tokens = tokens.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2]))
-  return torch.cat([x[:, :1], tokens], 1)
-
-
-class TorchFmri(nn.Module):
-  """Masked autoencoder of fMRI, with cross-attention if `cross_width`."""
-
-  def __init__(self, cross_width: int = 0):
-    super().__init__()
-    tokens, inner = VOXELS // PATCH, DECODER['decoder_width']
-    self.patch_embed = nn.ModuleDict({'proj': nn.Conv1d(1, WIDTH, PATCH, PATCH)})
-    self.cls_token, self.mask_token = (nn.Parameter(torch.zeros(1, 1, n)) for n in (WIDTH, inner))
-    self.pos_embed, self.decoder_pos_embed = (
-      nn.Parameter(torch.zeros(1, tokens + 1, n), requires_grad=False) for n in (WIDTH, inner)
-    )
-    self.blocks = nn.ModuleList(Block(WIDTH, HEADS) for _ in range(DEPTH))
-    self.norm = nn.LayerNorm(WIDTH)
-    self.decoder_embed = nn.Linear(WIDTH, inner)
-    heads = DECODER['decoder_num_heads']
-    self.decoder_blocks = nn.ModuleList(Block(inner, heads) for _ in range(DECODER['decoder_depth']))
-    self.decoder_norm, self.decoder_pred = nn.LayerNorm(inner), nn.Linear(inner, PATCH)
-    if cross_width:
-      self.cross_map_in, self.cross_map_out = nn.Linear(WIDTH, cross_width), nn.Linear(cross_width, WIDTH)
-      self.cross_blocks = nn.ModuleList([CrossLayer(vit_config(cross_width, HEADS, IMAGE_MLP), HEADS)])
-
-  def encode(self, fmri, noise=None, ratio=0.0, image=None):
-    """fMRI B V -> tokens, restore, mask."""
-    x = self.patch_embed.proj(fmri[:, None]).transpose(1, 2) + self.pos_embed[:, 1:]
-    restore = mask = None
-    if noise is not None:
-      x, restore, mask = shuffled(x, noise, ratio)
-    x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1), x], 1)
-    for block in self.blocks:
-      x = block(x)
-    if image is not None:
-      h = c = self.cross_map_in(x)
-      for block in self.cross_blocks:
-        c = block(c, image)
-      x = self.cross_map_out(h + c)
-    return self.norm(x), restore, mask
-
-  def forward(self, fmri, noise, ratio, image=None):
-    """fMRI B V -> predicted patches, mask."""
-    x, restore, mask = self.encode(fmri, noise, ratio, image)
-    x = restored(self.decoder_embed(x), self.mask_token, restore) + self.decoder_pos_embed
-    for block in self.decoder_blocks:
-      x = block(x)
-    return self.decoder_pred(self.decoder_norm(x))[:, 1:], mask
-
-
-class TorchImage(nn.Module):
-  """Masked autoencoder of pictures with cross-attention to fMRI tokens, under Hugging Face's names."""
-
-  def __init__(self):
-    super().__init__()
-    tokens, inner = (PIXELS // PIXEL_PATCH) ** 2, DECODER['decoder_width']
-    small, large = vit_config(inner, DECODER['decoder_num_heads'], 32), vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP)
-    projection = nn.ModuleDict({'projection': nn.Conv2d(3, IMAGE_WIDTH, PIXEL_PATCH, PIXEL_PATCH)})
-    embeddings = nn.Module()
-    embeddings.patch_embeddings = projection
-    embeddings.cls_token = nn.Parameter(torch.zeros(1, 1, IMAGE_WIDTH))
-    embeddings.position_embeddings = nn.Parameter(torch.zeros(1, tokens + 1, IMAGE_WIDTH))
-    encoder = nn.ModuleDict(
-      {
-        'layer': nn.ModuleList(ViTMAELayer(large) for _ in range(DEPTH)),
-        'cross_map_in': nn.Linear(WIDTH, IMAGE_WIDTH),
-        'layer_cross': nn.ModuleList([CrossLayer(large, HEADS)]),
-      }
-    )
-    layernorm = nn.LayerNorm(IMAGE_WIDTH, eps=1e-12)
-    self.vit = nn.ModuleDict({'embeddings': embeddings, 'encoder': encoder, 'layernorm': layernorm})
-    self.decoder = nn.Module()
-    self.decoder.mask_token = nn.Parameter(torch.zeros(1, 1, inner))
-    self.decoder.decoder_pos_embed = nn.Parameter(torch.zeros(1, tokens + 1, inner))
-    self.decoder.decoder_embed = nn.Linear(IMAGE_WIDTH, inner)
-    self.decoder.decoder_layers = nn.ModuleList(ViTMAELayer(small) for _ in range(DECODER['decoder_depth']))
-    self.decoder.decoder_norm = nn.LayerNorm(inner)
-    self.decoder.decoder_pred = nn.Linear(inner, PIXEL_PATCH**2 * 3)
-    frozen = [p for name, p in self.named_parameters() if name.startswith('vit.') and 'cross' not in name]
-    for parameter in [*frozen, self.decoder.decoder_pos_embed]:
-      parameter.requires_grad_(False)
-
-  def encode(self, images, noise=None, ratio=0.0, fmri=None):
-    """Pictures B 3 H W -> tokens, restore, mask."""
-    inner = self.vit['embeddings']
-    x = inner.patch_embeddings.projection(images).flatten(2).transpose(1, 2) + inner.position_embeddings[:, 1:]
-    restore = mask = None
-    if noise is not None:
-      x, restore, mask = shuffled(x, noise, ratio)
-    x = torch.cat([(inner.cls_token + inner.position_embeddings[:, :1]).expand(len(x), -1, -1), x], 1)
-    for layer in self.vit['encoder']['layer']:
-      x = first(layer(x))
-    if fmri is not None:
-      for layer in self.vit['encoder']['layer_cross']:
-        x = layer(x, self.vit['encoder']['cross_map_in'](fmri))
-    return self.vit['layernorm'](x), restore, mask
-
-  def forward(self, images, noise, ratio, fmri):
-    """Pictures B 3 H W -> predicted patches, mask."""
-    x, restore, mask = self.encode(images, noise, ratio, fmri)
-    decoder = self.decoder
-    x = restored(decoder.decoder_embed(x), decoder.mask_token, restore) + decoder.decoder_pos_embed
-    for layer in decoder.decoder_layers:
-      x = first(layer(x))
-    return decoder.decoder_pred(decoder.decoder_norm(x))[:, 1:], mask
-
-
-def masked_error(pred, target, mask):
-  """Mean squared error of the removed patches."""
-  return ((pred - target).square().mean(-1) * mask).sum() / mask.sum()
-
-
-def info_nce(queries, keys):
-  """Cross-entropy of cosines over 0.1 against the diagonal."""
-  cosines = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).T
-  return F.cross_entropy(cosines / 0.1, torch.arange(len(queries)))
-
-
-# --- PyTorch: optimizer -------------------------------------------------------------------------------------------------
-
-
-def torch_steps(modules, loss, batches, rate, betas, decay, clip, decay_all) -> Iterator[float]:
-  """The loss of each step; each module is clipped on its own."""
-  groups = [[p for p in module.parameters() if p.requires_grad] for module in modules]
-  everything = [p for group in groups for p in group]
-  decayed = [p for p in everything if decay_all or p.ndim > 1]
-  plain = [p for p in everything if not (decay_all or p.ndim > 1)]
-  optimizer = torch.optim.AdamW(
-    [{'params': decayed, 'weight_decay': decay}, {'params': plain, 'weight_decay': 0.0}], lr=0.0, betas=betas, eps=1e-8
-  )
-  for number, batch in enumerate(batches):
-    for group in optimizer.param_groups:
-      group['lr'] = float(rate(number))
-    value = loss({name: torch.from_numpy(np.array(x)) for name, x in batch.items()})
-    optimizer.zero_grad()
-    value.backward()
-    for group in groups:
-      nn.utils.clip_grad_norm_(group, clip)
-    optimizer.step()
-    yield value.item()
-
-
-def fill(module: nn.Module, state: dict[str, np.ndarray]) -> nn.Module:
-  """Loads a state dict, every name."""
-  module.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
-  return module
-
-
-def cosine(epoch_steps: int, peak: float, warmup: float, epochs: float):
-  """Warm-up and half a cosine by fractional epoch, for PyTorch."""
-
-  def rate(step: int) -> float:
-    epoch = step / epoch_steps
-    if epoch < warmup:
-      return peak * epoch / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup)))
-
-  return rate
+# --- initial weights --------------------------------------------------------------------------------------------------
 
 
 def initial(model, *inputs) -> dict[str, np.ndarray]:
@@ -321,6 +75,17 @@ def initial(model, *inputs) -> dict[str, np.ndarray]:
     if path.endswith('kernel') and not x.any():
       flat[path] = (0.05 * rng.standard_normal(x.shape)).astype(np.float32)
   return flat
+
+
+def torch_fmri(cross=None) -> nn.Module:
+  """The autoencoder of fMRI in PyTorch."""
+  return torch_autoencoders.Fmri(VOXELS, PATCH, WIDTH, DEPTH, HEADS, tuple(DECODER.values()), cross=cross)
+
+
+def torch_picture() -> nn.Module:
+  """The autoencoder of pictures in PyTorch."""
+  large, small = vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP), vit_config(DECODER['decoder_width'], DECODER['decoder_num_heads'], 32)
+  return torch_autoencoders.Picture(PIXELS, PIXEL_PATCH, large, DEPTH, small, DECODER['decoder_depth'], WIDTH)
 
 
 # --- the three stages: each gives both loss curves -----------------------------------------------------------------------
@@ -346,11 +111,11 @@ def run_contrast(num_steps: int) -> tuple[list[float], list[float]]:
 
   rate = optim.warmup_cosine(peak, 3, epochs, STEPS_PER_EPOCH)
   options = dict(betas=settings.betas, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
-  optimizer = optim.adamw(rate, decay_all=False, **options)
+  optimizer = optim.make('adamw', rate, decay_all=False, **options)
   steps = replay.steps('contrast', flat, contrast.TRAINABLE, loss, optimizer, rate, batches)
   ours = [metrics['loss'] for _, metrics in steps]
 
-  oracle = fill(TorchFmri(), engine.to_torch(fmri_mae.TABLE, flat))
+  oracle = fill(torch_fmri(), engine.to_torch(fmri_mae.TABLE, flat))
 
   def torch_loss(batch):
     x = batch['fmri']
@@ -363,7 +128,7 @@ def run_contrast(num_steps: int) -> tuple[list[float], list[float]]:
     [oracle], torch_loss, batches, cosine(STEPS_PER_EPOCH, peak, 3, epochs), settings.betas, settings.weight_decay,
     settings.clip_norm, False,
   )  # fmt: skip
-  return ours, list(theirs)
+  return ours, [value for value, _ in theirs]
 
 
 def run_attend(num_steps: int) -> tuple[list[float], list[float]]:
@@ -395,12 +160,12 @@ def run_attend(num_steps: int) -> tuple[list[float], list[float]]:
 
   rate = optim.warmup_cosine(peak, 3, epochs, STEPS_PER_EPOCH)
   options = dict(betas=settings.betas, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
-  optimizer = optim.adamw(rate, decay_all=False, clip_groups=('fmri/', 'image/'), **options)
+  optimizer = optim.make('adamw', rate, decay_all=False, clip_groups=('fmri/', 'image/'), **options)
   steps = replay.steps('attend', flat, attend.TRAINABLE, loss, optimizer, rate, batches)
   ours = [metrics['loss'] for _, metrics in steps]
 
-  fmri_oracle = fill(TorchFmri(IMAGE_WIDTH), engine.to_torch(fmri_mae.TABLE, below(flat, 'fmri')))
-  image_oracle = fill(TorchImage(), engine.to_torch(image_mae.TABLE, below(flat, 'image')))
+  fmri_oracle = fill(torch_fmri(vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP)), engine.to_torch(fmri_mae.TABLE, below(flat, 'fmri')))
+  image_oracle = fill(torch_picture(), engine.to_torch(image_mae.TABLE, below(flat, 'image')))
 
   def torch_loss(batch):
     x, pictures = batch['fmri'], batch['image'].permute(0, 3, 1, 2)
@@ -409,45 +174,26 @@ def run_attend(num_steps: int) -> tuple[list[float], list[float]]:
     pred, mask = fmri_oracle(x, batch['fmri_noise'], MASK, support)
     total = weights[0] * masked_error(pred, x.unflatten(1, (-1, PATCH)), mask)
     pred, mask = image_oracle(pictures, batch['image_noise'], IMAGE_MASK, fmri_oracle.encode(x)[0])
-    target = F.unfold(pictures, PIXEL_PATCH, stride=PIXEL_PATCH)  # B (3 p p) L
-    target = target.unflatten(1, (3, PIXEL_PATCH**2)).permute(0, 3, 2, 1).flatten(2)  # B L (p p 3)
-    return total + weights[1] * masked_error(pred, target, mask)
+    return total + weights[1] * masked_error(pred, patches_of(pictures, PIXEL_PATCH), mask)
 
   theirs = torch_steps(
     [fmri_oracle, image_oracle], torch_loss, batches, cosine(STEPS_PER_EPOCH, peak, 3, epochs), settings.betas,
     settings.weight_decay, settings.clip_norm, False,
   )  # fmt: skip
-  return ours, list(theirs)
+  return ours, [value for value, _ in theirs]
 
 
-class TorchCondition(nn.Module):
-  """The fMRI encoder, the maps to a context, and the addition to the time embedding."""
+class Condition(torch_autoencoders.Conditioner):
+  """The conditioner with the addition to the time embedding."""
 
   def __init__(self, time_width: int):
-    super().__init__()
-    tokens = VOXELS // PATCH
-    self.mae = nn.Module()
-    self.mae.patch_embed = nn.ModuleDict({'proj': nn.Conv1d(1, WIDTH, PATCH, PATCH)})
-    self.mae.cls_token, self.mae.mask_token = (
-      nn.Parameter(torch.zeros(1, 1, WIDTH), requires_grad=False) for _ in range(2)
-    )
-    self.mae.pos_embed = nn.Parameter(torch.zeros(1, tokens + 1, WIDTH), requires_grad=False)
-    self.mae.blocks = nn.ModuleList(Block(WIDTH, HEADS) for _ in range(DEPTH))
-    self.mae.norm = nn.LayerNorm(WIDTH)
-    self.channel_mapper = nn.Sequential(nn.Conv1d(tokens, tokens // 2, 1), nn.Conv1d(tokens // 2, CONTEXT_TOKENS, 1))
-    self.dim_mapper = nn.Linear(WIDTH, CONTEXT)
-    self.time = nn.Sequential(
-      nn.Conv1d(CONTEXT_TOKENS, CONTEXT_TOKENS // 2, 1),
-      nn.Conv1d(CONTEXT_TOKENS // 2, 1, 1),
-      nn.Linear(CONTEXT, time_width),
-    )
+    super().__init__(VOXELS, PATCH, WIDTH, DEPTH, HEADS, CONTEXT_TOKENS, CONTEXT)
+    half = CONTEXT_TOKENS // 2
+    self.time = nn.Sequential(nn.Conv1d(CONTEXT_TOKENS, half, 1), nn.Conv1d(half, 1, 1), nn.Linear(CONTEXT, time_width))
 
   def forward(self, fmri):
     """fMRI B V -> context B T C, addition B E."""
-    x = self.mae.patch_embed.proj(fmri[:, None]).transpose(1, 2) + self.mae.pos_embed[:, 1:]
-    for block in self.mae.blocks:
-      x = block(x)
-    context = self.dim_mapper(self.channel_mapper(self.mae.norm(x)))
+    context = super().forward(fmri)
     return context, self.time(context)[:, 0]
 
 
@@ -482,7 +228,7 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
     ConfigDict({'released': config.released.to_dict(), 'diffuse': {'train_unet': settings.train_unet}})
   )
   options = dict(betas=settings.betas, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
-  optimizer = optim.adamw(peak, decay_all=True, **options)
+  optimizer = optim.make('adamw', peak, decay_all=True, **options)
   steps = replay.steps('diffuse', flat, trainable, loss, optimizer, lambda step: peak, batches)
   ours = [metrics['loss'] for _, metrics in steps]
 
@@ -491,7 +237,7 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
     down_block_types=('CrossAttnDownBlock2D',) * 2, up_block_types=('CrossAttnUpBlock2D',) * 2,
     cross_attention_dim=CONTEXT, attention_head_dim=1, class_embed_type='identity',
   )  # fmt: skip
-  condition = TorchCondition(4 * sizes['model_channels'])
+  condition = Condition(4 * sizes['model_channels'])
   inner = {path: x for path, x in below(flat, 'unet').items() if not path.startswith('time_embed_condition')}
   fill(oracle, engine.to_torch(diffusers.unet_table(sizes), inner))
   state = engine.to_torch(conditioner.TABLE, below(flat, 'conditioner'))
@@ -523,7 +269,7 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
   theirs = torch_steps(
     [Both()], torch_loss, batches, lambda step: peak, settings.betas, settings.weight_decay, settings.clip_norm, True
   )
-  return ours, list(theirs)
+  return ours, [value for value, _ in theirs]
 
 
 STAGES = {

@@ -1,9 +1,9 @@
 """Saves and restores: finished weights, and the state of a run. The only importer of orbax."""
 
+import contextlib
 import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +11,33 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from brainjax import files, hosts
 from brainjax.errors import UserError
-from brainjax.files import atomic_write
 
 WEIGHTS_FORMAT = 'brainjax-weights-1'
+# Orbax writes the time into these when everything else is done. Nothing that we restore is read from them.
+UNSUMMED = ('_CHECKPOINT_METADATA', 'commit_success.txt')
 
 
 def save_weights(directory: str | os.PathLike, flat_params: Mapping[str, Any], info: Mapping[str, Any]) -> None:
   """Writes finished weights: an Orbax tree of `flat_params` ('/'-joined path -> array) and `weights.json` (`info`).
 
-  The directory appears under its name only when it is complete.
+  The directory appears under its name only when it is complete. `SHA256SUMS` in it has the checksum of every file.
 
   Raises:
-    UserError: the directory exists already.
+    UserError: the directory exists already, or the disk is full.
   """
   directory = Path(directory).absolute()
   if directory.exists():
     raise UserError(
       f'{directory} exists already; weights are never overwritten. Choose another folder or remove it first.'
     )
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  temporary = directory.with_name(f'.{directory.name}.tmp{os.getpid()}')
-  shutil.rmtree(temporary, ignore_errors=True)
-  try:
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+  with _writing(f'the weights {directory}'), files.atomic_folder(directory) as temporary:
+    with _checkpointer() as checkpointer:
       checkpointer.save(temporary / 'params', dict(flat_params))
-    with atomic_write(temporary / 'weights.json') as path:
+    with files.atomic_write(temporary / 'weights.json') as path:
       path.write_text(json.dumps({'format': WEIGHTS_FORMAT, **info}, indent=2))
-    os.replace(temporary, directory)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+    files.write_sums(temporary)
 
 
 def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -51,23 +48,15 @@ def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict
   Raises:
     UserError: nothing there, not such weights, or damaged.
   """
-  source = Path(source).absolute()
+  source = check_weights(source)
   if source.suffix == '.safetensors':
     return _load_safetensors(source)
-  if not source.exists():
-    raise UserError(
-      f'weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.'
-    )
   info_path = source / 'weights.json'
-  if not info_path.is_file():
-    raise UserError(
-      f'{source} holds no weights.json, so it is not a folder of brainjax weights; convert a release with python -m brainjax.convert.'
-    )
   try:
     info = json.loads(info_path.read_text())
     if info.pop('format', None) != WEIGHTS_FORMAT:
       raise UserError(f'{info_path} does not say format {WEIGHTS_FORMAT}; the folder was written by something else.')
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _checkpointer() as checkpointer:
       tree = checkpointer.metadata(source / 'params').item_metadata.tree
       restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
       params = checkpointer.restore(source / 'params', restore_args=restore_args)
@@ -80,11 +69,52 @@ def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict
   return dict(params), info
 
 
+def check_weights(source: str | os.PathLike) -> Path:
+  """The absolute path of weights that are there, as they were written if they came with checksums; they are not loaded.
+
+  Raises:
+    UserError: nothing there, not such weights, or damaged.
+  """
+  if not str(source):
+    raise UserError('no weights are named; convert a release with python -m brainjax.convert and name its folder.')
+  source = Path(source).absolute()
+  if not source.exists():
+    raise UserError(
+      f'weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.'
+    )
+  if source.suffix == '.safetensors':
+    with _opened(source):
+      return source
+  if not (source / 'weights.json').is_file():
+    raise UserError(
+      f'{source} holds no weights.json, so it is not a folder of brainjax weights; convert a release with python -m brainjax.convert.'
+    )
+  # Weights from elsewhere may come without sums; they are read unchecked.
+  if (source / files.SUMS).is_file() and (fault := files.damage(source)):
+    raise UserError(f'weights {source} are damaged: {fault}; restore the folder from a copy or make it again.')
+  return source
+
+
+def _checkpointer() -> ocp.Checkpointer:
+  """Reads and writes host arrays in this process alone: it waits for no other host."""
+  this = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=this, active_processes={this}, barrier_sync_key_prefix=f'host{this}'
+  )
+  return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
+
+
 def _load_safetensors(source: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  with _opened(source) as (archive, info):
+    params = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
+  return {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in params.items()}, info
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+  """A safetensors file whose header agrees with its size, and the `info` of brainjax weights."""
   import safetensors
 
-  if not source.is_file():
-    raise UserError(f'weights {source} do not exist.')
   try:
     with safetensors.safe_open(source, framework='numpy') as archive:
       info = json.loads((archive.metadata() or {}).get('info', 'null'))
@@ -92,14 +122,16 @@ def _load_safetensors(source: Path) -> tuple[dict[str, np.ndarray], dict[str, An
         raise UserError(
           f'{source} has no `info` in its metadata, so it is not brainjax weights; use python -m brainjax.convert on it.'
         )
-      params = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
-  except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+      yield archive, info
+  except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
     raise UserError(f'weights {source} are damaged ({error}).') from error
-  return {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in params.items()}, info
 
 
 class RunCheckpoints:
-  """The checkpoints of one stage of a run: asynchronous, atomic; the two latest are kept, and the best one.
+  """The checkpoints of one stage of a run: asynchronous, atomic, checksummed; the two latest are kept, and the best one.
+
+  A checkpoint appears under its name, the step, together with `SHA256SUMS` of its files. One whose files are not what
+  that says is never gone on from: it is put aside, which is told, and the one before is used.
 
   Args:
     directory: where; made when missing.
@@ -115,44 +147,117 @@ class RunCheckpoints:
         )
       )
     self._best_metric = best_metric
+    self._directory = Path(directory).absolute()
+    self._saving = 0  # the step whose save is in the background
     self._manager = ocp.CheckpointManager(
-      Path(directory).absolute(),
+      self._directory,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
         best_fn=(lambda metrics: metrics[best_metric]) if best_metric else None,
         best_mode='min',
         enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,  # what a killed run left
+        # Called when all files are written and the folder still has its temporary name.
+        async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum),
       ),
     )
 
-  def latest_step(self) -> int | None:
-    """Step of the newest whole checkpoint."""
-    return self._manager.latest_step()
-
-  def best_step(self) -> int | None:
-    """Step of the checkpoint with the smallest validation score; the newest where nothing is scored."""
-    return self._manager.best_step() if self._best_metric else self._manager.latest_step()
+  def _sum(self) -> None:
+    for folder in self._directory.glob(f'{self._saving}.*tmp*'):
+      files.write_sums(folder, without=UNSUMMED)
 
   def save(self, step: int, state: Any, notes: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-    """Saves a tree of arrays and JSON `notes` (config, data position) in the background."""
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(dict(notes))),
-      metrics=dict(metrics) if metrics else None,
-      force=True,
-    )
+    """Saves a tree of arrays and JSON `notes` (config, data position) in the background.
 
-  def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-    """(state, notes) of a step; `abstract_state` is a tree of ShapeDtypeStructs that carry shardings."""
+    Raises:
+      UserError: this save, or the one before, cannot be written.
+    """
+    with self._writing():
+      self._manager.wait_until_finished()
+      self._saving = step
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(dict(notes))),
+        metrics=dict(metrics) if metrics else None,
+        force=True,
+      )
+
+  def latest(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    """(step, state, notes) of the newest whole checkpoint, or None before the first.
+
+    Args:
+      abstract_state: a tree of ShapeDtypeStructs that carry shardings.
+
+    Raises:
+      UserError: there are checkpoints, and every one is damaged.
+    """
+    return self._first_whole(sorted(self._manager.all_steps(), reverse=True), abstract_state)
+
+  def best(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    """`latest`, but of the smallest validation score; the newest where nothing is scored."""
+    scores = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+    scored = {step: metrics[self._best_metric] for step, metrics in scores.items() if self._best_metric and metrics}
+    return self._first_whole(sorted(scored, key=scored.get), abstract_state) if scored else self.latest(abstract_state)
+
+  def _first_whole(self, steps: Sequence[int], abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    faults = {}
+    for step in steps:
+      if not (fault := self._fault(step)):
+        break
+      faults[step] = fault
+    else:
+      if not faults:
+        return None
+      told = '; '.join(f'{step}: {fault}' for step, fault in faults.items())
+      raise UserError(
+        f'no checkpoint in {self._directory} is whole ({told}); bring one back from a copy, or move the folder away '
+        'to train this stage from its start.'
+      )
+    for damaged, fault in faults.items():
+      hosts.on_first(self._put_aside, damaged, fault, step)
+    if faults:
+      self._manager.reload()
     restored = self._manager.restore(
       step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore())
     )
-    return restored['state'], restored['notes']
+    return step, restored['state'], restored['notes']
+
+  def _fault(self, step: int) -> str:
+    """What is wrong with a checkpoint. The first host reads it; all agree."""
+    fault = files.damage(self._directory / str(step)) if hosts.is_first() else ''
+    return (fault or 'as the first host says') if hosts.from_first(bool(fault)) else ''
+
+  def _put_aside(self, damaged: int, fault: str, used: int) -> None:
+    aside = files.put_aside(self._directory / str(damaged))
+    hosts.tell(f'checkpoint {damaged} in {self._directory} is damaged: {fault}. It is now {aside.name}; {used} is used')
 
   def wait(self) -> None:
-    """Until the save in the background is on disk."""
-    self._manager.wait_until_finished()
+    """Until the save in the background is on disk.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with self._writing():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits for the save in the background and frees the manager."""
-    self._manager.close()
+    with self._writing():
+      self._manager.close()
+
+  def _writing(self) -> contextlib.AbstractContextManager[None]:
+    return _writing(f'the checkpoint of step {self._saving} in {self._directory}')
+
+
+@contextlib.contextmanager
+def _writing(what: str) -> Iterator[None]:
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:  # orbax and tensorstore raise many kinds when a disk is full or gone
+    reason = ' '.join(str(error).split())
+    raise UserError(
+      f'{what} cannot be written ({reason[:300] or type(error).__name__}); what was saved before is intact. Make room on '
+      'that disk; the same command goes on.'
+    ) from error

@@ -1,12 +1,17 @@
 """Checks a resolved config before anything is compiled: each impossible value in one sentence that names its field."""
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
 from brainjax.errors import UserError
-from brainjax.ops import diffusion
+from brainjax.ops import diffusion, masking
+from brainjax.stages import diffuse
+from brainjax.trees import flatten
 
 
 class Rule(NamedTuple):
@@ -19,7 +24,18 @@ class Rule(NamedTuple):
 POSITIVE = Rule(lambda x: x > 0, 'more than 0')
 NOT_NEGATIVE = Rule(lambda x: x >= 0, '0 or more')
 SHARE = Rule(lambda x: 0 <= x < 1, 'at least 0 and less than 1')
+INNER_SHARE = Rule(lambda x: 0 < x < 1, 'more than 0 and less than 1')
 PART = Rule(lambda x: 0 < x <= 1, 'more than 0 and at most 1')
+SEED = Rule(lambda x: 0 <= x < 2**32, 'at least 0 and less than 2**32')
+DEVICES = Rule(lambda x: x == -1 or x > 0, '-1 (the rest) or more than 0')
+TEXTS = Rule(
+  # Files and folders have these names, so they must not be paths.
+  lambda x: all(isinstance(name, str) and re.fullmatch(r'[A-Za-z0-9][\w-]*', name) for name in x) and len(set(x)) == len(x),
+  "different names of letters, digits, _ and - in quotes, such as ('sbj_3',)",
+)
+SIZES = Rule(lambda x: len(x) > 0 and all(isinstance(n, int) and n > 0 for n in x), 'one or more whole numbers above 0')
+MODELS = ('fmri_mae', 'image_mae', 'first_stage', 'unet', 'conditioner')
+HCP_AREAS = ('V1', 'V2', 'V3', 'V4')
 
 
 def one_of(*values: Any) -> Rule:
@@ -27,15 +43,19 @@ def one_of(*values: Any) -> Rule:
   return Rule(lambda x: x in values, ' or '.join(map(repr, values)))
 
 
-def _divides(other: int) -> Rule:
-  return Rule(lambda x: x > 0 and other % x == 0, f'a divisor of {other}')
+def _divides(other: int, multiple: int = 1) -> Rule:
+  """`multiple`: of what `other` must be one besides."""
+  more = f', which must be a multiple of {multiple}' if multiple > 1 else ''
+  return Rule(lambda x: x > 0 and other % x == 0 and other % multiple == 0, f'a divisor of {other}{more}')
 
 
-def _sample_steps_fit(steps: int) -> bool:
+def _sample_steps(steps: int) -> Rule:
   try:
-    return diffusion.sample_steps(1000, steps) is not None
-  except UserError:
-    return False
+    diffusion.sample_steps(1000, steps)
+    fault = ''
+  except UserError as error:
+    fault = str(error)  # names the nearest that fit
+  return Rule(lambda _: not fault, f'a number that fits the 1000 training steps: {fault}')
 
 
 TRAINING = {
@@ -49,73 +69,132 @@ TRAINING = {
   'eval_every': POSITIVE,
   'checkpoint_every': POSITIVE,
   'select': one_of('last', 'best'),
-  'betas': Rule(lambda x: len(x) == 2 and all(0 <= b < 1 for b in x), 'two numbers, at least 0 and less than 1'),
+  'optimizer': one_of('adamw', 'muon'),
+  'betas': Rule(
+    lambda x: len(x) == 2 and all(isinstance(b, float | int) and 0 <= b < 1 for b in x),
+    'two numbers, at least 0 and less than 1',
+  ),
 }
 
 
 def rules(config: ConfigDict) -> dict[str, Rule]:
-  """Field -> rule."""
-  mae, image = config.fmri_mae, config.image_mae
+  """Field -> rule, in the order in which they are checked."""
   table = {
     'dtype': one_of('auto', 'float32', 'bfloat16'),
     'log_every': POSITIVE,
-    'seed': NOT_NEGATIVE,
+    'seed': SEED,
+    'mesh.data': DEVICES,
+    'mesh.fsdp': DEVICES,
     'skip_nonfinite': NOT_NEGATIVE,
-    'data.dataset': one_of('god', 'bold5000', 'own'),
-    'data.subjects': Rule(len, 'at least one subject'),
-    'data.num_val_stimuli': NOT_NEGATIVE,
-    'data.target_train_proportion': PART,
-    'data.sparse_augmentation': SHARE,
-    'data.image_size': Rule(
-      lambda x: x > 0 and x % 2 ** (len(config.first_stage.ch_mult) - 1) == 0,
-      f'a positive multiple of {2 ** (len(config.first_stage.ch_mult) - 1)}, by which first_stage.ch_mult reduces it',
-    ),
-    'data.hcp_augmentation': Rule(lambda x: x >= 1, '1 or more'),
-    'fmri_mae.patch_size': POSITIVE,
-    'fmri_mae.width': POSITIVE,
-    'fmri_mae.depth': POSITIVE,
-    'fmri_mae.num_heads': _divides(mae.width),
-    'fmri_mae.decoder_num_heads': _divides(mae.decoder_width),
-    'image_mae.patch_size': _divides(image.image_size),
-    'image_mae.num_heads': _divides(image.width),
-    'image_mae.decoder_num_heads': _divides(image.decoder_width),
-    'contrast.mask_ratio': SHARE,
-    'contrast.temperature': POSITIVE,
-    'contrast.self_weight': NOT_NEGATIVE,
-    'contrast.mask_loss': Rule(
-      lambda x: x or config.contrast.self_contrast or config.contrast.cross_contrast,
-      'True, where self_contrast and cross_contrast are off: there is no loss otherwise',
-    ),
-    'contrast.cross_weight': NOT_NEGATIVE,
-    'contrast.negatives': one_of('global', 'per_device', 'paired'),
-    'contrast.decoder_depth': POSITIVE,
-    'attend.decoder_depth': POSITIVE,
-    'attend.image_decoder_depth': POSITIVE,
-    'unet.num_groups': _divides(config.unet.model_channels),
-    'first_stage.num_groups': _divides(config.first_stage.ch),
-    'conditioner.context_tokens': Rule(lambda x: x > 1, '2 or more'),
-    'attend.mask_ratio': SHARE,
-    'attend.image_mask_ratio': SHARE,
-    'attend.fmri_weight': NOT_NEGATIVE,
-    'attend.image_weight': NOT_NEGATIVE,
-    'attend.cross_depth': POSITIVE,
-    'diffuse.crop_probability': Rule(lambda x: 0 <= x <= 1, 'between 0 and 1'),
-    'diffuse.crop_share': SHARE,
-    'reconstruct.sampler': one_of('plms', 'ddim'),
-    'reconstruct.num_steps': Rule(_sample_steps_fit, 'a number of sampling steps that stays within the 1000 training steps'),
-    'reconstruct.eta': Rule(
-      lambda x: x >= 0 and not (x and config.reconstruct.sampler == 'plms'), '0 or more, and 0 with the sampler plms'
-    ),
-    'reconstruct.num_samples': POSITIVE,
-    'reconstruct.batch_size': POSITIVE,
-    'reconstruct.num_items': NOT_NEGATIVE,
-    'evaluate.num_bootstrap': Rule(lambda x: x >= 100, '100 or more'),
-    'evaluate.num_shuffles': Rule(lambda x: x >= 20, '20 or more'),
   }
+  for name in MODELS:
+    for field, value in config[name].items():
+      if isinstance(value, tuple):
+        table[f'{name}.{field}'] = SIZES
+      elif not isinstance(value, bool | str):
+        table[f'{name}.{field}'] = POSITIVE
+  table |= _data_rules(config) | _model_rules(config) | _stage_rules(config)
   for stage, fields in config.items():
     if isinstance(fields, ConfigDict) and 'learning_rate' in fields:
       table |= {f'{stage}.{field}': rule for field, rule in TRAINING.items() if field in fields}
   return table
+
+
+def _data_rules(config: ConfigDict) -> dict[str, Rule]:
+  data = config.data
+  return {
+    'data.dataset': one_of('god', 'bold5000', 'own'),
+    'data.subjects': Rule(lambda x: len(x) > 0 and TEXTS.holds(x), f'at least one subject: {TEXTS.expected}'),
+    'data.other_subjects': Rule(
+      lambda x: TEXTS.holds((*data.subjects, *x)), f'{TEXTS.expected}, and none of data.subjects'
+    ),
+    'data.contrast_god_subjects': TEXTS,
+    'data.roi': Rule(lambda x: all(x.split('+')), "the name of an ROI, or several such as 'V1+V2'"),
+    'data.hcp_rois': Rule(
+      lambda x: len(x) > 0 and TEXTS.holds(x) and set(x) <= set(HCP_AREAS), f'some of {", ".join(HCP_AREAS)}'
+    ),
+    'data.hcp_subject_limit': NOT_NEGATIVE,
+    'data.hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
+    'data.num_val_stimuli': NOT_NEGATIVE,
+    'data.target_train_proportion': PART,
+    'data.sparse_augmentation': SHARE,
+  }
+
+
+def _model_rules(config: ConfigDict) -> dict[str, Rule]:
+  mae, image, vq, unet = config.fmri_mae, config.image_mae, config.first_stage, config.unet
+  shrink = 2 ** (len(vq.ch_mult) - 1), 2 ** (len(unet.channel_mult) - 1)
+  transformers = list(unet.channel_mult[-1:])  # in the middle there always is one
+  transformers += [m for level, m in enumerate(unet.channel_mult) if 2**level in unet.attention_resolutions]
+  return {
+    'data.image_size': Rule(
+      lambda x: x > 0 and x % math.prod(shrink) == 0,
+      f'a positive multiple of {math.prod(shrink)}: first_stage.ch_mult reduces it {shrink[0]} times, '
+      f'unet.channel_mult {shrink[1]} times',
+    ),
+    'fmri_mae.num_heads': _divides(mae.width, multiple=2),
+    'fmri_mae.decoder_num_heads': _divides(mae.decoder_width, multiple=2),
+    'image_mae.patch_size': _divides(image.image_size),
+    'image_mae.num_heads': _divides(image.width, multiple=4),
+    'image_mae.decoder_num_heads': _divides(image.decoder_width, multiple=4),
+    'first_stage.num_groups': _divides(vq.ch),
+    'unet.num_groups': _divides(unet.model_channels, multiple=2),
+    'unet.num_heads': Rule(
+      lambda x: x > 0 and all(unet.model_channels * m % x == 0 for m in transformers),
+      'a divisor of the width of every level that unet.attention_resolutions names, and of the last',
+    ),
+    'unet.attention_resolutions': Rule(
+      lambda x: set(x) <= {2**level for level in range(len(unet.channel_mult))},
+      f'some of the downsampling factors {[2**level for level in range(len(unet.channel_mult))]} of unet.channel_mult',
+    ),
+    'conditioner.context_tokens': Rule(lambda x: x > 1, '2 or more'),
+  }
+
+
+def _stage_rules(config: ConfigDict) -> dict[str, Rule]:
+  contrast, attend, sampling = config.contrast, config.attend, config.reconstruct
+  patches = (config.image_mae.image_size // config.image_mae.patch_size) ** 2 if config.image_mae.patch_size > 0 else 0
+  masked = contrast.mask_loss and not config.released.no_mask_loss
+  contrasted = contrast.self_contrast and contrast.self_weight or contrast.cross_contrast and contrast.cross_weight
+  return {
+    'contrast.mask_ratio': INNER_SHARE if masked else SHARE,
+    'contrast.temperature': POSITIVE,
+    'contrast.self_weight': NOT_NEGATIVE,
+    'contrast.cross_weight': NOT_NEGATIVE,
+    'contrast.mask_loss': Rule(
+      lambda _: masked or contrasted, 'True, where no contrastive loss is on with a weight: nothing is learned otherwise'
+    ),
+    'contrast.negatives': one_of('global', 'per_device', 'paired'),
+    'contrast.decoder_depth': POSITIVE,
+    'attend.decoder_depth': POSITIVE,
+    'attend.image_decoder_depth': POSITIVE,
+    'attend.cross_depth': POSITIVE,
+    'attend.mask_ratio': INNER_SHARE,
+    'attend.image_mask_ratio': Rule(
+      lambda x: INNER_SHARE.holds(x) and masking.num_kept(patches, x) > 0,
+      f'{INNER_SHARE.expected}, so that at least one of the {patches} patches of image_mae is left',
+    ),
+    'attend.fmri_weight': Rule(
+      lambda x: x >= 0 and x + attend.image_weight > 0, '0 or more, and not 0 together with attend.image_weight'
+    ),
+    'attend.image_weight': NOT_NEGATIVE,
+    'diffuse.crop_probability': Rule(lambda x: 0 <= x <= 1, 'between 0 and 1'),
+    'diffuse.crop_share': SHARE,
+    'diffuse.cache_latents': Rule(
+      lambda x: not x or config.diffuse.prior_init_from,
+      'False, where diffuse.prior_init_from names no first stage to encode with',
+    ),
+    'reconstruct.sampler': one_of('plms', 'ddim'),
+    'reconstruct.num_steps': _sample_steps(sampling.num_steps),
+    'reconstruct.eta': Rule(lambda x: x >= 0 and not (x and sampling.sampler == 'plms'), '0 or more, and 0 with the sampler plms'),
+    'reconstruct.guidance': NOT_NEGATIVE,
+    'reconstruct.num_samples': POSITIVE,
+    'reconstruct.batch_size': POSITIVE,
+    'reconstruct.num_items': NOT_NEGATIVE,
+    'reconstruct.seed': SEED,
+    'evaluate.num_bootstrap': Rule(lambda x: x >= 100, '100 or more'),
+    'evaluate.num_shuffles': Rule(lambda x: x >= 20, '20 or more'),
+  }
 
 
 def check(config: ConfigDict, stages: Sequence[str], known_stages: Sequence[str]) -> None:
@@ -123,14 +202,47 @@ def check(config: ConfigDict, stages: Sequence[str], known_stages: Sequence[str]
   unknown = [name for name in stages if name not in known_stages]
   if unknown or not stages:
     raise UserError(f'stages: {", ".join(unknown) or "none"} found; expected some of {", ".join(known_stages)}.')
-  for field, rule in rules(config).items():
+  _check_finite(config)
+  try:
+    table = rules(config)
+  except (KeyError, AttributeError) as error:
+    raise UserError(f'the config lacks a field of configs/base.py: {error.args[0]}; begin with base.get_config().') from error
+  for field, rule in table.items():
     value = config
     for part in field.split('.'):
       value = value[part]
     if not rule.holds(value):
       raise UserError(f'config.{field} is {value!r}; expected {rule.expected}.')
   for name in stages:
-    if name in config and config[name].get('select') == 'best' and not config.data.num_val_stimuli:
+    if name not in config or config[name].get('select') != 'best':
+      continue
+    if not config.data.num_val_stimuli or name == 'contrast' and not config.data.contrast_god_subjects:
       raise UserError(
-        f'config.{name}.select is best, but config.data.num_val_stimuli is 0: hold some stimuli out to select by.'
+        f'config.{name}.select is best, but config.data.num_val_stimuli is 0 or leaves {name} nothing to select by: '
+        'hold some stimuli out.'
       )
+  if 'diffuse' in stages:
+    _check_trainable(config)
+
+
+def _check_finite(config: ConfigDict) -> None:
+  for name, section in config.items():
+    for field, value in section.items() if isinstance(section, ConfigDict) else ():
+      if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f'config.{name}.{field} is {value}; expected a finite number.')
+
+
+def _check_trainable(config: ConfigDict) -> None:
+  """The expression of what trains is checked here, because where it fits nothing the rest would train for days."""
+  expression = config.diffuse.train_unet
+  try:
+    re.compile(expression)
+  except re.error as error:
+    raise UserError(f'config.diffuse.train_unet is {expression!r}, no regular expression: {error}.') from error
+  parts = diffuse.models(config, 64 * config.fmri_mae.patch_size)  # the UNet's paths do not depend on the voxels
+  shapes = jax.eval_shape(lambda key: diffuse.init(parts, key)['unet'], jax.random.key(0))
+  paths = [f'unet/{path}' for path in flatten(shapes)]
+  if not any(re.search(diffuse.trainable(config), path) for path in paths):
+    raise UserError(
+      f'config.diffuse.train_unet is {expression!r}, which fits no path of the UNet; they are such as {paths[0]}.'
+    )

@@ -1,8 +1,6 @@
 """Command line: released PyTorch weights to Orbax (`SOURCE --out=DIR`) and back (`DIR --to_torch --out=FILE`)."""
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ import numpy as np
 import brainjax
 from brainjax.checkpoints import load_weights, save_weights
 from brainjax.errors import UserError, command_line
-from brainjax.files import sha256
+from brainjax.files import atomic_folder, sha256
 from brainjax.torch_convert import adapt, engine, kinds, schedule_buffers
 from brainjax.torch_convert.convert_file import Converted, convert_file
 from brainjax.torch_convert.diffusers_folder import is_diffusers, read_folder, write_folder
@@ -188,12 +186,8 @@ def to_diffusers(source: str, out: str) -> None:
   if target.exists():
     raise UserError(f'{target} exists already and is never overwritten; choose another --out or remove it first')
   params, info = _load(source)
-  temporary = target.with_name(f'.{target.name}.tmp{os.getpid()}')
-  try:
+  with atomic_folder(target) as temporary:
     notes = write_folder(temporary, params, info['settings'])
-    os.replace(temporary, target)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
   print(f'wrote     {target}')
   for note in notes:
     print(f'note      {note}')

@@ -1,17 +1,33 @@
 """The one kind of error that a user's mistake raises, and how a command reports it."""
 
+import errno
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+
+# What a full disk, a full quota or a limit on file sizes says.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
   """A user's mistake, told in one sentence: which file or field, what was found, what was expected, what to do."""
 
+  status = 2  # of the command that ends with it
+
+
+class Stopped(UserError):
+  """SIGTERM asked a run to stop, and it has saved its state."""
+
+  status = 128 + signal.SIGTERM
+
 
 def command_line(main: Callable[..., Any]) -> Callable[..., int]:
-  """Wraps a command's main function: returns its exit status, 2 after a `UserError` (said on stderr), 130 after Ctrl-C."""
+  """Wraps a command's main function and returns its exit status.
+
+  It is 2 after a `UserError` or a full disk (said on stderr), 143 when SIGTERM stopped the run, 130 after Ctrl-C.
+  """
 
   @functools.wraps(main)
   def run(*args, **kwargs) -> int:
@@ -19,7 +35,17 @@ def command_line(main: Callable[..., Any]) -> Callable[..., int]:
       return main(*args, **kwargs) or 0
     except UserError as error:
       print(f'error: {error}', file=sys.stderr)
-      return 2
+      return error.status
+    except OSError as error:
+      if error.errno not in NO_ROOM:
+        raise
+      where = f'{error.filename}: ' if error.filename else ''
+      print(
+        f'error: {where}{error.strerror}; files that were complete before are intact. Make room on that disk; the same '
+        'command goes on.',
+        file=sys.stderr,
+      )
+      return UserError.status
     except KeyboardInterrupt:
       print('interrupted', file=sys.stderr)
       return 130

@@ -36,6 +36,7 @@ def evaluate(
   training_images: np.ndarray | None = None,
   features: dict[str, Classifier] | None = None,
   perceptual: bool | None = None,
+  facts: dict | None = None,
 ) -> dict:
   """Scores the reconstructions and writes scores.json and scores_items.npz into `out`.
 
@@ -54,6 +55,7 @@ def evaluate(
     training_images: M H W 3 uint8 of the same size; the one nearest to each sample is found, so that copying shows.
     features: name -> function of uint8 B H W 3 that gives B D (Inception, CLIP, ...): two-way identification and FID.
     perceptual: whether to score LPIPS; None does where the weights are installed and the images large enough.
+    facts: plain values that scores.json holds beside the scores (noise ceiling, categories seen in training, ...).
 
   Returns:
     What scores.json holds.
@@ -157,6 +159,7 @@ def evaluate(
       'mean_pcc_to_nearest': float(similarity.mean()),
       'fraction_nearer_to_training_than_to_stimulus': float(np.mean(similarity > items['pcc'])),
     }
+  result |= facts or {}
   out = Path(out)
   with atomic_write(out / ITEMS_FILE) as path:
     arrays = {name if '/' in name else f'scores/{name}': values for name, values in items.items()}

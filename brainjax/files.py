@@ -1,22 +1,27 @@
-"""Files that appear under their name only when they are whole."""
+"""Files that appear under their name only when they are whole, and folders that know their checksums."""
 
 import contextlib
+import glob
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+SUMS = 'SHA256SUMS'  # as the command sha256sum writes and checks it
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
   """Gives a temporary sibling of `path` to write to; on success it is flushed to disk and renamed to `path`.
 
-  If the body raises, `path` is left as it was and the temporary file is removed. Parent folders are made.
+  If the body raises, `path` is left as it was and the temporary file is removed. Parent folders are made. What a killed
+  process left beside `path` is removed.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # The suffix stays last: np.savez and PIL choose by it.
-  temporary = path.with_name(f'.{path.stem}.tmp{os.getpid()}{path.suffix}')
+  temporary = _temporary(path, path.stem, path.suffix)
   try:
     yield temporary
     with open(temporary, 'rb+') as handle:
@@ -26,7 +31,77 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+  """`atomic_write` of a new folder: the temporary sibling does not exist yet, `path` must not exist."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = _temporary(path, path.name, '')
+  try:
+    yield temporary
+    os.rename(temporary, path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path, stem: str, suffix: str) -> Path:
+  for left in path.parent.glob(f'.{glob.escape(stem)}.tmp*{suffix}'):
+    owner = left.name.removeprefix(f'.{stem}.tmp').removesuffix(suffix)
+    if owner.isdecimal() and not is_alive(int(owner)):
+      shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+  return path.with_name(f'.{stem}.tmp{os.getpid()}{suffix}')
+
+
+def is_alive(process: int) -> bool:
+  """Whether a process of this number runs on this machine."""
+  try:
+    os.kill(process, 0)
+  except PermissionError:
+    return True  # somebody else's
+  except (ProcessLookupError, OverflowError):
+    return False
+  return True
+
+
+def put_aside(path: Path) -> Path:
+  """Renames `path` to the first of `path.1`, `path.2`, ... that is free, and gives that name."""
+  number = 1
+  while (aside := path.with_name(f'{path.name}.{number}')).exists():
+    number += 1
+  return path.rename(aside)
+
+
 def sha256(path: str | os.PathLike) -> str:
   """Hexadecimal SHA-256 of a file's bytes, read in blocks."""
   with open(path, 'rb') as handle:
     return hashlib.file_digest(handle, 'sha256').hexdigest()
+
+
+def write_sums(folder: Path, without: Collection[str] = ()) -> None:
+  """Writes the checksum of every file below `folder`, but those of the names `without`, to its `SHA256SUMS`."""
+  lines = [f'{sha256(folder / name)}  {name}\n' for name in _names(folder) if name not in without]
+  with atomic_write(folder / SUMS) as path:
+    path.write_text(''.join(lines))
+
+
+def damage(folder: Path) -> str:
+  """What is wrong with a folder that `write_sums` was called on, naming one file; empty if every file is as it was."""
+  try:
+    lines = (folder / SUMS).read_text('utf-8').splitlines()
+    sums = {name: digest for digest, name in (line.split('  ', 1) for line in lines)}
+  except OSError:
+    return f'{SUMS} is missing'
+  except ValueError:
+    return f'{SUMS} is damaged'
+  there = set(_names(folder))
+  for name, digest in sums.items():
+    if name not in there:
+      return f'{name} is missing ({SUMS} names it)'
+    if sha256(folder / name) != digest:
+      return f'{name} is not as it was written (its SHA-256 differs from that in {SUMS})'
+  return '' if sums else f'{SUMS} is empty'
+
+
+def _names(folder: Path) -> list[str]:
+  files = (path for path in folder.rglob('*') if path.is_file() and path != folder / SUMS)
+  return sorted(path.relative_to(folder).as_posix() for path in files)

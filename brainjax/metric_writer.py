@@ -1,34 +1,46 @@
-"""Scalars of a run: JSON lines, TensorBoard events, and a progress bar with the time left."""
+"""Scalars of a run: JSON lines, TensorBoard events, Weights & Biases if asked, and a progress bar with the time left."""
 
+import hashlib
 import json
 import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from brainjax.errors import UserError
+from brainjax.files import atomic_write
 
 
 class MetricWriter:
   """Writes scalars of one stage to `<directory>/metrics.jsonl` and TensorBoard, on the first host only.
 
   Lines after `first_step` that an interrupted run left behind are dropped, so that a resumed run has each step once.
+
+  Args:
+    directory: of the stage, <workdir>/<stage>.
+    first_step: the step of the checkpoint that the stage goes on from.
+    wandb_project: of Weights & Biases, to log to it as well; empty: off.
+
+  Raises:
+    UserError: Weights & Biases is asked for and not installed.
   """
 
-  def __init__(self, directory: Path, first_step: int = 0):
+  def __init__(self, directory: Path, first_step: int = 0, wandb_project: str = ''):
     self._active = jax.process_index() == 0
     if not self._active:
       return
+    self._wandb = _start_wandb(directory, wandb_project) if wandb_project else None
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / 'metrics.jsonl'
     kept = [line for line in read_metrics(path) if line['step'] <= first_step] if path.exists() and first_step else []
-    self._file = open(path, 'w', buffering=1)  # noqa: SIM115 - closed by close()
-    for line in kept:
-      self._file.write(json.dumps(line) + '\n')
+    with atomic_write(path) as temporary:
+      temporary.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    self._file = open(path, 'a', buffering=1)  # noqa: SIM115 - closed by close()
     self._events = SummaryWriter(str(directory / 'events'), purge_step=first_step)
 
   def write(self, step: int, split: str, scalars: Mapping[str, float]) -> None:
@@ -41,12 +53,30 @@ class MetricWriter:
     self._file.write(json.dumps({'step': step, 'split': split, **clean}) + '\n')
     for name, value in scalars.items():
       self._events.add_scalar(f'{split}/{name}', value, step)
+    if self._wandb:
+      self._wandb.log({f'{split}/{name}': value for name, value in scalars.items()}, step=step)
 
   def close(self) -> None:
     """Flushes and closes the files."""
     if self._active:
       self._file.close()
       self._events.close()
+      if self._wandb:
+        self._wandb.finish()
+
+
+def _start_wandb(directory: Path, project: str) -> Any:
+  """A run of Weights & Biases named by workdir and stage; a stage that is resumed goes on in its run."""
+  try:
+    import wandb  # an option, so that nobody needs the package who does not use it
+  except ImportError as error:
+    raise UserError(
+      f'config.wandb is {project!r}, but the package wandb is not installed; pip install wandb, or leave the field empty.'
+    ) from error
+  name = f'{directory.parent.name}-{directory.name}'
+  identity = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
+  directory.mkdir(parents=True, exist_ok=True)
+  return wandb.init(project=project, name=name, id=identity, resume='allow', dir=str(directory))
 
 
 def read_metrics(path: Path) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from PIL import Image
 
 from brainjax import sharding
@@ -33,8 +35,13 @@ class Reconstructor:
     pictures = Reconstructor('runs/god_sbj3/diffuse/weights')(fmri, num_samples=5)  # fmri: N V -> uint8 N 5 H W 3
   """
 
-  def __init__(self, weights: str | os.PathLike, dtype: Any = jnp.float32):
+  def __init__(self, weights: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None):
     """Loads the weights of the diffuse stage, or of a converted LDM checkpoint.
+
+    Args:
+      weights: folder or file.
+      dtype: compute precision.
+      mesh: devices to sample on; None: this host's. With a mesh over several hosts every host must make the same calls.
 
     Raises:
       UserError: there are no such weights.
@@ -50,11 +57,14 @@ class Reconstructor:
       UNet(**_tuples(settings['unet']), dtype=dtype),
       VQModel(**_tuples(settings['first_stage']), dtype=dtype),
     )
-    self._mesh = sharding.make_mesh()
-    self._params = jax.device_put(
-      {name: unflatten(below(flat, name)) for name in self._models._fields}, sharding.replicated(self._mesh)
-    )
-    self._sample = jax.jit(partial(_sample, self._models), static_argnames=('num_steps', 'sampler', 'eta', 'guidance'))
+    self._mesh = sharding.make_mesh(devices=jax.local_devices()) if mesh is None else mesh
+    params = {path: sharding.put_param(path, x, self._mesh) for path, x in flat.items()}
+    self._params = {name: unflatten(below(params, name)) for name in self._models._fields}
+    options = ('num_steps', 'sampler', 'eta', 'guidance')
+    # The pictures go to every device, so that every host can read them all.
+    whole = sharding.replicated(self._mesh)
+    self._sample = jax.jit(partial(_sample, self._models), static_argnames=options, out_shardings=whole)
+    self._denoise = jax.jit(partial(_denoise, self._models), static_argnames=(*options, 'at'))
     self.num_voxels = self._models.conditioner.num_voxels
     self.info = info
 
@@ -88,45 +98,70 @@ class Reconstructor:
       UserError: fMRI of another width, or not finite; an unknown sampler or impossible number.
     """
     fmri = self._checked(fmri)
-    if sampler not in SAMPLERS:
-      raise UserError(f'sampler is {sampler!r}; expected one of {", ".join(SAMPLERS)}.')
-    if sampler == 'plms' and eta:
-      raise UserError(f'eta is {eta}, but PLMS is deterministic; use eta 0 or the sampler ddim.')
-    if num_samples < 1:
-      raise UserError(f'num_samples is {num_samples}; expected 1 or more.')
-    diffusion.sample_steps(diffusion.make_schedule().num_steps, num_steps)  # refuses impossible numbers before any work
-    devices = self._mesh.size
+    options = _checked_options(num_steps, sampler, eta, guidance)
+    for name, value in (('num_samples', num_samples), ('batch_size', batch_size)):
+      if value < 1:
+        raise UserError(f'{name} is {value}; expected 1 or more.')
     total = len(fmri) * num_samples
-    batch_size = -(-min(batch_size, total) // devices) * devices
+    batch_size = sharding.padded(min(batch_size, total), self._mesh.size)
     item, sample = (x.reshape(-1) for x in np.mgrid[: len(fmri), :num_samples])
-    options = {'num_steps': num_steps, 'sampler': sampler, 'eta': eta, 'guidance': guidance}
-    root = jax.random.key(seed)
+    root = sharding.put_same(jax.random.key(seed), self._mesh)
     pictures = []
     bar = progress(total, 'reconstruct')
     for start in range(0, total, batch_size):
       rows = np.arange(start, start + batch_size) % total  # the last batch is filled up
-      batch = sharding.put_batch({'fmri': fmri[item[rows]], 'item': item[rows], 'sample': sample[rows]}, self._mesh)
+      batch = sharding.put_rows({'fmri': fmri[item[rows]], 'item': item[rows], 'sample': sample[rows]}, self._mesh)
       pictures.append(np.asarray(self._sample(self._params, batch, root, **options)))
       bar.update(min(batch_size, total - start))
     bar.close()
     pictures = np.concatenate(pictures)[:total]
     return pictures.reshape(len(fmri), num_samples, *pictures.shape[1:])
 
+  def denoising(
+    self,
+    fmri: np.ndarray,
+    num_steps: int = 250,
+    sampler: str = 'plms',
+    seed: int = 0,
+    eta: float = 0.0,
+    guidance: float = 1.0,
+    num_pictures: int = 8,
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How sample 0 of a call with one row comes about; arguments as of a call.
+
+    Args:
+      fmri: V.
+      num_pictures: K, at most; spread evenly over the steps, the start and the end among them.
+
+    Returns:
+      Numbers of steps done K; the noisy latent decoded after each, and the picture that the model expects at it: uint8
+      K H W 3 each. The last noisy latent is the sample. Before the first step nothing is expected: the noise stands there.
+    """
+    fmri = self._checked(fmri)
+    options = _checked_options(num_steps, sampler, eta, guidance)
+    total = len(diffusion.sample_steps(diffusion.make_schedule().num_steps, num_steps))
+    at = np.unique(np.linspace(0, total, min(num_pictures, total + 1)).round().astype(int))
+    batch = {'fmri': fmri[:1], 'item': np.zeros(1, int), 'sample': np.zeros(1, int)}
+    pictures = self._denoise(self._params, batch, jax.random.key(seed), at=tuple(at.tolist()), **options)
+    return at, *(np.asarray(x) for x in pictures)
+
   def _checked(self, fmri: np.ndarray) -> np.ndarray:
     fmri = np.asarray(fmri)
     if fmri.ndim == 1:
       fmri = fmri[None]
-    if fmri.ndim != 2 or fmri.shape[1] != self.num_voxels or not np.issubdtype(fmri.dtype, np.number) or not len(fmri):
+    if fmri.ndim != 2 or fmri.shape[1] != self.num_voxels or fmri.dtype.kind not in 'fiu' or not len(fmri):
       raise UserError(
         f'fMRI is {fmri.dtype} {fmri.shape}; these weights expect numbers of shape (trials, {self.num_voxels}): '
         'the same ROI, in the same order, wrap-padded and z-scored as in training.'
       )
+    with np.errstate(over='ignore'):  # told below
+      fmri = fmri.astype(np.float32)
     bad = np.argwhere(~np.isfinite(fmri))
     if len(bad):
       raise UserError(
         f'fMRI has {len(bad)} values that are not finite, the first in trial {bad[0, 0]}, voxel {bad[0, 1]}.'
       )
-    return fmri.astype(np.float32)
+    return fmri
 
 
 def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
@@ -134,10 +169,31 @@ def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
   return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-def _sample(
-  models: Models, params, batch, root: jax.Array, *, num_steps: int, sampler: str, eta: float, guidance: float
-) -> jax.Array:
-  """fMRI B V -> uint8 B H W 3, as one program: conditioner, every sampling step, decoder."""
+def _checked_options(num_steps: int, sampler: str, eta: float, guidance: float) -> dict[str, Any]:
+  """The sampler's options, or a `UserError` before any work."""
+  if sampler not in SAMPLERS:
+    raise UserError(f'sampler is {sampler!r}; expected one of {", ".join(SAMPLERS)}.')
+  if sampler == 'plms' and eta:
+    raise UserError(f'eta is {eta}, but PLMS is deterministic; use eta 0 or the sampler ddim.')
+  if not 0 <= eta < np.inf or not np.isfinite(guidance):
+    raise UserError(f'eta is {eta} and guidance {guidance}; expected finite numbers, eta 0 or more.')
+  diffusion.sample_steps(diffusion.make_schedule().num_steps, num_steps)  # refuses impossible numbers
+  return {'num_steps': num_steps, 'sampler': sampler, 'eta': eta, 'guidance': guidance}
+
+
+def _latent(
+  models: Models,
+  params: Any,
+  batch: dict[str, jax.Array],
+  root: jax.Array,
+  *,
+  num_steps: int,
+  sampler: str,
+  eta: float,
+  guidance: float,
+  return_trajectory: bool = False,
+) -> Any:
+  """fMRI B V -> latent B h w C: conditioner and every sampling step; with `return_trajectory` as the samplers return it."""
   schedule = diffusion.make_schedule()
   steps = diffusion.sample_steps(schedule.num_steps, num_steps)
   keys = jax.vmap(lambda item, sample: jax.random.fold_in(jax.random.fold_in(root, item), sample))(
@@ -153,11 +209,31 @@ def _sample(
   if guidance != 1:
     eps_fn = samplers.guided(eps_fn, eps_given(jnp.zeros_like(context)), guidance)
   if sampler == 'plms':
-    latent = samplers.plms(eps_fn, x_T, schedule, steps)
-  else:
-    latent = samplers.ddim(eps_fn, x_T, schedule, steps, eta=eta, key=jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys))
+    return samplers.plms(eps_fn, x_T, schedule, steps, return_trajectory=return_trajectory)
+  noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+  return samplers.ddim(
+    eps_fn, x_T, schedule, steps, eta=eta, key=noise_keys, return_trajectory=return_trajectory
+  )
+
+
+def _decode(models: Models, params: Any, latent: jax.Array) -> jax.Array:
+  """Latent B h w C -> uint8 B H W 3."""
   image = models.first_stage.apply({'params': params['first_stage']}, latent, method='decode')
   return jnp.round((jnp.clip(image, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def _sample(models: Models, params: Any, batch: dict[str, jax.Array], root: jax.Array, **options: Any) -> jax.Array:
+  """fMRI B V -> uint8 B H W 3, as one program."""
+  return _decode(models, params, _latent(models, params, batch, root, **options))
+
+
+def _denoise(
+  models: Models, params: Any, batch: dict[str, jax.Array], root: jax.Array, *, at: tuple[int, ...], **options: Any
+) -> tuple[jax.Array, jax.Array]:
+  """Noisy latents and predicted results of one row after the steps `at`, decoded: uint8 K H W 3 each."""
+  _, trajectory = _latent(models, params, batch, root, return_trajectory=True, **options)
+  chosen = np.array(at)
+  return tuple(_decode(models, params, x[chosen, 0]) for x in trajectory)
 
 
 @command_line
@@ -177,8 +253,10 @@ def main(argv: list[str] | None = None) -> None:
     raise UserError(f'--out={out} exists already; nothing is overwritten, choose another folder.')
   try:
     fmri = np.load(args.fmri, allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
     raise UserError(f'--fmri={args.fmri} cannot be read as a .npy array of numbers ({error}).') from error
+  if not isinstance(fmri, np.ndarray):
+    raise UserError(f'--fmri={args.fmri} is an .npz archive of {", ".join(fmri.files)}; save one of them as .npy.')
   pictures = Reconstructor(args.weights)(
     fmri, num_samples=args.num_samples, num_steps=args.num_steps, sampler=args.sampler, seed=args.seed
   )

@@ -11,7 +11,7 @@ from pathlib import Path
 from brainjax import files
 from brainjax.errors import UserError, command_line
 from brainjax.metric_writer import progress
-from brainjax.simulator import cortex, god, hcp, stimuli
+from brainjax.simulator import cortex, god, hcp, stimuli, vision
 
 METADATA = 'simulation.json'
 GOD_FOLDER = Path('Kamitani', 'npz')
@@ -48,8 +48,8 @@ def simulate(
     raise UserError(f'subjects: found {subjects}, expected 1 to {limit}, as in GOD')
   if voxels is not None and voxels < _MIN_VOXELS:
     raise UserError(f'voxels: found {voxels}, expected at least {_MIN_VOXELS}, so that every area has some')
-  if image_size < cortex.IMAGE_SIZE or image_size % cortex.IMAGE_SIZE:
-    raise UserError(f'image_size: found {image_size}, expected a multiple of {cortex.IMAGE_SIZE}')
+  if image_size < vision.IMAGE_SIZE or image_size % vision.IMAGE_SIZE:
+    raise UserError(f'image_size: found {image_size}, expected a multiple of {vision.IMAGE_SIZE}')
   for name, value, least in (('hcp_subjects', hcp_subjects, 0), ('seed', seed, 0), ('workers', workers, 1)):
     if value < least:
       raise UserError(f'{name}: found {value}, expected at least {least}')
@@ -82,7 +82,7 @@ def simulate(
   bar = progress(draws * num_pictures + sum(god_steps) + hcp_steps * len(want_hcp), 'simulate')
   with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
     jobs = {}
-    cortex.reference_features()  # all subjects need them: computed before the threads start
+    vision.reference_features()  # all subjects need them: computed before the threads start
     if draws:
       shown = god.pictures(seed, image_size, bar.update)
       features = shown.features()

@@ -1,7 +1,11 @@
 """THE training loop: jit, gradients of what trains, logging, checkpoints, resume. There is no second one."""
 
+import contextlib
 import math
+import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,17 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from brainjax import sharding
 from brainjax.checkpoints import RunCheckpoints
-from brainjax.errors import UserError
+from brainjax.errors import Stopped, UserError
 from brainjax.files import atomic_write
 from brainjax.metric_writer import MetricWriter, progress
 from brainjax.stages.stage import Batch, Stage
 from brainjax.trees import flatten, split, unflatten
 
 Params = Mapping[str, jax.Array]  # '/'-joined path -> array
+# Seconds that a step may take to end after SIGTERM; schedulers wait 30 or more before they kill.
+GRACE = 25.0
 
 
 @flax.struct.dataclass
@@ -52,16 +59,16 @@ def initialise(stage: Stage, key: jax.Array, mesh: Mesh) -> tuple[TrainState, Pa
   # Only what is not replaced is drawn: XLA removes the rest of the initialisation.
   flat = jax.jit(
     lambda k: {path: x for path, x in flatten(stage.init(k)).items() if path in fresh},
-    out_shardings={path: sharding.param_sharding(mesh, shapes[path].shape) for path in fresh},
+    out_shardings={path: sharding.param_sharding(mesh, path, shapes[path].shape) for path in fresh},
   )(key)
   for path, x in stage.pretrained.items():
-    flat[path] = sharding.put_param(np.asarray(x, np.float32), mesh)
+    flat[path] = sharding.put_param(path, np.asarray(x, np.float32), mesh)
   trained, frozen = split(flat, stage.trainable)
   if not trained:
     raise UserError(f'stage {stage.name}: no parameter matches the expression of what trains, {stage.trainable!r}.')
   abstract = jax.eval_shape(stage.optimizer.init, trained)
   opt_state = jax.jit(stage.optimizer.init, out_shardings=sharding.tree_shardings(mesh, abstract))(trained)
-  step = jax.device_put(jnp.zeros((), jnp.int32), sharding.replicated(mesh))
+  step = sharding.put_same(jnp.zeros((), jnp.int32), mesh)
   return TrainState(step=step, params=trained, opt_state=opt_state), frozen
 
 
@@ -77,6 +84,10 @@ def make_step(
       return stage.loss(unflatten({**frozen, **trained}), batch, key)
 
     (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    if stage.skip_nonfinite:  # the optimizer skips by gradients: let them tell of the loss
+      gradients = jax.tree.map(lambda g: g * jnp.where(jnp.isfinite(value), 1, jnp.nan).astype(g.dtype), gradients)
+    # Summed over the batch straight into shards; without being told the compiler may keep whole copies.
+    gradients = sharding.constrain(mesh, gradients)
     updates, opt_state = stage.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {
@@ -86,12 +97,14 @@ def make_step(
       'update_ratio': optax.global_norm(updates) / optax.global_norm(state.params),
       'learning_rate': stage.learning_rate(state.step),
     }
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return sharding.constrain(mesh, TrainState(step=state.step + 1, params=params, opt_state=opt_state)), metrics
 
   return jax.jit(step, donate_argnums=0)
 
 
-def train(stage: Stage, directory: Path, mesh: Mesh, seed: int, notes: Mapping[str, Any]) -> dict[str, jax.Array]:
+def train(
+  stage: Stage, directory: Path, mesh: Mesh, seed: int, notes: Mapping[str, Any], wandb_project: str = ''
+) -> dict[str, jax.Array]:
   """Trains a stage, or goes on from its newest checkpoint, and returns the selected parameters, trained and frozen (flat).
 
   Args:
@@ -100,76 +113,96 @@ def train(stage: Stage, directory: Path, mesh: Mesh, seed: int, notes: Mapping[s
     mesh: of all devices.
     seed: of parameters and of every draw.
     notes: saved with each checkpoint (the resolved config).
+    wandb_project: of Weights & Biases; empty: off.
 
   Raises:
-    UserError: weights that do not fit; a loss that is not finite (the batch is saved for replay).
+    UserError: weights that do not fit; a loss that is not finite (the batch is saved for replay); no whole checkpoint.
+    Stopped: SIGTERM came, and the state of that step is saved.
   """
-  init_key, root = jax.random.split(jax.random.key(seed))
-  root = jax.device_put(root, sharding.replicated(mesh))
+  init_key, root = sharding.put_same(tuple(jax.random.split(jax.random.key(seed))), mesh)
   state, frozen = initialise(stage, init_key, mesh)
-  checkpoints = RunCheckpoints(directory / 'checkpoints', 'loss' if stage.select == 'best' else None)
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-  first = checkpoints.latest_step() or 0
-  if first:
-    state, saved = checkpoints.restore(first, abstract)
-    stage.batches.set_state(saved['data'])
-  writer = MetricWriter(directory, first)
-  bar = progress(stage.num_steps, stage.name, first)
+  with (
+    _StopSignal() as stopping,
+    contextlib.closing(RunCheckpoints(directory / 'checkpoints', 'loss' if stage.select == 'best' else None)) as checkpoints,
+  ):
+    first = 0
+    if found := checkpoints.latest(abstract):
+      first, state, saved = found
+      stage.batches.set_state(saved['data'])
+
+    def save(step: int, state: TrainState, scores: Mapping[str, float] | None) -> None:
+      checkpoints.save(step, state, {**notes, 'data': stage.batches.get_state()}, scores)
+
+    with contextlib.closing(MetricWriter(directory, first, wandb_project)) as writer:
+      state = _steps(stage, directory, mesh, root, first, state, frozen, writer, save, stopping)
+    stopping.begin_save()
+    checkpoints.wait()
+    if stage.select == 'best' and (found := checkpoints.best(abstract)):
+      _, state, _ = found
+  return {**frozen, **state.params}
+
+
+def _steps(
+  stage: Stage,
+  directory: Path,
+  mesh: Mesh,
+  root: jax.Array,
+  first: int,
+  state: TrainState,
+  frozen: Params,
+  writer: MetricWriter,
+  save: Callable[[int, TrainState, Mapping[str, float] | None], None],
+  stopping: '_StopSignal',
+) -> TrainState:
+  """Every step from `first` on, with what is due after it: logs, validation, checkpoints."""
   step_fn = make_step(stage, mesh)
   validate = _make_validate(stage, mesh, root) if stage.validation else None
-  stopping = _StopSignal()
-
-  pending = _Pending(stage, writer, bar, directory)
-  for step in range(first, stage.num_steps):
-    batch = next(stage.batches)
-    state, metrics = step_fn(state, frozen, sharding.put_batch(batch, mesh), root)
-    done = step + 1
-    pending.add(done, metrics, batch)
-    bar.update()
-    last = done == stage.num_steps
-    save = last or done % stage.checkpoint_every == 0 or stopping.asked
-    evaluate = validate is not None and (last or done % stage.eval_every == 0)
-    if save or evaluate or done % stage.log_every == 0:
-      pending.log()
-    scores = None
-    if evaluate:
-      scores = validate(state, frozen)
-      writer.write(done, 'validation', scores)
-      pending.started = time.monotonic()
-    if save or (evaluate and stage.select == 'best'):
-      checkpoints.save(done, state, {**notes, 'data': stage.batches.get_state()}, scores)
-    if stopping.asked and not last:
-      checkpoints.close()
-      writer.close()
-      bar.close()
-      raise UserError(
-        f'stopped by {stopping.asked} at step {done} of stage {stage.name}; the state is saved, the same command goes on.'
-      )
-  bar.close()
-  writer.close()
-  checkpoints.wait()
-  if stage.select == 'best' and (best := checkpoints.best_step()) not in (None, stage.num_steps):
-    state, _ = checkpoints.restore(best, abstract)
-  checkpoints.close()
-  stopping.restore()
-  return {**frozen, **state.params}
+  with contextlib.closing(progress(stage.num_steps, stage.name, first)) as bar:
+    pending = _Pending(stage, writer, bar, directory)
+    for done in range(first + 1, stage.num_steps + 1):
+      batch = next(stage.batches)
+      state, metrics = step_fn(state, frozen, sharding.put_batch(batch, mesh), root)
+      pending.add(done, metrics, batch)
+      bar.update()
+      last = done == stage.num_steps
+      stop = stopping.asked(done)
+      save_now = last or stop or done % stage.checkpoint_every == 0
+      evaluate = validate is not None and (last or done % stage.eval_every == 0)
+      if save_now or evaluate or done % stage.log_every == 0:
+        pending.log()
+      scores = None
+      if evaluate:
+        scores = validate(state, frozen)
+        writer.write(done, 'validation', scores)
+        pending.started = time.monotonic()
+      if stop:
+        stopping.begin_save()
+      if save_now or (evaluate and stage.select == 'best'):
+        save(done, state, scores)
+      if stop:
+        raise Stopped(
+          f'stopped by SIGTERM at step {done} of stage {stage.name}; the state is saved, the same command goes on.'
+        )
+  return state
 
 
 def _make_validate(stage: Stage, mesh: Mesh, root: jax.Array) -> Callable[[TrainState, Params], dict[str, float]]:
   # The draws are those of step -1, the same at every validation, so that values are comparable.
   @jax.jit
-  def metrics_of(params: Params, frozen: Params, batch: Batch, index: jax.Array):
+  def metrics_of(params: Params, frozen: Params, batch: Batch, root: jax.Array, index: jax.Array):
     key = jax.random.fold_in(jax.random.fold_in(root, np.uint32(2**32 - 1)), index)
     value, metrics = stage.loss(unflatten({**frozen, **params}), batch, key)
     return {**metrics, 'loss': value}, jnp.sum(batch['weight'])
 
   def validate(state: TrainState, frozen: Params) -> dict[str, float]:
     results = [
-      metrics_of(state.params, frozen, sharding.put_batch(b, mesh), i) for i, b in enumerate(stage.validation())
+      metrics_of(state.params, frozen, sharding.put_batch(b, mesh), root, i) for i, b in enumerate(stage.validation())
     ]
     results = jax.device_get(results)
     total = sum(weight for _, weight in results)
-    return {name: float(sum(m[name] * weight for m, weight in results) / total) for name in results[0][0]}
+    means = {name: float(sum(m[name] * weight for m, weight in results) / total) for name in results[0][0]}
+    return means | {name: _summary(name)([m[name] for m, _ in results]) for name in means if name.startswith('max_')}
 
   return validate
 
@@ -189,7 +222,7 @@ class _Pending:
     self._batches.append(batch)
 
   def log(self) -> None:
-    """Writes the means since the last log, over finite steps.
+    """Writes the means (of `max_...` the largest) since the last log, over finite steps.
 
     Raises:
       UserError: more steps in a row than allowed were not finite. Nothing has been saved since they began.
@@ -205,35 +238,71 @@ class _Pending:
       if self._streak > self._stage.skip_nonfinite:
         self._refuse(step, metrics, batch)
     if finite:
-      means = {name: float(np.mean([metrics[name] for metrics in finite])) for name in finite[0]}
+      means = {name: _summary(name)([metrics[name] for metrics in finite]) for name in finite[0]}
       means['steps_per_second'] = len(values) / (time.monotonic() - self.started)
       self._writer.write(values[-1][0], 'train', means)
-      self._bar.set_postfix_str(f', loss {means["loss"]:.4g}')
+      self._bar.set_postfix_str(f'loss {means["loss"]:.4g}')
     self._steps.clear()
     self._batches.clear()
     self.started = time.monotonic()
 
   def _refuse(self, step: int, metrics: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> None:
-    path = self._directory / f'nonfinite_step{step}.npz'
+    host = f'_host{jax.process_index()}' if jax.process_count() > 1 else ''  # each has its share of the batch
+    path = self._directory / f'nonfinite_step{step}{host}.npz'
     with atomic_write(path) as temporary:
       np.savez(temporary, **batch)
     raise UserError(
       f'stage {self._stage.name}: the loss of step {step} is {metrics["loss"]}, its gradient norm '
-      f'{metrics["gradient_norm"]}; the batch is saved in {path}. Look at these data, lower the learning rate in a new '
-      '--workdir, or allow some such steps with config.skip_nonfinite. The last checkpoint is intact.'
+      f'{metrics["gradient_norm"]}; the batch, with the numbers of its rows, is saved in {path}. Look at these data, lower '
+      'the learning rate in a new --workdir, or allow some such steps with config.skip_nonfinite. The last checkpoint is '
+      'intact.'
     )
 
 
+def _summary(name: str) -> Callable[[list], float]:
+  """How values of a metric become one: extremes stay extremes, everything else is averaged."""
+  return lambda values: float(np.max(values) if name.startswith('max_') else np.mean(values))
+
+
 class _StopSignal:
-  """Notices SIGTERM, so that the loop can save and leave."""
+  """Notices SIGTERM, so that the loop can save and leave; the hosts of one run agree on the step through JAX's notice."""
 
   def __init__(self):
-    self.asked = ''
-    self._before = signal.signal(signal.SIGTERM, self._ask)
+    self._asked = False
+    self._timer = threading.Timer(GRACE, self._give_up)
+    self._timer.daemon = True
+
+  def __enter__(self) -> '_StopSignal':
+    # Several hosts: JAX has its own handler, which must stay in place.
+    self._before = signal.signal(signal.SIGTERM, self._ask) if jax.process_count() == 1 else None
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    self._timer.cancel()
+    if self._before is not None:
+      signal.signal(signal.SIGTERM, self._before)
+    if self._asked and error is None:  # it came after the last step: handed on
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  def asked(self, step: int) -> bool:
+    """Whether to save after this step and leave. To be called at every step."""
+    return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+
+  def begin_save(self) -> None:
+    """From here on nothing is hurried: a save that is under way is not cut off."""
+    self._timer.cancel()
 
   def _ask(self, number, frame):
-    del frame
-    self.asked = signal.Signals(number).name
+    del number, frame
+    if not self._asked:
+      self._asked = True
+      self._timer.start()
 
-  def restore(self):
-    signal.signal(signal.SIGTERM, self._before)
+  def _give_up(self):
+    # In the middle of a compilation or a validation that takes longer than schedulers wait.
+    print(
+      f'error: stopped by SIGTERM in a step that takes more than {GRACE:.0f} s; the same command goes on from the last checkpoint.',
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(Stopped.status)

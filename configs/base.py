@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
   config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none
   config.skip_nonfinite = 0  # consecutive training steps with non-finite gradients to skip before the run stops
   config.log_every = 20  # training steps between lines of metrics.jsonl
+  config.wandb = ''  # project of Weights & Biases (pip install wandb) to log to as well; empty: off
 
   # Data ------------------------------------------------------------------------------------------------------------
   config.data = ConfigDict()
@@ -150,6 +151,7 @@ def get_config() -> ConfigDict:
   # Scores ----------------------------------------------------------------------------------------------------------
   config.evaluate = ConfigDict()
   config.evaluate.classifier = 'weights/vit_h_14'  # weights folder or file; empty: no class accuracy
+  config.evaluate.features = ()  # classifiers as above, for FID and two-way identification by their features
   config.evaluate.ridge = True  # score ridge regression beside the model
   config.evaluate.num_bootstrap = 2000
   config.evaluate.num_shuffles = 100
@@ -179,6 +181,7 @@ def training(
   stage.num_steps = 0  # training steps; 0: from num_epochs
   stage.batch_size = batch_size  # over all devices of all hosts (--batch_size)
   stage.learning_rate = learning_rate  # peak (--lr)
+  stage.optimizer = 'adamw'  # the paper's; or 'muon', for small models that start from random weights
   stage.warmup_epochs = warmup_epochs
   stage.clip_norm = clip_norm  # largest gradient norm
   stage.init_from = ''  # weights to start from; empty: the stage before, in this workdir

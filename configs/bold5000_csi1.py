@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from configs import base
 
 
-def get_config() -> ConfigDict:
+def get_config(subject: str = 'CSI1') -> ConfigDict:
   """Full size; contrast also learns from HCP and the five GOD subjects, unless `contrast_god_subjects` is ()."""
   config = base.get_config()
   config.data.dataset = 'bold5000'
-  config.data.subjects = ('CSI1',)
+  config.data.subjects = (subject,)
   return config

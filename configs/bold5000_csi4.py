@@ -1,17 +1,10 @@
-"""The paper's run on subject CSI4 of BOLD5000; contrast is that of configs/god_sbj3.py.
-
-Across subjects, with a fifth of CSI4's own training pictures:
-  --config.data.other_subjects="('CSI1', 'CSI2', 'CSI3')" --config.data.target_train_proportion=0.2
-"""
+"""The run of bold5000_csi1.py on subject CSI4."""
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import bold5000_csi1
 
 
 def get_config() -> ConfigDict:
-  """Full size; contrast also learns from HCP and the five GOD subjects, unless `contrast_god_subjects` is ()."""
-  config = base.get_config()
-  config.data.dataset = 'bold5000'
-  config.data.subjects = ('CSI4',)
-  return config
+  """All fields but the subject are those of CSI1."""
+  return bold5000_csi1.get_config('CSI4')

@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
 def image_models(config: ConfigDict) -> None:
   """Sizes of the prior's parts: first stage, UNet, image autoencoder."""
   config.first_stage.update({'ch': 32, 'ch_mult': (1, 1, 2), 'num_res_blocks': 1, 'num_groups': 8})
-  config.first_stage.update({'z_channels': 4, 'embed_dim': 4, 'n_embed': 1024})
+  config.first_stage.update({'z_channels': 4, 'embed_dim': 4, 'n_embed': 4096})
   config.unet.update({'model_channels': 32, 'channel_mult': (1, 2, 3), 'num_res_blocks': 1})
   config.unet.update({'attention_resolutions': (2, 4), 'context_dim': 64, 'num_groups': 8})
   config.image_mae.update({'image_size': 64, 'patch_size': 8, 'width': 96, 'depth': 3, 'num_heads': 4, 'mlp_dim': 192})

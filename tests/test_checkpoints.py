@@ -1,13 +1,19 @@
-"""Finished weights: whole or absent, never overwritten, damage is told."""
+"""Finished weights and checkpoints: whole or absent, never overwritten, damage is told and gone round."""
 
 import json
+import resource
+import shutil
+import subprocess
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from brainjax.checkpoints import load_weights, save_weights
+from brainjax.checkpoints import UNSUMMED, RunCheckpoints, load_weights, save_weights
 from brainjax.errors import UserError
+from brainjax.files import damage
 
 PARAMS = {'a/kernel': np.arange(56, dtype=np.float32).reshape(7, 8), 'b': np.ones((1, 9), np.float32)}
 
@@ -65,3 +71,137 @@ def test_bad_weights_are_one_sentence(tmp_path, make):
   with pytest.raises(UserError, match=message) as error:
     load_weights(path)
   assert path.name in str(error.value)
+
+
+def _files(folder):
+  return sorted(path for path in folder.rglob('*') if path.is_file())
+
+
+def _flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+def test_a_flipped_bit_in_any_file_of_weights_is_told_by_the_files_name(tmp_path):
+  save_weights(tmp_path / 'w', PARAMS, {'kind': 'test'})
+  for file in _files(tmp_path / 'w'):
+    shutil.copytree(tmp_path / 'w', tmp_path / 'copy')
+    if file.stat().st_size:
+      _flip(tmp_path / 'copy' / file.relative_to(tmp_path / 'w'))
+      with pytest.raises(UserError, match='damaged') as error:
+        load_weights(tmp_path / 'copy')
+      assert file.name in str(error.value) and '\n' not in str(error.value)
+    shutil.rmtree(tmp_path / 'copy')
+
+
+def test_the_sums_are_those_of_the_command_sha256sum(tmp_path):
+  save_weights(tmp_path / 'w', PARAMS, {})
+  done = subprocess.run(['sha256sum', '--check', '--strict', 'SHA256SUMS'], cwd=tmp_path / 'w', capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout
+  assert done.stdout.count(': OK\n') == len(_files(tmp_path / 'w')) - 1
+
+
+def _state(step):
+  return {'w': jnp.full((7, 9), float(step)), 'step': jnp.int32(step)}
+
+
+def _abstract():
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _state(0))
+
+
+def _three_checkpoints(folder, best=None):
+  checkpoints = RunCheckpoints(folder, best)
+  for step, loss in ((2, 0.5), (4, 0.1), (6, 0.3), (8, 0.2)):
+    checkpoints.save(step, _state(step), {'data': {'position': step}}, {'loss': loss} if best else None)
+  checkpoints.close()
+
+
+def _truncate(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_the_two_newest_and_the_best_are_kept_and_found(tmp_path):
+  _three_checkpoints(tmp_path, 'loss')
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['4', '6', '8']
+  checkpoints = RunCheckpoints(tmp_path, 'loss')
+  step, state, notes = checkpoints.latest(_abstract())
+  assert (step, int(state['step']), notes) == (8, 8, {'data': {'position': 8}})
+  np.testing.assert_array_equal(state['w'], 8.0)
+  assert checkpoints.best(_abstract())[0] == 4
+  checkpoints.close()
+
+
+@pytest.mark.parametrize('harm', [_truncate, _flip, lambda path: path.unlink()], ids=['truncated', 'flipped', 'deleted'])
+def test_damage_in_any_file_of_the_newest_checkpoint_is_told_and_the_one_before_is_used(tmp_path, harm, capsys):
+  _three_checkpoints(tmp_path / 'whole')
+  names = [str(file.relative_to(tmp_path / 'whole' / '8')) for file in _files(tmp_path / 'whole' / '8')]
+  harmed = [name for name in names if name not in UNSUMMED]
+  assert len(harmed) > 6
+  for number, name in enumerate(harmed):
+    folder = tmp_path / str(number)
+    shutil.copytree(tmp_path / 'whole', folder)
+    harm(folder / '8' / name)
+    checkpoints = RunCheckpoints(folder, None)
+    step, state, notes = checkpoints.latest(_abstract())
+    assert (step, int(state['step']), notes['data']) == (6, 6, {'position': 6})
+    said = capsys.readouterr().out
+    assert said.count('\n') == 1 and 'checkpoint 8' in said and '6 is used' in said
+    assert name in said
+    assert sorted(path.name for path in folder.iterdir()) == ['6', '8.1']
+    # The run goes on over that step.
+    checkpoints.save(8, _state(8), {'data': {}}, None)
+    checkpoints.close()
+    assert damage(folder / '8') == '' and damage(folder / '6') == ''
+
+
+@pytest.mark.parametrize('harm', [_truncate, _flip, lambda path: path.unlink()], ids=['truncated', 'flipped', 'deleted'])
+def test_the_one_file_without_a_sum_decides_nothing(tmp_path, harm):
+  _three_checkpoints(tmp_path)
+  for name in UNSUMMED:
+    harm(tmp_path / '8' / name)
+  checkpoints = RunCheckpoints(tmp_path, None)
+  step, state, notes = checkpoints.latest(_abstract())
+  assert (step, notes['data']) == (8, {'position': 8})
+  np.testing.assert_array_equal(state['w'], 8.0)
+  checkpoints.close()
+
+
+def test_when_no_checkpoint_is_whole_nothing_is_moved_and_the_run_does_not_begin_anew(tmp_path):
+  _three_checkpoints(tmp_path)
+  for step in ('6', '8'):
+    (tmp_path / step / 'notes' / 'metadata').unlink()
+  checkpoints = RunCheckpoints(tmp_path, None)
+  with pytest.raises(UserError, match='no checkpoint .* is whole .*8: notes/metadata is missing .*; 6: '):
+    checkpoints.latest(_abstract())
+  checkpoints.close()
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['6', '8']
+
+
+def test_what_a_killed_save_left_is_no_checkpoint_and_is_removed(tmp_path):
+  _three_checkpoints(tmp_path)
+  shutil.copytree(tmp_path / '8', tmp_path / '10.orbax-checkpoint-tmp')
+  checkpoints = RunCheckpoints(tmp_path, None)
+  assert checkpoints.latest(_abstract())[0] == 8
+  checkpoints.save(10, _state(10), {}, None)
+  checkpoints.close()
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['10', '8']
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_is_intact(tmp_path):
+  _three_checkpoints(tmp_path)
+  checkpoints = RunCheckpoints(tmp_path, None)
+  large = {'w': jnp.asarray(np.random.default_rng(0).standard_normal(2**20), jnp.float32)}
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))  # a file of more than 1 MiB does not fit
+  try:
+    with pytest.raises(UserError, match='step 10 .* cannot be written .* saved before is intact') as error:
+      checkpoints.save(10, large, {}, None)
+      checkpoints.wait()
+    assert '\n' not in str(error.value)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  again = RunCheckpoints(tmp_path, None)
+  assert again.latest(_abstract())[0] == 8
+  assert damage(tmp_path / '8') == '' and damage(tmp_path / '6') == ''
+  again.close()

@@ -150,7 +150,17 @@ def test_released_protocol_is_a_name_of_its_own(scored):
   assert (released['num_ways'], released['num_trials']) == (50, 1000)
   exact = result['scores']['class_50way_top1']['mean_of_samples']['value']
   assert released['class_accuracy_mean_of_columns'] == pytest.approx(exact, abs=0.01)
-  assert released['class_accuracy_best_column'] >= released['class_accuracy_mean_of_columns']
+  assert released['class_accuracy_exact_mean_of_columns'] == pytest.approx(exact)
+  for how in ('', '_exact'):
+    assert released[f'class_accuracy{how}_best_column'] >= released[f'class_accuracy{how}_mean_of_columns']
+  best = released['class_accuracy_exact_best_column']
+  assert released['class_accuracy_best_column'] == pytest.approx(best, abs=0.015)
+
+
+def test_facts_stand_in_the_file(tmp_path):
+  facts = {'noise_ceiling': {'sbj_1': {'missing': 'one trial each'}}}
+  result = evaluate.evaluate(make(), None, None, num_ways=(2,), num_bootstrap=200, out=tmp_path, facts=facts)
+  assert json.loads((tmp_path / 'scores.json').read_text())['noise_ceiling'] == result['noise_ceiling'] == facts['noise_ceiling']
 
 
 def test_baselines_and_subsets(tmp_path):

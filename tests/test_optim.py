@@ -35,7 +35,7 @@ def test_steps_equal_torch_adamw(decay_all):
   gradients = [{n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()} for _ in range(4)]
   rate, betas, decay = 0.02, (0.9, 0.95), 0.3
 
-  optimizer = optim.adamw(rate, betas=betas, weight_decay=decay, decay_all=decay_all, clip_norm=1.5)
+  optimizer = optim.make('adamw', rate, betas=betas, weight_decay=decay, decay_all=decay_all, clip_norm=1.5)
   params = {name: jnp.asarray(x) for name, x in start.items()}
   state = optimizer.init(params)
   theirs = {name: torch.nn.Parameter(torch.tensor(x)) for name, x in start.items()}
@@ -57,7 +57,7 @@ def test_steps_equal_torch_adamw(decay_all):
 
 
 def test_nonfinite_gradients_are_skipped_as_often_as_allowed():
-  optimizer = optim.adamw(0.1, betas=(0.9, 0.9), weight_decay=0.0, decay_all=True, clip_norm=1.0, skip_nonfinite=2)
+  optimizer = optim.make('adamw', 0.1, betas=(0.9, 0.9), weight_decay=0.0, decay_all=True, clip_norm=1.0, skip_nonfinite=2)
   params = {'w': jnp.ones(2)}
   state = optimizer.init(params)
   updates, state = optimizer.update({'w': jnp.array([1.0, jnp.nan])}, state, params)

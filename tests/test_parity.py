@@ -3,22 +3,18 @@
 import json
 import re
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
-from brainjax.models.conditioner import FmriConditioner
-from brainjax.models.fmri_mae import FmriMAE
-from brainjax.ops.positions import resize_nearest
 from brainjax.parity import diffusion, golden, phase1
 from brainjax.parity.__main__ import main
 from brainjax.parity.golden import Golden
-from brainjax.torch_convert.tables import autoencoder, conditioner, fmri_mae
+from brainjax.torch_convert.tables import autoencoder
 from configs import base
 from tests import golden_files
-from tests.models.converted import from_torch, random_variables, to_torch
+from tests.models.converted import random_variables, to_torch
 from tests.models.test_unet import jit
 
 LAST_LINE = (
@@ -119,59 +115,29 @@ def test_a_wrong_number_and_an_unknown_array_fail(capsys, tmp_path, small):
   assert 'NO: decode/extra: nothing here knows this array' in lines
 
 
-def test_nan_is_a_failure(capsys, tmp_path, small):
+def test_a_result_that_is_not_finite_is_a_failure(capsys, tmp_path, small):
   arrays, config = small
-  state = {'state/decoder.conv_out.bias': np.full(3, np.nan, np.float32)}
-  status, _, (*_, worst, _) = run(capsys, write(tmp_path / 'nan.npz', arrays | state, config))
+  state = {'state/decoder.conv_out.bias': np.full(3, 3e38, np.float32)}  # times anything above 1 is infinite
+  weight = {'state/decoder.norm_out.weight': np.full(32, 3e38, np.float32)}
+  status, _, (*_, worst, _) = run(capsys, write(tmp_path / 'inf.npz', arrays | state | weight, config))
   assert status == 1 and worst == 'inf'
+
+
+def test_every_array_that_is_not_compared_has_a_reason(capsys, tmp_path, small):
+  status, _, (checked, arrays, skipped, *_) = run(capsys, write(tmp_path / 'a.npz', *small), '--json', tmp_path / 'out.json')
+  file = json.loads((tmp_path / 'out.json').read_text())['files'][0]
+  assert status == 0 and len(file['skipped']) == int(skipped) and len(small[0]) + 1 == int(arrays)
+  weights = {name for name in small[0] if name.startswith('state/')}
+  assert {name for name, reason in file['skipped'].items() if reason == 'input: weights of a model'} == weights
+  assert set(file['skipped']) - weights == {'config_json', 'image', 'decode/random_latent_in'}
+  compared = {result['name'] for result in file['results'] if result['is_array']}
+  assert compared == small[0].keys() - file['skipped'].keys() and len(compared) == int(checked)
 
 
 def test_several_files_are_counted_together(capsys, tmp_path, small):
   paths = [write(tmp_path / f'{name}.npz', *small) for name in 'ab']
   _, _, (checked, arrays, *_) = run(capsys, *paths)
   assert int(checked) == 20 and int(arrays) == 2 * (len(small[0]) + 1)
-
-
-def test_conditioner_of_other_sizes(capsys, tmp_path):
-  """Another patch size, width, depth, number of heads and context; numbers of models built by hand."""
-  sizes = dict(patch_size=7, width=24, depth=1, num_heads=3, mlp_ratio=2.0)
-  mae = FmriMAE(63, **sizes, decoder_width=8, decoder_depth=1, decoder_num_heads=2)
-  checkpoint = to_torch(fmri_mae.TABLE, random_variables(mae, np.zeros((1, 63), np.float32))['params'])
-  rng = np.random.default_rng(1)
-  arrays = {f'ckpt/{name}': x for name, x in checkpoint.items()}
-  config = {'num_heads': 3, 'decoder_num_heads': 2, 'loaded_unchanged': {}}
-  for target, tokens in (('same', 9), ('wider', 11)):
-    fmri = rng.standard_normal((2, tokens * 7), np.float32)
-    model = FmriConditioner(tokens * 7, **sizes, context_tokens=5, context_dim=6)
-    state = to_torch(conditioner.TABLE, random_variables(model, fmri)['params'])
-    encoder = {f'mae.{name}' for name in checkpoint if f'mae.{name}' in state and name != 'mask_token'}
-    state |= {name: checkpoint[name.removeprefix('mae.')] for name in encoder}
-    state['mae.pos_embed'] = resize_nearest(checkpoint['pos_embed'][0], tokens)[None]
-    variables = from_torch(model, conditioner.TABLE, state, fmri)
-    probe = rng.standard_normal((2, 5, 6), np.float32)
-
-    @jit
-    def numbers(v, model=model, fmri=fmri, probe=probe):
-      gradients = jax.grad(lambda v: jnp.sum(model.apply(v, fmri) * probe))(v)
-      return gradients, model.apply(v, fmri), model.apply(v, fmri, method='encode')
-
-    gradients, context, tokens_out = numbers(variables)
-    norms = {k: np.linalg.norm(x) for k, x in to_torch(conditioner.TABLE, gradients['params']).items()}
-    arrays |= {
-      f'{target}/fmri': fmri[:, None],
-      **{f'{target}/nopool/state/{name}': x for name, x in state.items()},
-      **{f'{target}/nopool/grad_norm/{name}': np.float32(x) for name, x in norms.items()},
-      f'{target}/nopool/encoder_out': tokens_out,
-      f'{target}/nopool/cond': context,
-      f'{target}/nopool/probe': probe,
-    }
-    config['loaded_unchanged'][f'{target}/nopool'] = [name.removeprefix('mae.') for name in encoder]
-  path = write(tmp_path / 'cond.npz', arrays, config)
-  status, lines, _ = run(capsys, path)
-  assert status == 0, lines
-  # A wrong number of heads must show.
-  status, lines, _ = run(capsys, write(tmp_path / 'heads.npz', arrays, config | {'num_heads': 4}))
-  assert status == 1 and any('NO: same/nopool/cond' in line for line in lines)
 
 
 def damaged(kind, path, small):
@@ -210,6 +176,10 @@ def damaged(kind, path, small):
     write(path, {name: x for name, x in arrays.items() if name != 'state/decoder.conv_in.bias'}, config)
   elif kind == 'wrong shape':
     write(path, arrays | {'image': arrays['image'][:, :2]}, config)
+  elif kind == 'not finite':
+    write(path, arrays | {'decode/quantized': np.where(arrays['decode/quantized'] > 0, np.nan, 0)}, config)
+  elif kind == 'text':
+    write(path, arrays | {'image': np.array(['a', 'b'])}, config)
   return path
 
 
@@ -231,6 +201,8 @@ def damaged(kind, path, small):
     ('missing result', "array 'quantize/z_q' is missing"),
     ('missing weight', 'missing for: decoder/conv_in/bias'),
     ('wrong shape', 'does not fit the model'),
+    ('not finite', r"array 'decode/quantized' has \d+ values that are not finite"),
+    ('text', "array 'image' is of type <U1, expected numbers"),
   ],
 )
 def test_damaged_files(capsys, tmp_path, small, kind, sentence):
@@ -257,10 +229,15 @@ def test_accounting(tmp_path):
   file.input('in')
   file.close('out', np.arange(3.0) + 1e-5)
   file.equal('copy', [0, 1, 5])
-  file.skip('left', 'why')
+  file.exclude('left', 'why')
   file.absolute('after/a', np.array([0, 9, 2.00001]), keep=np.array([0, 2]))
   file.close_all('after', {'a': np.arange(3.0)})
   assert file.unaccounted() == ['lost'] and file.compared() == {'out', 'copy', 'after/a', 'after/b'}
+  assert file.skipped() == {
+    'config_json': 'input: sizes, seeds, names', 'in': 'input: what the computation starts from', 'left': 'why'
+  }  # fmt: skip
+  with pytest.raises(UserError, match='array \'after/c\' is missing'):
+    file.close_all('after', {'a': np.arange(3.0), 'b': np.arange(3.0), 'c': np.ones(1), 'zero': np.zeros(1)})
   by_name = {(result.name, result.measure): result for result in file.results}
   assert by_name['out', 'relative'].ok and by_name['after/a', 'absolute'].ok
   assert by_name['copy', 'unequal'].error == pytest.approx(1 / 3) and not by_name['copy', 'unequal'].ok

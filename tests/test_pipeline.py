@@ -12,6 +12,8 @@ import pytest
 
 from brainjax.checkpoints import load_weights
 from brainjax.convert import main as convert
+from brainjax.metric_writer import read_metrics
+from brainjax.scoring.provenance import weights_digest
 
 ROOT = Path(__file__).parent.parent
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
@@ -57,6 +59,30 @@ def test_another_config_in_the_same_workdir_is_refused(finished):
   done = launch(finished, '--config.attend.learning_rate=0.5')
   assert done.returncode == 2 and 'attend.learning_rate (there 5.3e-05, here 0.5)' in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('change', ['contrast.batch_size=4', 'seed=8'])
+def test_another_batch_or_order_of_the_data_is_refused(finished, change):
+  field, value = change.split('=')
+  done = launch(finished, f'--config.{change}')
+  assert done.returncode == 2 and f'{field} (there ' in done.stderr and f'here {value})' in done.stderr
+  assert f'--accept_changes={field}' in done.stderr
+
+
+def test_another_batch_size_is_taken_when_said(finished, tmp_path):
+  workdir = tmp_path / 'run'
+  for name in ('simulated', 'prepared', 'contrast'):
+    shutil.copytree(finished / name, workdir / name)
+  (workdir / 'contrast' / 'complete.json').unlink()
+  changes = {'contrast.batch_size': 4, 'contrast.num_steps': 4, 'seed': 8}
+  flags = [f'--config.{field}={value}' for field, value in changes.items()]
+  done = launch(workdir, '--stages=contrast', *flags, f'--accept_changes={",".join(changes)}', '--config.log_every=1')
+  assert done.returncode == 0, done.stderr
+  assert 'contrast: goes on with another contrast.batch_size, contrast.num_steps, seed' in done.stdout
+  assert json.loads((workdir / 'contrast' / 'config.json').read_text())['seed'] == 8
+  # Steps 1 and 2 stay; the run goes on behind them.
+  steps = [line['step'] for line in read_metrics(workdir / 'contrast' / 'metrics.jsonl') if line['split'] == 'train']
+  assert sorted(set(steps)) == [2, 3, 4]
 
 
 def test_sampling_again_keeps_the_old_pictures(finished):
@@ -114,3 +140,36 @@ def test_trained_weights_go_to_pytorch_and_back_and_start_a_stage(finished, tmp_
   ours, _ = load_weights(tmp_path / 'run' / 'diffuse' / 'weights')
   before, _ = load_weights(finished / 'diffuse' / 'weights')
   assert all(np.array_equal(ours[path], before[path]) for path in before)
+
+
+def test_the_report_shows_the_run(finished):
+  text = (finished / 'report.html').read_text()
+  for section in ('scores', 'gallery', 'denoising', 'training', 'fmri', 'provenance'):
+    assert f'<section id="{section}"' in text
+  for stage in ('contrast', 'attend', 'diffuse'):
+    assert f'aria-label="{stage} loss: train ends at' in text  # its training curve
+  assert text.count('masked voxels: r = ') == 6  # three responses of contrast, three of attend
+  flat, _ = load_weights(finished / 'diffuse' / 'weights')
+  assert weights_digest(flat) in text and '0 of 9 test categories have pictures in the training set' in text
+  scores = json.loads((finished / 'scores.json').read_text())
+  assert scores['subsets']['category not seen in training']['num_items'] == 9
+  assert scores['noise_ceiling']['sbj_1']['repetitions'] == [35, 35]
+  assert all(len(picture) > 100 for picture in text.split('src="data:image/')[1:])
+  assert 'http' not in text.replace('http-equiv', '')
+
+
+def test_the_notebook_runs(finished, monkeypatch):
+  nbformat, nbclient = pytest.importorskip('nbformat'), pytest.importorskip('nbclient')
+  pytest.importorskip('ipykernel')
+  notebook = nbformat.read(ROOT / 'notebooks' / 'reconstruct.ipynb', as_version=4)
+  monkeypatch.setenv('BRAINJAX_RUN', str(finished))
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  # The kernel finds the package where this test runs, installed or not.
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  done = nbclient.NotebookClient(notebook, timeout=600, resources={'metadata': {'path': str(ROOT / 'notebooks')}}).execute()
+  outputs = [output for cell in done.cells if cell.cell_type == 'code' for output in cell.outputs]
+  told = ''.join(output.get('text', '') for output in outputs if output.get('name') == 'stdout')
+  assert told.count('these weights expect numbers') == 2 and 'first in trial 1, voxel 5' in told
+  assert sum('image/png' in output.get('data', {}) for output in outputs) == 3
+  shapes = [output.data['text/plain'] for output in outputs if 'text/plain' in output.get('data', {})]
+  assert '((4, 4, 32, 32, 3), dtype(\'uint8\'))' in shapes

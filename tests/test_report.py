@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import html
 import io
 import json
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from PIL import Image
 
 from brainjax import evaluate, report
 from brainjax.errors import UserError
-from brainjax.report import curves, drawings, encode
+from brainjax.report import curves, drawings, encode, score_section
 from brainjax.report.labels import headline, label
 from tests import webdriver
 
@@ -120,7 +121,7 @@ def test_numbers_read_well():
     '50-way top-1 class',
     'pairwise PCC',
     '5-way SSIM',
-    'LPIPS ALEX',
+    'LPIPS',
     'MSE',
   ]
   table = {'mse': {}, 'pairwise_pcc': {}, 'class_2way_top1': {}, 'class_20way_top1': {}}
@@ -172,6 +173,19 @@ def test_pictures_keep_to_the_budget():
   assert encode.addresses([], 10) == []
 
 
+ZERO_SHOT = {
+  'matched_by': 'WordNet id',
+  'num_test_categories': 7,
+  'num_training_categories': 150,
+  'num_test_categories_in_training': 1,
+  'test_categories_in_training': ['red <disc>'],
+  'note': 'training of the fMRI models',
+}
+CEILING = {
+  'repetitions': [24, 35],
+  'voxels': {'description': '', 'median': 0.62, 'quartiles': [0.5, 0.7]},
+  'split_half_identification': {'description': '', 'value': 0.91, 'interval': [0.88, 0.94], 'chance': 0.5},
+}
 CATEGORIES = ['red disc', 'blue ring', 'red star', 'green <b>cube</b> & co', 'blue disc', 'striped ring', 'red ring']
 
 
@@ -196,6 +210,11 @@ def make_page(folder: Path, size: int = 16) -> report.Page:
     baselines={'ridge': ridge},
     subsets={'seen': seen, 'unseen': ~seen},
     training_images=training,
+    facts={
+      'zero_shot': ZERO_SHOT,
+      'noise_ceiling': {'sbj_1': CEILING, 'sbj_2': {'missing': 'one trial each'}},
+      'about_baselines': {'ridge': {'method': 'ridge <regression>'}},
+    },
   )
   with np.load(folder / 'scores_items.npz') as archive:
     items = dict(archive)
@@ -209,9 +228,10 @@ def make_page(folder: Path, size: int = 16) -> report.Page:
     subject=np.array(['sbj_1', 'sbj_2'])[np.arange(7) % 2],
     baselines={'ridge': ridge},
     nearest=training[items['nearest_training/row']],
+    nearest_names=np.array([f'training <{i}>' for i in range(8)])[items['nearest_training/row']],
     curves={'contrast': {'loss': {'train': (steps, 1 / (steps + 1)), 'validation': (steps[::9], steps[::9] / 50)}}},
-    traces={'attend': [report.Trace(rng.normal(size=40), rng.normal(size=40), rng.random(40) < 0.5)]},
-    denoising={f'step {i}': stimuli[i] for i in range(4)},
+    traces={'attend': [report.Trace(rng.normal(size=40), rng.normal(size=40), rng.random(40) < 0.5, 'r = <0.5>')]},
+    denoising=report.Strip([f'step {i}' for i in range(4)], {'noisy': stimuli[:4], 'expected': stimuli[3:]}),
     provenance={'Config': {'seed': 0, 'note': '</script><script>alert(1)</script>'}},
   )
 
@@ -252,9 +272,29 @@ def test_page_is_whole_self_contained_and_escaped(tmp_path):
   identities = [attributes['id'] for _, attributes in reader.tags if 'id' in attributes]
   assert len(identities) == len(set(identities))
   assert 'alert(1)' in text and '<script>alert' not in text and '<b>cube' not in text and '<subject>' not in text
-  # 7 stimuli, 21 samples, 7 baselines, 21 nearest, 4 of the strip, 1 in the viewer
-  assert sum(tag == 'img' for tag, _ in reader.tags) == 7 + 21 + 7 + 21 + 4 + 1
-  assert sum(tag == 'svg' for tag, _ in reader.tags) == 3 * len(page.scores['scores']) + 2
+  # 7 stimuli, 21 samples, 7 baselines, 21 nearest, 2 x 4 of the strip, 1 in the viewer
+  assert sum(tag == 'img' for tag, _ in reader.tags) == 7 + 21 + 7 + 21 + 8 + 1
+  # A drawing each of the headline scores and of every score three ways, a curve, a trace.
+  scores = page.scores['scores']
+  assert sum(tag == 'svg' for tag, _ in reader.tags) == len(headline(scores)) + 3 * len(scores) + 2
+
+
+def test_page_tells_what_may_be_concluded(tmp_path):
+  page = make_page(tmp_path)
+  text = html.unescape(score_section.section(page)).replace('<b>', '').replace('</b>', '')
+  entry = page.scores['baselines']['ridge']['pairwise_pcc']['model_minus_baseline']
+  assert entry['interval'][0] > 0  # samples are noisy stimuli, the baseline is noise
+  low, high = (f'{100 * v:+.1f} points' for v in entry['interval'])
+  assert 'In pairwise PCC, the model beats ridge (ridge <regression>)' in text and f'{low} to {high}' in text
+  assert '1 of 7 test categories have pictures in the training set (matched by WordNet id): red <disc>.' in text
+  assert 'sbj_1: with 24 to 35 repetitions' in text and '91.0 % (95 % interval 88.0 to 94.0, chance 50 %)' in text
+  assert 'sbj_2: none (one trial each)' in text
+  for interval, words in (
+    ([-0.2, -0.1], 'the model does not beat, and is worse than, ridge'),
+    ([-0.1, 0.1], 'the model is not shown to differ from ridge'),
+  ):
+    entry['interval'] = interval
+    assert words in html.unescape(score_section.section(page)).replace('<b>', '')
 
 
 def test_page_needs_only_scores_and_images(tmp_path):
@@ -384,6 +424,38 @@ def test_browser_aggregates_have_their_own_rows(opened):
     assert browser.run(rows) == [how] * len(page.scores['scores'])
 
 
+def test_browser_links_lead_to_sections_and_details_open(opened):
+  browser, page = opened
+  for key in ('scores', 'gallery', 'denoising', 'training', 'fmri', 'provenance'):
+    browser.click(f'nav a[href="#{key}"]')
+    assert browser.run("return document.getElementById(arguments[0]).getBoundingClientRect().top < innerHeight - 20", key)
+  browser.run('document.querySelector(".skip").focus()')
+  assert browser.run('return document.querySelector(".skip").getBoundingClientRect().left >= 0')
+  count = browser.run('return document.querySelectorAll("details").length')
+  assert count == 3  # a baseline, the protocol, the config
+  for i in range(count):
+    browser.run('document.querySelectorAll("details summary")[arguments[0]].click()', i)
+  assert browser.run('return [...document.querySelectorAll("details")].every(d => d.open)')
+  assert browser.run('return [...document.querySelectorAll("details :is(dd, td)")].every(d => d.offsetHeight > 0)')
+  browser.run('for (const d of document.querySelectorAll("details")) d.open = false')
+  browser.run('scrollTo(0, 0)')
+
+
+def test_browser_pictures_by_keyboard_alone(opened):
+  browser, _ = opened
+  browser.run('document.getElementById("clear").focus()')
+  browser.press('Tab')
+  assert browser.run('return document.activeElement.className') == 'picture'
+  browser.press('Enter')
+  assert browser.run("return document.getElementById('viewer').open")
+  for _ in range(4):  # the focus stays inside the open dialog
+    browser.press('Tab')
+    assert browser.run('return document.activeElement === document.body || !!document.activeElement.closest("#viewer")')
+  browser.press('Escape')
+  assert browser.run('return document.activeElement.dataset.item') is None  # the stimulus of the first card
+  assert browser.run('return document.activeElement.closest("article").getAttribute("aria-label")') == CATEGORIES[0]
+
+
 def test_browser_reads_it_aloud(opened):
   browser, _ = opened
   nodes = browser.accessible()
@@ -416,6 +488,11 @@ def test_browser_phone_and_dark(opened):
     assert browser.run(paper) != light
     assert browser.run('return document.documentElement.scrollWidth') <= 360
     assert browser.run("return document.querySelector('article').getBoundingClientRect().right") <= 360
+    # Every score is whole on the screen: name, value, drawing and numbers.
+    boxes = browser.run("""return [...document.querySelectorAll('.scores tr[data-how=mean_of_samples] > *')].map(e => {
+      const box = e.getBoundingClientRect(); return [box.left, box.right, box.height]; })""")
+    assert len(boxes) == 7 * 9  # pairwise, 5-way and plain MSE, PCC, SSIM
+    assert all(0 <= left < right <= 360 and height > 10 for left, right, height in boxes)
   finally:
     browser.devtools('Emulation.clearDeviceMetricsOverride')
     browser.devtools('Emulation.setEmulatedMedia', features=[])

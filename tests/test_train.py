@@ -1,6 +1,10 @@
 """The training loop on a small stage whose answers are known."""
 
+import io
 import json
+import os
+import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,24 +12,26 @@ import numpy as np
 import optax
 import pytest
 
-from brainjax import sharding, train
-from brainjax.errors import UserError
+from brainjax import metric_writer, sharding, train
+from brainjax.errors import Stopped, UserError
 from brainjax.stages.stage import Stage
 
 
 class Counted:
-  """Batches 0, 1, 2, ...: the batch number, eight times; NaN at `broken`."""
+  """Batches 0, 1, 2, ...: the batch number, eight times; NaN at `broken`; `event` is called before that batch."""
 
-  def __init__(self, broken=None):
-    self.position, self.broken = 0, broken
+  def __init__(self, broken=(), event=None):
+    self.position, self.broken, self.event = 0, broken, event or {}
 
   def __iter__(self):
     return self
 
   def __next__(self):
-    value = np.nan if self.position == self.broken else float(self.position)
+    self.event.get(self.position, lambda: None)()
+    value = np.nan if self.position in self.broken else float(self.position)
+    row = np.arange(8, dtype=np.int32) + 8 * self.position
     self.position += 1
-    return {'x': np.full(8, value, np.float32), 'weight': np.ones(8, np.float32)}
+    return {'x': np.full(8, value, np.float32), 'row': row, 'weight': np.ones(8, np.float32)}
 
   def get_state(self):
     return {'position': self.position}
@@ -34,18 +40,18 @@ class Counted:
     self.position = state['position']
 
 
-def _stage(num_steps=6, broken=None, **fields):
+def _stage(num_steps=6, broken=(), event=None, **fields):
   def init(key):
     return {'trained': {'w': jax.random.normal(key, (7,))}, 'frozen': {'w': jnp.full((9,), 2.0)}}
 
   def loss(params, batch, key):
     noise = jax.random.normal(key, (7,))
     value = jnp.sum((params['trained']['w'] - batch['x'].mean() + 0.1 * noise) ** 2) * params['frozen']['w'].mean()
-    return value, {'mean': batch['x'].mean()}
+    return value, {'mean': batch['x'].mean(), 'max_x': batch['x'].max()}
 
   default = dict(
     name='small', init=init, pretrained={}, trainable='^trained/', loss=loss, optimizer=optax.adam(0.1),
-    learning_rate=lambda step: 0.1, batches=Counted(broken), validation=None, num_steps=num_steps, eval_every=2,
+    learning_rate=lambda step: 0.1, batches=Counted(broken, event), validation=None, num_steps=num_steps, eval_every=2,
     checkpoint_every=2, log_every=2, skip_nonfinite=0, select='last', info={},
   )  # fmt: skip
   return Stage(**default | fields)
@@ -86,10 +92,88 @@ def test_the_best_checkpoint_is_selected_by_validation(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
-  with pytest.raises(UserError, match='loss of step 4 is nan'):
-    _run(_stage(broken=3), tmp_path)
-  batch = np.load(tmp_path / 'nonfinite_step4.npz')
-  assert np.isnan(batch['x']).all()
+  with pytest.raises(UserError, match='stage small: the loss of step 4 is nan') as error:
+    _run(_stage(broken=(3,), checkpoint_every=1, log_every=20), tmp_path)
+  file = tmp_path / 'nonfinite_step4.npz'
+  assert str(file) in str(error.value)
+  with np.load(file) as batch:
+    assert np.isnan(batch['x']).all()
+    assert batch['row'].tolist() == list(range(24, 32))
+  # The state before the bad step is there for the replay, and nothing of it or after.
+  assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '3']
+
+
+@pytest.mark.parametrize('infinite_loss', [False, True])
+def test_as_many_steps_as_allowed_are_skipped(tmp_path, infinite_loss):
+  # By hand: gradient descent on (w - x)^2 / 2 without the steps that are skipped.
+  def loss(params, batch, key):
+    w, x = params['trained']['w'], batch['x'].mean()
+    if infinite_loss:  # the gradient is finite: the loss alone tells
+      return jnp.sum((w - jnp.nan_to_num(x)) ** 2) / 2 + jnp.where(jnp.isnan(x), jnp.inf, 0.0), {}
+    return jnp.sum((w - x) ** 2) / 2, {}
+
+  def run(broken, folder, allowed):
+    optimizer = optax.apply_if_finite(optax.sgd(0.5), allowed)
+    fields = dict(init=lambda key: {'trained': {'w': jnp.full(7, 4.0)}}, loss=loss, optimizer=optimizer, checkpoint_every=3)
+    return _run(_stage(6, broken=broken, skip_nonfinite=allowed, **fields), tmp_path / folder)
+
+  w = 4.0
+  for x in (0, 3, 5):
+    w -= 0.5 * (w - x)
+  np.testing.assert_allclose(run((1, 2, 4), 'two', 2)['trained/w'], w, rtol=1e-6)
+  with pytest.raises(UserError, match='the loss of step 3 is'):
+    run((1, 2, 4), 'one', 1)
+
+
+def test_sigterm_saves_the_step_it_came_in_and_leaves(tmp_path):
+  whole = _run(_stage(6), tmp_path / 'whole')
+  before = signal.getsignal(signal.SIGTERM)
+  terminate = {2: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+  with pytest.raises(Stopped, match='SIGTERM at step 3 of stage small') as error:
+    _run(_stage(6, event=terminate, checkpoint_every=6), tmp_path / 'parts')
+  assert error.value.status == 143  # what schedulers expect
+  assert [path.name for path in (tmp_path / 'parts' / 'checkpoints').iterdir()] == ['3']
+  signal.signal(signal.SIGTERM, before)
+  parts = _run(_stage(6), tmp_path / 'parts')
+  np.testing.assert_array_equal(parts['trained/w'], whole['trained/w'])
+
+
+def test_a_step_that_takes_too_long_after_sigterm_is_not_waited_for(tmp_path, monkeypatch, capsys):
+  left = []
+  monkeypatch.setattr(os, '_exit', left.append)
+  monkeypatch.setattr(train, 'GRACE', 0.05)
+
+  def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(Stopped):
+    _run(_stage(6, event={2: terminate}), tmp_path)
+  signal.signal(signal.SIGTERM, before)
+  assert left == [143] and 'goes on from the last checkpoint' in capsys.readouterr().err
+
+
+def test_extremes_are_the_largest_and_other_metrics_the_mean_since_the_last_line(tmp_path):
+  _run(_stage(6, log_every=3, checkpoint_every=6), tmp_path)
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert [(line['mean'], line['max_x']) for line in lines] == [(1.0, 2.0), (4.0, 5.0)]
+  assert all({'gradient_norm', 'update_ratio', 'learning_rate', 'steps_per_second'} <= line.keys() for line in lines)
+
+
+def test_the_host_waits_for_the_device_at_logs_only(tmp_path, monkeypatch):
+  fetched = []
+  device_get = jax.device_get
+  monkeypatch.setattr(jax, 'device_get', lambda tree: fetched.append(len(tree)) or device_get(tree))
+  bars = []
+  monkeypatch.setattr(train, 'progress', lambda *args: bars.append(io.StringIO()) or metric_writer.tqdm(total=6, file=bars[0]))
+  monkeypatch.setattr(train.RunCheckpoints, 'save', lambda *args: None)
+  # A transfer that is not asked for by device_get is refused (on accelerators; on CPU nothing is transferred).
+  with jax.transfer_guard_device_to_host('disallow'):
+    _run(_stage(6, log_every=3, checkpoint_every=6), tmp_path)
+  assert fetched == [3, 3]
+  assert ', loss ' in bars[0].getvalue()
+  assert ', ,' not in bars[0].getvalue()
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path):

@@ -7,43 +7,32 @@ batches = loader.make_loader(train, batch_size=8, seed=0)
 next(batches)    # {'fmri': 8 V float32, 'image': 8 256 256 3, 'stimulus': 8, 'class_index': 8, 'subject': 8, ...}
 """
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import arrays, god_raw, paired, store
-from brainjax.errors import UserError
+from brainjax.datasets import god_raw, paired, paired_rows
 
-CITATION = """@article{horikawa2017generic,
+
+class God(paired.Builder):
+  """TFDS data set `god/sbj_k`: splits train, test (means over repetitions), and test_trials if its order is known."""
+
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f'sbj_{k}') for k in range(1, 6)]
+  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The folder with images_256.npz and sbj_k.npz, see data/README.md.'
+  ARGUMENTS = 'god --raw=DIR'
+  DESCRIPTION = (
+    'fMRI responses of one subject to natural pictures, on their raw scale, with the picture seen. `stimulus` '
+    'numbers the training pictures from 0, then the test pictures. Training and test categories are disjoint.'
+  )
+  HOMEPAGE = 'https://github.com/KamitaniLab/GenericObjectDecoding'
+  CITATION = """@article{horikawa2017generic,
   title = {Generic decoding of seen and imagined objects using hierarchical visual features},
   author = {Horikawa, Tomoyasu and Kamitani, Yukiyasu},
   journal = {Nature Communications}, volume = {8}, pages = {15037}, year = {2017}
 }"""
-
-
-class God(store.Builder):
-  """TFDS data set `god/sbj_k`: splits train, test (means over repetitions), and test_trials if its order is known."""
-
-  VERSION = tfds.core.Version('1.0.0')
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f'sbj_{k}') for k in range(1, 6)]
-  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The folder with images_256.npz and sbj_k.npz, see data/README.md.'
-
-  def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description=(
-        'fMRI responses of one subject to natural pictures, on their raw scale, with the picture seen. `stimulus` '
-        'numbers the training pictures from 0, then the test pictures. Training and test categories are disjoint.'
-      ),
-      features=paired.features(),
-      supervised_keys=('fmri', 'image'),
-      homepage='https://github.com/KamitaniLab/GenericObjectDecoding',
-      citation=CITATION,
-      metadata=store.Metadata(),
-      disable_shuffling=True,
-    )
 
   def raw_files(self, raw):
     """The files that this subject's data depend on."""
@@ -88,46 +77,12 @@ class God(store.Builder):
     return splits
 
 
-def builder(prepared_dir: str | os.PathLike, subject: str) -> God:
-  """The TFDS builder of one subject, whatever its number."""
-  config = God.builder_configs.get(subject) or tfds.core.BuilderConfig(name=subject)
-  return God(data_dir=os.fspath(prepared_dir), config=config)
-
-
 def prepare(
   raw_dir: str | os.PathLike, prepared_dir: str | os.PathLike, subjects: Sequence[str] | None = None
 ) -> dict[str, tuple[str, list[str]]]:
   """Writes the data sets of `subjects` (default: all); subject -> ('kept', 'built' or 'rebuilt', changed files)."""
   folder = god_raw.find_folder(raw_dir)
-  known = god_raw.subjects_in(folder)
-  unknown = [name for name in subjects or [] if name not in known]
-  if unknown:
-    raise UserError(f'{folder}: no file of subject {", ".join(unknown)}; those that exist: {", ".join(known)}')
-  return {
-    name: store.prepare(lambda out, name=name: builder(out, name), folder, prepared_dir) for name in subjects or known
-  }
+  return God.prepare(folder, prepared_dir, god_raw.subjects_in(folder), subjects)
 
 
-def load(
-  prepared_dir: str | os.PathLike,
-  subjects: Sequence[str],
-  roi: str | Sequence[str] = 'VC',
-  split: str = 'train',
-  **options,
-) -> arrays.ArrayDataset:
-  """Training-ready rows of one split; the options are those of `paired.load`."""
-  return paired.load(lambda subject: _open(prepared_dir, subject), subjects, roi, split, **options)
-
-
-def _open(prepared_dir: str | os.PathLike, subject: str) -> God:
-  return store.open_prepared(lambda folder: builder(folder, subject), prepared_dir, 'god --raw=DIR')
-
-
-def metadata(prepared_dir: str | os.PathLike, subject: str) -> Mapping:
-  """A prepared subject's facts: num_voxels, rois, explainable_variance `V`, 'roi/<name>' masks, raw_files, ..."""
-  return _open(prepared_dir, subject).info.metadata
-
-
-def is_prepared(prepared_dir: str | os.PathLike, subjects: Sequence[str]) -> bool:
-  """Whether all these subjects' data are there (whether the raw files still agree is for `prepare` to say)."""
-  return all(store.is_prepared(lambda folder, name=name: builder(folder, name), prepared_dir) for name in subjects)
+load = functools.partial(paired_rows.load, God)

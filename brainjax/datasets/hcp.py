@@ -34,23 +34,18 @@ class Hcp(store.Builder):
   MANUAL_DOWNLOAD_INSTRUCTIONS = 'The folder with <subject>/HCP_visual_voxel.npz, see data/README.md.'
 
   def _info(self):
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description=(
-        'Resting-state fMRI of the visual areas V1 to V4 (Glasser parcels), means over windows of 10 frames, as '
-        'z-scored by the pre-processing; the per-subject normalisation of the paper is applied on loading.'
-      ),
-      features=tfds.features.FeaturesDict(
+    return self.about(
+      tfds.features.FeaturesDict(
         {
           'fmri': tfds.features.Tensor(shape=(None,), dtype=np.float32, encoding='bytes'),
           'subject': tfds.features.Text(),
           'window': tfds.features.Scalar(np.int32),
         }
       ),
-      homepage='https://www.humanconnectome.org',
-      citation=CITATION,
-      metadata=store.Metadata(),
-      disable_shuffling=True,
+      'Resting-state fMRI of the visual areas V1 to V4 (Glasser parcels), means over windows of 10 frames, as '
+      'z-scored by the pre-processing; the per-subject normalisation of the paper is applied on loading.',
+      'https://www.humanconnectome.org',
+      CITATION,
     )
 
   def raw_files(self, raw):
@@ -248,8 +243,3 @@ def load(
     pairs = transforms.draw_pairs(len(data), augmentation_times, np.random.default_rng(augmentation_seed))
     data = arrays.InterpolatedDataset(data, pairs)
   return data
-
-
-def is_prepared(prepared_dir: str | os.PathLike) -> bool:
-  """Whether the data set is there (whether the raw files still agree is for `prepare` to say)."""
-  return store.is_prepared(builder, prepared_dir)

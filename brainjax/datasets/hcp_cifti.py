@@ -134,8 +134,6 @@ def convert(files: dict[str, Path], target: Path, columns: dict[str, np.ndarray]
   Raises:
     UserError: no run can be read; nothing is written then.
   """
-  for left in target.parent.glob(f'.{target.stem}.tmp*'):  # of a run that was killed
-    left.unlink(missing_ok=True)
   together = np.concatenate([columns[area] for area in AREAS])
   source = _describe(files)
   parts, faults = [], {}

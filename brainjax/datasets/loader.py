@@ -1,7 +1,8 @@
 """Batches from a data set: shuffled, sharded, augmented, resumable; grain with threads.
 
 Everything about batch k follows from (seed, k): the order of epoch e from (seed, e), the augmentation of a row from
-(seed, e, row). So a loader whose state was saved gives exactly the next batch after a restart.
+(seed, e, row). So a loader whose state was saved gives exactly the next batch after a restart. Each process reads its
+part of the same batch k, so that the rows of a batch do not depend on how many processes there are.
 
   data = god.load('data/prepared', ['sbj_3'], roi='VC', split='train', image_size=256, num_val_stimuli=100)
 
@@ -13,7 +14,7 @@ Everything about batch k follows from (seed, k): the order of epoch e from (seed
   batches = make_loader(data, batch_size=8, seed=0, shuffle=True, transform=augmented)
   batch = next(batches)                     # {'fmri': 8 V, 'image': 8 256 256 3, 'stimulus': 8, ..., 'weight': 8}
   state = batches.get_state()               # JSON-able; batches.set_state(state) goes on with the next batch
-  for batch in make_loader(val, batch_size=8, shuffle=False, repeat=False, drop_remainder=False): ...
+  for batch in make_loader(val, batch_size=8, shuffle=False, repeat=False): ...
 """
 
 import sys
@@ -32,16 +33,12 @@ Transform = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.
 class _Batches:
   """Random access to the batches of all epochs: position -> batch (the source that grain reads)."""
 
-  def __init__(self, dataset, batch_size, seed, shuffle, shard_index, shard_count, drop_remainder, transform, repeat):
+  def __init__(self, dataset, batch_size, seed, shuffle, filled_size, shard_index, shard_count, transform, repeat):
     self._dataset, self._transform = dataset, transform
     self._batch_size, self._seed, self._shuffle = batch_size, seed, shuffle
-    self._shard = (shard_index, shard_count)
-    # Every process must take the same number of steps. Shards take every shard_count-th of the shuffled rows.
-    if drop_remainder:
-      self.steps = len(dataset) // shard_count // batch_size
-    else:
-      longest_shard = -(-len(dataset) // shard_count)
-      self.steps = -(-longest_shard // batch_size)
+    self._share = filled_size // shard_count
+    self._first = shard_index * self._share
+    self.steps = -(-len(dataset) // batch_size)
     self._length = self.steps * (sys.maxsize // max(self.steps, 1)) if repeat else self.steps
     self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
@@ -60,17 +57,16 @@ class _Batches:
       rows = np.arange(len(self._dataset))
       if self._shuffle:
         rows = np.random.default_rng((self._seed, epoch)).permutation(rows)
-      index, count = self._shard
-      rows = rows[index::count]
       self._order = (epoch, rows)
     return rows
 
   def __getitem__(self, position: int) -> dict[str, np.ndarray]:
     epoch, step = divmod(int(position), self.steps)
     rows = self._rows_of_epoch(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
+    rows = rows[self._first : self._first + self._share]
     count = len(rows)
     # Shapes never change: a short batch repeats row 0 with weight 0.
-    rows = np.concatenate([rows, np.zeros(self._batch_size - count, rows.dtype)])
+    rows = np.concatenate([rows, np.zeros(self._share - count, rows.dtype)])
     batch = self._dataset.gather(rows)
     if self._transform is not None:
       items = []
@@ -79,7 +75,8 @@ class _Batches:
         rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch], counter=[0, 0, 0, row]))
         items.append(self._transform({name: values[i] for name, values in batch.items()}, rng))
       batch = stack(items)
-    batch['weight'] = (np.arange(self._batch_size) < count).astype(np.float32)
+    batch['row'] = rows.astype(np.int32)
+    batch['weight'] = (np.arange(self._share) < count).astype(np.float32)
     return batch
 
 
@@ -111,41 +108,40 @@ def make_loader(
   batch_size: int,
   seed: int = 0,
   shuffle: bool = True,
+  filled_size: int | None = None,
   shard_index: int = 0,
   shard_count: int = 1,
-  drop_remainder: bool = True,
   transform: Transform | None = None,
   repeat: bool = True,
   num_threads: int = 2,
   prefetch: int = 4,
 ) -> Loader:
-  """An iterator of NumPy batches of this process.
+  """An iterator of this process's part of every batch, as NumPy; an epoch's last batch is filled up, never left out.
 
   Args:
     dataset: anything with a length and `gather(rows)`.
-    batch_size: rows in each batch of this process (not of all processes together).
+    batch_size: rows in each batch of all processes together.
     seed: decides order and augmentation, together with the epoch.
     shuffle: a new order each epoch; False: the order of the data set.
+    filled_size: rows with the filling that lets devices and processes share a batch evenly; None: `batch_size`.
     shard_index: this process.
-    shard_count: number of processes; each takes a disjoint part of every epoch.
-    drop_remainder: leave an epoch's last short batch out; otherwise it is filled up, the filling has 'weight' 0.
+    shard_count: number of processes; process k has the k-th part of every filled batch.
     transform: (item, rng) -> item for one row, with its own random generator.
     repeat: go on for ever (training) or stop after one epoch (evaluation).
     num_threads: batches prepared at the same time.
     prefetch: batches held ready.
 
-  Every batch has a 'weight' field: B, 1 for real rows and 0 for filling.
+  Every batch has the fields 'row': B, numbers of the rows of the data set, and 'weight': B, 1 for real rows and 0 for
+  filling.
   """
-  if batch_size < 1 or not 0 <= shard_index < shard_count:
-    raise ValueError(f'batch_size {batch_size}, shard {shard_index} of {shard_count}')
+  filled_size = batch_size if filled_size is None else filled_size
+  if not 1 <= batch_size <= filled_size or filled_size % shard_count or not 0 <= shard_index < shard_count:
+    raise ValueError(f'batch_size {batch_size}, filled up to {filled_size}, shard {shard_index} of {shard_count}')
   if not 0 <= seed < 2**63:
     raise ValueError(f'seed {seed}: expected 0 <= seed < 2**63')
   if len(dataset) == 0:
     raise UserError('the data set has no rows: check the subjects, the split and the number of validation stimuli')
-  source = _Batches(dataset, batch_size, seed, shuffle, shard_index, shard_count, drop_remainder, transform, repeat)
-  if source.steps == 0:
-    raise UserError(
-      f'batch size {batch_size} is larger than the {len(dataset) // shard_count} samples there are for each of '
-      f'{shard_count} process(es); choose a smaller batch size'
-    )
+  if repeat and batch_size > len(dataset):
+    raise UserError(f'batch size {batch_size} is larger than the {len(dataset)} samples there are; choose a smaller batch size')
+  source = _Batches(dataset, batch_size, seed, shuffle, filled_size, shard_index, shard_count, transform, repeat)
   return Loader(source, num_threads, prefetch)

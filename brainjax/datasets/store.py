@@ -21,7 +21,7 @@ from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
 from brainjax.errors import UserError
-from brainjax.files import sha256
+from brainjax.files import is_alive, sha256
 
 SHARD_BYTES = 256 << 20
 
@@ -50,6 +50,13 @@ class Metadata(tfds.core.Metadata):
       ) from None
 
 
+class Info(tfds.core.DatasetInfo):
+  """Facts of a data set that TFDS's own collection does not hold."""
+
+  def initialize_from_bucket(self):
+    """TFDS would ask Google's servers for what the code does not say, and leave an empty folder in /tmp each time."""
+
+
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A TFDS builder that streams its examples to ArrayRecord shards in the order they are generated.
 
@@ -59,6 +66,26 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """
 
   MAX_SIMULTANEOUS_DOWNLOADS = 0
+
+  def about(
+    self,
+    features: tfds.features.FeaturesDict,
+    description: str,
+    homepage: str,
+    citation: str,
+    supervised_keys: tuple[str, str] | None = None,
+  ) -> Info:
+    """What `_info` gives."""
+    return Info(
+      builder=self,
+      features=features,
+      description=description,
+      homepage=homepage,
+      citation=citation or None,
+      supervised_keys=supervised_keys,
+      metadata=Metadata(),
+      disable_shuffling=True,
+    )
 
   def raw_files(self, raw: Path) -> dict[str, Path]:
     """The files below `raw` that the result depends on, by name."""
@@ -144,11 +171,8 @@ def changed_files(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
 def _remove_left_overs(out: Path) -> None:
   """Removes what killed processes left behind."""
   for folder in out.glob('.staging-*'):
-    try:
-      os.kill(int(folder.name.removeprefix('.staging-')), 0)
-    except PermissionError:
-      continue  # alive, somebody else's
-    except (ProcessLookupError, OverflowError, ValueError):
+    owner = folder.name.removeprefix('.staging-')
+    if not (owner.isdecimal() and is_alive(int(owner))):
       shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -216,18 +240,11 @@ def location(make_builder: Callable[[str], Builder], prepared_dir: str | os.Path
   return Path(prepared_dir) / Path(make_builder(os.fspath(nowhere)).data_dir).relative_to(nowhere)
 
 
-def is_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> bool:
-  """Whether a data set is there (whether the raw files still agree is for `prepare` to say)."""
-  return (location(make_builder, prepared_dir) / 'dataset_info.json').is_file()
-
-
 def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike, command: str) -> Builder:
   """The builder, if its data are there; otherwise a `UserError` with the `command` of prepare that makes them."""
   folder = location(make_builder, prepared_dir)
-  if not is_prepared(make_builder, prepared_dir):
-    raise UserError(
-      f'{folder}: not prepared yet; run: python -m brainjax.prepare {command} --out={prepared_dir}'
-    )
+  if not (folder / 'dataset_info.json').is_file():
+    raise UserError(f'{folder}: not prepared yet; run: python -m brainjax.prepare {command} --out={prepared_dir}')
   try:
     return make_builder(os.fspath(prepared_dir))
   except UserError:

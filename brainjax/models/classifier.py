@@ -38,8 +38,8 @@ class ViT(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, image: jax.Array) -> jax.Array:
-    """Images B H W 3, normalised as the weights expect -> logits B num_classes, float32."""
+  def __call__(self, image: jax.Array, return_features: bool = False) -> jax.Array:
+    """Images B H W 3, normalised as the weights expect -> logits B num_classes or features B D, float32."""
     if image.shape[1:] != (self.image_size, self.image_size, 3):
       raise ValueError(f'expected images B {self.image_size} {self.image_size} 3, found {image.shape}')
     tokens = patches.patchify_2d(image, self.patch_size)  # B L (p*p*3)
@@ -51,6 +51,8 @@ class ViT(nn.Module):
     block = partial(Block, self.num_heads, self.mlp_dim, epsilon=EPSILON, dtype=self.dtype)
     x = run_stack(block, self.depth, False, x)
     x = layer_norm(EPSILON, self.dtype, 'norm')(x[:, 0])
+    if return_features:
+      return x.astype(jnp.float32)
     return dense(self.num_classes, self.dtype, 'head', zero=True)(x).astype(jnp.float32)
 
 
@@ -68,8 +70,8 @@ class SmallClassifier(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, image: jax.Array) -> jax.Array:
-    """Images B H W 3 in [-1, 1], e.g. of 64 pixels -> logits B num_classes, float32."""
+  def __call__(self, image: jax.Array, return_features: bool = False) -> jax.Array:
+    """Images B H W 3 in [-1, 1], e.g. of 64 pixels -> logits B num_classes or features B D, float32."""
 
     def activate(name, x):
       return nn.silu(group_norm(EPSILON, self.dtype, name, SMALL_NUM_GROUPS)(x))
@@ -80,4 +82,6 @@ class SmallClassifier(nn.Module):
       h = conv3x3(width, self.dtype, f'stage_{i}_conv1')(activate(f'stage_{i}_norm1', x))
       x += conv3x3(width, self.dtype, f'stage_{i}_conv2', zero=True)(activate(f'stage_{i}_norm2', h))
     features = jnp.mean(activate('norm', x).astype(jnp.float32), axis=(1, 2))  # B width
+    if return_features:
+      return features
     return dense(self.num_classes, jnp.float32, 'head')(features)

@@ -45,34 +45,48 @@ def _unit(x: jax.Array) -> jax.Array:
   return x
 
 
+def weighted_mean(values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+  """Mean of B values, over the rows whose weight is 1 and not 0 (all rows without a weight)."""
+  return values.mean() if weight is None else (values * weight).sum() / jnp.maximum(weight.sum(), 1)
+
+
 def info_nce(
-  queries: jax.Array, keys: jax.Array, temperature: float = 0.1, all_keys: jax.Array | None = None
+  queries: jax.Array, keys: jax.Array, weight: jax.Array | None = None, temperature: float = 0.1
 ) -> jax.Array:
   """Contrastive loss in one direction: query i should be closer to key i than to every other key (paper, section 3.1).
 
   Args:
     queries: B V.
     keys: B V; row i belongs to query i.
+    weight: B, 0 for rows that only fill the batch: they are nobody's negatives.
     temperature: divides the cosine similarities.
-    all_keys: N V, the keys that the queries are compared with, `keys` among them; by default `keys`.
 
   Returns:
     B, the cross-entropy of each query.
   """
   queries, keys = _unit(queries), _unit(keys)
-  all_keys = keys if all_keys is None else _unit(all_keys)
   positive = (queries * keys).sum(axis=-1) / temperature
-  logits = jnp.matmul(queries, all_keys.T, precision='highest') / temperature  # B N
-  return jax.nn.logsumexp(logits, axis=-1) - positive
+  logits = jnp.matmul(queries, keys.T, precision='highest') / temperature  # B B
+  return jax.nn.logsumexp(_without_filling(logits, weight), axis=-1) - positive
 
 
-def info_nce_paired(queries: jax.Array, keys: jax.Array, temperature: float = 0.1) -> jax.Array:
-  """InfoNCE whose negatives are the other queries: i's key against queries j != i. B V, B V -> B."""
+def _without_filling(logits: jax.Array, weight: jax.Array | None) -> jax.Array:
+  """B B with -inf in the columns of weight 0. The diagonal stays, so that every row is finite."""
+  if weight is None:
+    return logits
+  return jnp.where((weight[None, :] > 0) | jnp.eye(len(logits), dtype=bool), logits, -jnp.inf)
+
+
+def info_nce_paired(
+  queries: jax.Array, keys: jax.Array, weight: jax.Array | None = None, temperature: float = 0.1
+) -> jax.Array:
+  """InfoNCE whose negatives are the other queries: i's key against queries j != i. B V, B V, B -> B."""
   queries, keys = _unit(queries), _unit(keys)
   positive = (queries * keys).sum(axis=-1) / temperature
   logits = jnp.matmul(queries, queries.T, precision='highest') / temperature  # B B
   own = jnp.eye(logits.shape[0], dtype=bool)
-  return jax.nn.logsumexp(jnp.where(own, positive[:, None], logits), axis=-1) - positive
+  logits = _without_filling(jnp.where(own, positive[:, None], logits), weight)
+  return jax.nn.logsumexp(logits, axis=-1) - positive
 
 
 def correlation(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -43,7 +43,9 @@ def sincos_2d(grid: tuple[int, int], width: int) -> np.ndarray:
 def timestep_embedding(t: jax.Array, width: int) -> jax.Array:
   """Diffusion times as cosines, then sines, at rates exp(-ln(10000) i / (width/2)): B -> B width, float32."""
   half = width // 2
-  rates = jnp.exp(-jnp.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
+  exponents = np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(max(half, 1))
+  # Correctly rounded: times of 1000 make an angle of 1e-4 out of two units in the last place of a rate.
+  rates = np.exp(exponents, dtype=np.float64).astype(np.float32)
   angles = t.astype(jnp.float32)[:, None] * rates  # B half
   embedding = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
   return jnp.pad(embedding, ((0, 0), (0, width % 2)))

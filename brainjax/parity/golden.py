@@ -1,6 +1,7 @@
 """One golden file: its arrays, each accounted for exactly once, and the errors of what was compared with them."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +43,8 @@ class Golden:
     self._arrays = dict(arrays)
     self.results: list[Result] = []
     self.inputs_used: set[str] = set()
-    self.skipped: dict[str, str] = {}  # name -> reason
+    self.excluded: dict[str, str] = {}  # name -> reason
+    self.partly: dict[str, str] = {}  # name -> which entries were not compared, and why
 
   def __contains__(self, name: str) -> bool:
     return name in self._arrays
@@ -86,10 +88,15 @@ class Golden:
       raise UserError(f'{self.path}: there are no arrays {prefix}/..., which a golden file of this kind has')
     return found
 
-  def skip(self, name: str, reason: str) -> None:
+  def exclude(self, name: str, reason: str) -> None:
     """Leaves an array out, for a documented reason."""
     self.peek(name)
-    self.skipped[name] = reason
+    self.excluded[name] = reason
+
+  def skipped(self) -> dict[str, str]:
+    """Why each array was not compared that something accounts for, config_json among them."""
+    inputs = {name: _purpose(name) for name in self._arrays if name in self.inputs_used - self.compared()}
+    return {'config_json': 'input: sizes, seeds, names'} | inputs | self.excluded
 
   def close(
     self, name: str, actual: Any, bound: float = FORWARD, *, floor: float = 0.0, steps: bool = False, quantity: str = ''
@@ -99,7 +106,13 @@ class Golden:
     self._add(name, quantity, relative_error(actual, expected, floor, steps), bound, 'relative')
 
   def close_all(self, prefix: str, actual: Mapping[str, Any], bound: float = FORWARD, *, floor: float = 0.0) -> None:
-    """`close` for every array below `prefix/`; one that `actual` lacks is an infinite error."""
+    """`close` for every array below `prefix/`; one that `actual` lacks is an infinite error.
+
+    Raises:
+      UserError: there is none for an array of `actual` that is not zero.
+    """
+    for name in (name for name, value in actual.items() if f'{prefix}/{name}' not in self and np.any(value)):
+      self.peek(f'{prefix}/{name}')
     for name in self.below(prefix):
       value = actual.get(name, np.nan)
       self.close(
@@ -125,7 +138,7 @@ class Golden:
 
   def unaccounted(self) -> list[str]:
     """Arrays that nothing has read, compared or skipped."""
-    return [name for name in self._arrays if name not in self.compared() | self.inputs_used | self.skipped.keys()]
+    return [name for name in self._arrays if name not in self.compared() | self.inputs_used | self.excluded.keys()]
 
   def compared(self) -> set[str]:
     """Names of the arrays that were compared."""
@@ -134,6 +147,15 @@ class Golden:
   def _add(self, name: str, quantity: str, error: float, bound: float, measure: str) -> None:
     error = np.inf if np.isnan(error) else float(error)
     self.results.append(Result(name, quantity or name, error, bound, measure))
+
+
+def _purpose(name: str) -> str:
+  """What an input is for, by its name."""
+  if re.search(r'(^|/)(state(_\w+)?|ckpt)/', name):
+    return 'input: weights of a model'
+  if re.search(r'noise|picks|pairs|x_T$', name):
+    return 'input: recorded random draws'
+  return 'input: what the computation starts from'
 
 
 def _largest(x: np.ndarray) -> float:
@@ -172,4 +194,9 @@ def read(path: Path) -> Golden:
     raise UserError(f'{path}: config_json is not JSON ({error}); make or copy the file again') from None
   if not isinstance(config, dict):
     raise UserError(f'{path}: config_json is not a table of names and values; make or copy the file again')
+  for name, array in arrays.items():
+    if array.dtype.kind not in 'fiub':
+      raise UserError(f'{path}: array {name!r} is of type {array.dtype}, expected numbers; make or copy the file again')
+    if bad := int(np.size(array) - np.isfinite(array).sum()):
+      raise UserError(f'{path}: array {name!r} has {bad} values that are not finite; make or copy the file again')
   return Golden(path, arrays, config)

@@ -53,7 +53,7 @@ def check(golden: Golden) -> None:
     golden.close(f'total/{name}/grad_norm', replay.norm(trained.values()))
     if prefix := variants.get(name):
       expected = [golden.peek(f'{prefix}/{k}') for k in golden.below(prefix)]
-      golden.close_all(prefix, ours, floor=GRADIENT_FLOOR * replay.norm(expected))
+      golden.close_all(prefix, trained, floor=GRADIENT_FLOOR * replay.norm(expected))
 
   replay.check_groups(golden, 'param_groups', fmri_mae.TABLE, flat, contrast.TRAINABLE)
   for run, name in (('train', 'readme_mask'), ('train_nomask', 'readme_nomask')):
@@ -117,7 +117,8 @@ def _check_training(golden: Golden, run: str, variant: str, flat, views_of) -> N
   fmri, noise = golden.input('train/fmri')[:, :, 0], golden.input(f'{run}/noise')
   weights, _ = _variant(golden, variant)
   rate = epoch_rate(settings, len(fmri))
-  optimizer = optim.adamw(
+  optimizer = optim.make(
+    'adamw',
     rate, betas=BETAS, weight_decay=settings['weight_decay'], decay_all=False, clip_norm=settings['clip_grad']
   )
 

@@ -49,9 +49,8 @@ def check(golden: Golden) -> None:
   draws = tuple(noise[name] for name in MASKED)
   out = forward(unflatten(flat), fmri, image, *draws)
   weights = config['fmri_recon_weight'], config['img_recon_weight']
-  ones = np.ones((len(fmri), 1), np.float32)
   _check_supports(golden, both, flat, fmri, image, noise)
-  _check_forward(golden, out, fmri, image, attend.attend_loss(*out, fmri, image, ones, weights))
+  _check_forward(golden, out, fmri, image, attend.attend_loss(*out, fmri, image, _ones(fmri), weights))
   _check_variants(golden, both, flat, run, (fmri, image, *draws), out)
 
   # Quirk B15, where the file has it.
@@ -66,7 +65,7 @@ def check(golden: Golden) -> None:
   def loss(params, batch, key):
     del key
     out = run(both, params, batch['fmri'], batch['image'], batch['fmri_noise'], batch['image_noise'])
-    return attend.attend_loss(*out, batch['fmri'], batch['image'], ones, weights)
+    return attend.attend_loss(*out, batch['fmri'], batch['image'], _ones(batch['fmri']), weights)
 
   def objective(trained, frozen, batch):
     return loss(unflatten({**frozen, **trained}), batch, None)[0]
@@ -81,6 +80,11 @@ def check(golden: Golden) -> None:
   after = _check_training(golden, flat, trainable, loss, gradient, forward)
   _check_evaluation(golden, {**flat, **after}, forward)
   _check_tables(golden)
+
+
+def _ones(fmri) -> np.ndarray:
+  """Every row counts."""
+  return np.ones((len(fmri), 1), np.float32)
 
 
 def _batch(fmri, image, fmri_noise, image_noise) -> dict[str, np.ndarray]:
@@ -139,8 +143,7 @@ def _check_variants(golden: Golden, models, flat, run, inputs, plain) -> None:
     if variants[name]:
       chosen, weights = variants[name]
       out = replay.jit(partial(run, chosen))(unflatten(weights), *inputs)
-    ones = np.ones((len(fmri), 1), np.float32)
-    _, terms = attend.attend_loss(*out, fmri, image, ones, (1.0, 1.0), name == 'norm_pix_loss')
+    _, terms = attend.attend_loss(*out, fmri, image, _ones(fmri), (1.0, 1.0), name == 'norm_pix_loss')
     golden.close(f'variant/{name}/loss_fmri', terms['fmri_loss'])
     golden.close(f'variant/{name}/loss_image', terms['image_loss'])
     golden.close(f'variant/{name}/pred_fmri', out[0]['pred'])
@@ -153,7 +156,8 @@ def _check_training(golden: Golden, flat, trainable: str, loss, gradient, forwar
   noise = {name: golden.input(f'train/noise/{name}') for name in golden.below('train/noise')}
   batches = [_batch(*arrays) for arrays in zip(fmri, image, *(noise[name] for name in MASKED), strict=True)]
   rate = epoch_rate(settings, len(batches))
-  optimizer = optim.adamw(
+  optimizer = optim.make(
+    'adamw',
     rate, betas=BETAS, weight_decay=settings['weight_decay'], decay_all=False, clip_norm=settings['clip_grad'],
     clip_groups=('fmri/', 'image/'),
   )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from brainjax import optim, sharding, train, trees
+from brainjax.errors import UserError
 from brainjax.parity.golden import Golden
 from brainjax.stages import common
 from brainjax.stages.stage import Stage
@@ -36,8 +37,10 @@ def settings(
   prefix: str = '',
 ) -> dict[str, Any]:
   """Constructor arguments of a model, from the shapes of its PyTorch tensors and from the file's config."""
-  shapes = {name: np.shape(value) for name, value in state.items()}
-  found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), sizes.Hints(config, []))
+  shapes, assumed = {name: np.shape(value) for name, value in state.items()}, []
+  found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), sizes.Hints(config, assumed))
+  if assumed:
+    raise UserError(f'{golden.path}: {assumed[0].split(" is not")[0]} is not in config_json, and shapes cannot tell it')
   return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
@@ -116,12 +119,13 @@ def check_parameters(golden: Golden, prefix: str, actual: Flat) -> None:
   names = golden.below(prefix)
   for name in names:
     if re.search(r'(^|\.)key\.bias$', name):
-      golden.skip(f'{prefix}/{name}', KEY_BIAS)
+      golden.exclude(f'{prefix}/{name}', KEY_BIAS)
       continue
     keep = slice(None)
     if name.endswith('qkv.bias'):
       width = len(golden.peek(f'{prefix}/{name}')) // 3
       keep = np.r_[:width, 2 * width : 3 * width]
+      golden.partly[f'{prefix}/{name}'] = f'without its second third, the {KEY_BIAS}'
     value = actual.get(name, np.zeros(0))
     golden.absolute(f'{prefix}/{name}', value, keep, f'{prefix}/* ({len(names)} arrays)')
   golden.fact(f'{prefix}: names that train', len(set(actual) ^ set(names)))

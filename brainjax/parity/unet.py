@@ -34,7 +34,7 @@ def _check_variant(golden: Golden, variant: str, state: replay.Flat) -> None:
   if pooled:
     pool = golden.inputs(f'state_globalpool/{TIME_CONDITION}')
     state |= {f'{TIME_CONDITION}.{name}': x for name, x in pool.items()}
-  heads = {'unet_num_heads': golden.config.get('num_heads')}
+  heads = {'unet_num_heads': golden.config.get('num_heads', 1)}  # label2img has one, and the file does not say so
   if variant.startswith('headch'):
     heads['unet_num_head_channels'] = golden.config['num_head_channels']
   model = UNet(**replay.settings(sizes.unet(1), state, heads, golden))

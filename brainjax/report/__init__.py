@@ -2,6 +2,6 @@
 
 from brainjax.report.curves import stage_metrics, training_curves
 from brainjax.report.grid import picture_grid
-from brainjax.report.page import Page, Trace, write_page
+from brainjax.report.page import Page, Strip, Trace, write_page
 
-__all__ = ['Page', 'Trace', 'picture_grid', 'stage_metrics', 'training_curves', 'write_page']
+__all__ = ['Page', 'Strip', 'Trace', 'picture_grid', 'stage_metrics', 'training_curves', 'write_page']

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainjax.report import drawings, encode
-from brainjax.report.labels import headline, label
+from brainjax.report.labels import baseline_label, headline, label
 
 if TYPE_CHECKING:
   from brainjax.report.page import Page
@@ -41,10 +41,19 @@ def data(page: Page) -> dict:
   return {'scores': about, 'headline': headline(scores), 'items': items}
 
 
-def _figure(address: str, alt: str, caption: str, size: tuple[int, int], css: str = '', attributes: str = '') -> str:
+def _figure(
+  address: str,
+  alt: str,
+  caption: str,
+  size: tuple[int, int],
+  css: str = '',
+  attributes: str = '',
+  place: tuple[int, int] | None = None,
+) -> str:
   pixels = ' class="pixels"' if max(size) <= encode.SMALL else ''
+  style = f' style="grid-row:{place[0]};grid-column:{place[1]}"' if place else ''
   return (
-    f'<figure class="{css}"><button type="button" class="picture" aria-label="Enlarge: {escape(alt)}"{attributes}>'
+    f'<figure class="{css}"{style}><button type="button" class="picture" aria-label="Enlarge: {escape(alt)}"{attributes}>'
     f'<img{pixels} src="{address}" alt="{escape(alt)}" width="{size[1]}" height="{size[0]}" loading="lazy"></button>'
     f'<figcaption>{escape(caption)}</figcaption></figure>'
   )
@@ -57,14 +66,16 @@ def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str
   for s in range(num_samples):
     mark = f' data-item="{i}" data-sample="{s}"'
     figures.append(_figure(addresses['sample', i, s], f'{category}, sample {s + 1}', f'sample {s + 1}', size, '', mark))
-  # The second row starts with the baselines, below the stimulus; the nearest pictures stand below their samples.
-  for name in page.baselines:
-    figures.append(_figure(addresses['baseline', i, name], f'{category}, baseline {name}', name, size, 'of-baseline'))
+  # The baselines stand below the stimulus, the nearest pictures below their samples.
+  for k, name in enumerate(page.baselines):
+    alt = f'{category}, baseline {baseline_label(name)}'
+    figures.append(_figure(addresses['baseline', i, name], alt, baseline_label(name), size, 'of-baseline', place=(2 + k, 1)))
   if page.nearest is not None:
     for s in range(num_samples):
-      place = 'of-nearest start' if s == 0 else 'of-nearest'
       alt = f'{category}, training picture nearest to sample {s + 1}'
-      figures.append(_figure(addresses['nearest', i, s], alt, f'nearest to {s + 1}', size, place))
+      alt += f': {page.nearest_names[i, s]}' if page.nearest_names is not None else ''
+      caption = f'nearest to {s + 1}'
+      figures.append(_figure(addresses['nearest', i, s], alt, caption, size, 'of-nearest', place=(2, 2 + s)))
   scores = page.scores['scores']
   values = [
     f'<div><dt>{escape(label(name))}</dt><dd>'
@@ -129,18 +140,26 @@ def sections(page: Page, budget: int) -> tuple[str, str]:
     pictures |= {('baseline', i, name): images[i] for name, images in page.baselines.items()}
     if page.nearest is not None:
       pictures |= {('nearest', i, s): picture for s, picture in enumerate(page.nearest[i])}
-  pictures |= {('denoising', name): picture for name, picture in page.denoising.items()}
+  for row, steps in (page.denoising.rows if page.denoising else {}).items():
+    pictures |= {('denoising', row, k): picture for k, picture in enumerate(steps)}
   addresses = dict(
     zip(pictures, encode.addresses(list(pictures.values()), budget - MARKUP * len(pictures)), strict=True)
   )
   cards = (_card(page, i, category, addresses) for i, category in enumerate(_categories(page)))
-  strip = ''.join(
-    f'<figure><img src="{addresses["denoising", name]}" alt="denoising, {escape(name)}" width="{picture.shape[1]}" '
-    f'height="{picture.shape[0]}"{" class=pixels" * (max(picture.shape[:2]) <= encode.SMALL)}>'
-    f'<figcaption>{escape(name)}</figcaption></figure>'
-    for name, picture in page.denoising.items()
-  )
-  return (
-    f'{_controls(page)}<div class="cards" id="cards">{"".join(cards)}</div>',
-    f'<div class="strip">{strip}</div>' if strip else '',
-  )
+  strip = _strip(page, addresses) if page.denoising else ''
+  return f'{_controls(page)}<div class="cards" id="cards">{"".join(cards)}</div>', strip
+
+
+def _strip(page: Page, addresses: dict[tuple, str]) -> str:
+  """Columns are steps; below each other stand the rows."""
+  columns = []
+  for k, label_of_step in enumerate(page.denoising.labels):
+    images = ''.join(
+      f'<img src="{addresses["denoising", row, k]}" alt="{escape(f"{label_of_step}: {row}")}" '
+      f'width="{steps.shape[2]}" height="{steps.shape[1]}"{" class=pixels" * (max(steps.shape[1:3]) <= encode.SMALL)}>'
+      for row, steps in page.denoising.rows.items()
+    )
+    columns.append(f'<figure>{images}<figcaption>{escape(label_of_step)}</figcaption></figure>')
+  rows = '; below it: '.join(page.denoising.rows)
+  note = f'Sample 1 of the first item, {escape(_categories(page)[0])}. Above: {escape(rows)}.'
+  return f'<p class="note">{note}</p><div class="strip">{"".join(columns)}</div>'

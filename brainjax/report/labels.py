@@ -1,16 +1,29 @@
-"""Names of scores for a reader, and which scores stand at the top."""
+"""Names of scores and baselines for a reader, and which scores stand at the top."""
+
+MEASURES = {'mse': 'MSE', 'pcc': 'PCC', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'lpips_alex': 'LPIPS'}
+BASELINES = {'ridge': 'ridge', 'ridge_nearest': 'ridge, nearest'}
 
 
 def label(name: str) -> str:
   """A score's name for a reader: class_50way_top1 -> 50-way top-1 class."""
-  parts = name.split('_')
-  if parts[0] == 'class':
-    return f'{parts[1].replace("way", "-way")} {parts[2].replace("top", "top-")} class'
-  if parts[0] == 'pairwise':
-    return f'pairwise {parts[1].upper()}'
-  if parts[0] == 'identification':
-    return f'{parts[1].replace("way", "-way")} {parts[2].upper()}'
-  return name.replace('_', ' ').upper()
+  kind, _, rest = name.partition('_')
+  if kind == 'class':
+    return f'{rest.replace("way", "-way").replace("_top", " top-")} class'
+  if kind == 'pairwise':
+    return f'pairwise {_measure(rest)}'
+  if kind == 'identification':
+    ways, _, measure = rest.partition('_')
+    return f'{ways.replace("way", "-way")} {_measure(measure)}'
+  return _measure(name)
+
+
+def _measure(name: str) -> str:
+  return MEASURES.get(name, name.replace('_', ' '))
+
+
+def baseline_label(name: str) -> str:
+  """A baseline's name for a reader."""
+  return BASELINES.get(name, name)
 
 
 def headline(scores: dict[str, dict]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from brainjax import hosts
 from brainjax.simulator import stimuli
 
 
@@ -12,7 +13,7 @@ class RenderedBatches:
   """Batches `{image: B H W 3 in [-1, 1], attributes: B 5, class_index: B, weight: B}`, a function of (seed, position) alone.
 
   Args:
-    batch_size: pictures of this host's share.
+    batch_size: pictures of all hosts together; each renders them all and keeps its share.
     size: pixels.
     seed: of scenes; another seed never gives the same rendering.
     classes: 'compositions' draws any attributes except those of the test categories (class_index is -1); 'categories'
@@ -23,6 +24,7 @@ class RenderedBatches:
   def __init__(self, batch_size: int, size: int, seed: int, classes: str = 'compositions', length: int | None = None):
     self._batch_size, self._size, self._seed, self._classes, self._length = batch_size, size, seed, classes, length
     self._position = 0
+    self._share = hosts.share(batch_size)
     self._categories = stimuli.categories()
 
   def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -41,10 +43,10 @@ class RenderedBatches:
       attributes = stimuli.random_attributes(rng, self._batch_size, exclude=self._categories.test_attributes)
     images = stimuli.render(attributes, rng, self._size)
     return {
-      'image': images.astype(np.float32) / 127.5 - 1,
-      'attributes': attributes.astype(np.int32),
-      'class_index': class_index.astype(np.int32),
-      'weight': np.ones(self._batch_size, np.float32),
+      'image': images[self._share].astype(np.float32) / 127.5 - 1,
+      'attributes': attributes[self._share].astype(np.int32),
+      'class_index': class_index[self._share].astype(np.int32),
+      'weight': np.ones(self._batch_size, np.float32)[self._share],
     }
 
   def get_state(self) -> dict[str, Any]:

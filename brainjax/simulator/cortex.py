@@ -6,27 +6,17 @@ single-trial variance, shared between the signal, a few global noise components 
 """
 
 import dataclasses
-import functools
-import itertools
 import statistics
 
 import numpy as np
 
-from brainjax.simulator import stimuli
+from brainjax.simulator import stimuli, vision
 
 EARLY = ('V1', 'V2', 'V3', 'V4')
 HIGHER = ('LOC', 'FFA', 'PPA')
 ROIS = (*EARLY, *HIGHER)
 UNIONS = {'LVC': ('V1', 'V2', 'V3'), 'HVC': HIGHER, 'VC': ROIS}
 
-IMAGE_SIZE = 64  # pixels of the pictures that the Gabor filters see
-GRID = 16  # the filters' maps are averaged to this many cells along each side
-_PADDING = 8
-_FREQUENCIES = (2.0, 4.0, 8.0, 16.0)  # cycles per picture
-_ORIENTATIONS = 4
-_NUM_ENERGY = len(_FREQUENCIES) * _ORIENTATIONS
-_NUM_CHANNELS = _NUM_ENERGY + 6  # + light, dark, red, green, yellow, blue
-_NUM_REFERENCE = 512
 _ECCENTRICITY_SCALE, _MAX_ECCENTRICITY = 0.4, 1.2  # cortical magnification; picture half widths
 
 # Per early area: receptive field size at the fovea (picture half widths) and its growth with eccentricity, preferred
@@ -43,7 +33,6 @@ _SEMANTICS = {
   'FFA': (1.0, 0.9, 0.6, 0.2, 0.3, 0.5),
   'PPA': (0.3, 0.3, 0.4, 1.0, 0.9, 1.0),
 }
-_PAIRS = tuple(itertools.combinations(range(len(stimuli.NUM_VALUES)), 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,91 +70,6 @@ class CortexConfig:
     return dict(zip(names, sizes.tolist(), strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
-class Features:
-  """What the voxels see of N pictures."""
-
-  maps: np.ndarray  # (C, N, GRID * GRID) float32, not negative: pooled Gabor energy, luminance and opponent colours
-  one_hot: np.ndarray  # (N, 37) float32 attributes
-  pairs: np.ndarray  # (N, 10) int: column of each attribute pair's combination
-  parameters: np.ndarray  # (N, 11) float32
-
-
-def extract_features(images: np.ndarray, scenes: stimuli.Scenes) -> Features:
-  """images: uint8 N S S 3, S a multiple of 64 (averaged down to 64 pixels). Computed once, used by every subject."""
-  count, size = images.shape[:2]
-  if size % IMAGE_SIZE or images.shape[1:] != (size, size, 3) or count != len(scenes):
-    raise ValueError(
-      f'{len(scenes)} scenes need as many square pictures of side n * {IMAGE_SIZE}, found {images.shape}'
-    )
-  maps = np.empty((_NUM_CHANNELS, count, GRID * GRID), np.float32)
-  block = size // IMAGE_SIZE
-  for start in range(0, count, 32):
-    part = images[start : start + 32]
-    # N S S 3 -> mean over block x block -> N 64 64 3
-    small = part.reshape(len(part), IMAGE_SIZE, block, IMAGE_SIZE, block, 3).mean((2, 4), dtype=np.float32) / 255
-    maps[:, start : start + 32] = _channel_maps(small)
-  attributes = scenes.attributes
-  one_hot = np.concatenate(
-    [np.eye(n, dtype=np.float32)[attributes[:, i]] for i, n in enumerate(stimuli.NUM_VALUES)], axis=1
-  )
-  sizes = [stimuli.NUM_VALUES[a] * stimuli.NUM_VALUES[b] for a, b in _PAIRS]
-  offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-  pairs = np.stack(
-    [
-      offset + attributes[:, a] * stimuli.NUM_VALUES[b] + attributes[:, b]
-      for offset, (a, b) in zip(offsets, _PAIRS, strict=True)
-    ],
-    axis=1,
-  )
-  return Features(maps, one_hot, pairs, scenes.parameters())
-
-
-@functools.cache
-def _gabor_bank() -> np.ndarray:
-  """One-sided Gabor transfer functions, (16, P, P): the inverse transform's modulus is the quadrature energy."""
-  side = IMAGE_SIZE + 2 * _PADDING
-  axis = np.fft.fftfreq(side) * IMAGE_SIZE  # cycles per picture
-  fx, fy = axis[None, :], axis[:, None]
-  bank = []
-  for frequency in _FREQUENCIES:
-    for k in range(_ORIENTATIONS):
-      angle = np.pi * k / _ORIENTATIONS
-      along, across = fx * np.cos(angle) + fy * np.sin(angle), fy * np.cos(angle) - fx * np.sin(angle)
-      width = 0.42 * frequency  # an octave of bandwidth
-      bank.append(np.exp(-((along - frequency) ** 2 + across**2) / (2 * width**2)))
-      bank[-1][0, 0] = 0
-  return np.array(bank, np.float32)
-
-
-def _channel_maps(images: np.ndarray) -> np.ndarray:
-  """images: N 64 64 3 in [0, 1] -> (C, N, GRID * GRID)."""
-  red, green, blue = images[..., 0], images[..., 1], images[..., 2]
-  luminance = 0.299 * red + 0.587 * green + 0.114 * blue
-  padded = np.pad(luminance, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING)), mode='symmetric')
-  spectrum = np.fft.fft2(padded)
-  inner = slice(_PADDING, -_PADDING)
-  red_green, blue_yellow = red - green, blue - 0.5 * (red + green)
-  channels = [np.abs(np.fft.ifft2(spectrum * transfer)[:, inner, inner]) for transfer in _gabor_bank()]
-  channels += [
-    luminance,
-    1 - luminance,
-    *(np.maximum(c, 0) for c in (red_green, -red_green, -blue_yellow, blue_yellow)),
-  ]
-  cell = IMAGE_SIZE // GRID
-  # C N 64 64 -> mean over cell x cell -> C N 256
-  pooled = [c.reshape(-1, GRID, cell, GRID, cell).mean((2, 4)) for c in channels]
-  return np.array(pooled, np.float32).reshape(_NUM_CHANNELS, -1, GRID * GRID)
-
-
-@functools.cache
-def reference_features() -> Features:
-  """Features of fixed random scenes: units of all responses, and the covariance of spontaneous activity."""
-  rng = np.random.default_rng(20080305)
-  images, scenes = stimuli.render(stimuli.random_attributes(rng, _NUM_REFERENCE), rng, IMAGE_SIZE, return_scenes=True)
-  return extract_features(images, scenes)
-
-
 class Subject:
   """One subject's cortex; everything follows from (config, seed, group, number).
 
@@ -183,7 +87,7 @@ class Subject:
     self.slices = {roi: slice(stop - size, stop) for (roi, size), stop in zip(sizes.items(), stops, strict=True)}
     early = [_retinotopy(rng, roi, sizes[roi]) for roi in EARLY if sizes.get(roi)]
     self.fields = np.concatenate([fields for fields, _ in early]) if early else np.empty((0, 3), np.float32)
-    self._channel_weights = np.concatenate([w for _, w in early]) if early else np.empty((0, _NUM_CHANNELS), np.float32)
+    self._channel_weights = np.concatenate([w for _, w in early]) if early else np.empty((0, vision.NUM_CHANNELS), np.float32)
     self._pooling = _pooling(self.fields)
     higher = [_semantics(rng, roi, sizes[roi], config.conjunction_variance) for roi in HIGHER if sizes.get(roi)]
     self._semantic_weights = [np.concatenate(w, axis=1) for w in zip(*higher, strict=True)]
@@ -192,7 +96,7 @@ class Subject:
     self.loadings = _smooth_noise(rng, config.num_shared_components, config.num_voxels, smoothness)
     self.loadings[0] = np.abs(self.loadings[0]) + 0.5  # the global signal has one sign
     self.loadings *= np.sqrt(config.shared_noise_fraction) / np.linalg.norm(self.loadings, axis=0)
-    raw = self._raw(reference_features())
+    raw = self._raw(vision.reference_features())
     self._mean, self._std = raw.mean(0), raw.std(0)
 
   def masks(self) -> dict[str, np.ndarray]:
@@ -205,7 +109,7 @@ class Subject:
           masks[name][self.slices[roi]] = True
     return masks
 
-  def signal(self, features: Features) -> np.ndarray:
+  def signal(self, features: vision.Features) -> np.ndarray:
     """Responses without noise, N V float32: mean 0 and variance `explainable_variance` over random scenes."""
     return (self._raw(features) - self._mean) * (np.sqrt(self.explainable_variance) / self._std)
 
@@ -220,7 +124,7 @@ class Subject:
 
     Time courses are first-order autoregressive, slower for signal and global components than for a voxel's own noise.
     """
-    signal = self.signal(reference_features())
+    signal = self.signal(vision.reference_features())
     signal -= signal.mean(0)
     drive = _autoregressive(rng, frames, len(signal), 0.85) / np.float32(np.sqrt(len(signal)))
     shared = _autoregressive(rng, frames, len(self.loadings), 0.9)
@@ -237,13 +141,13 @@ class Subject:
     mixed += shared @ self.loadings
     return mixed * np.sqrt(1 - self.explainable_variance)
 
-  def _raw(self, features: Features) -> np.ndarray:
+  def _raw(self, features: vision.Features) -> np.ndarray:
     """Responses in arbitrary units, N V float32."""
     count, num_early = len(features.one_hot), len(self.fields)
     response = np.empty((count, self.config.num_voxels), np.float32)
     early = response[:, :num_early]
     early[:] = 0
-    scale = _channel_scale()
+    scale = vision.channel_scale()
     for channel, maps in enumerate(features.maps):
       early += (maps @ self._pooling) * (self._channel_weights[:, channel] / scale[channel])
     np.power(early, self.config.power, out=early)
@@ -254,12 +158,6 @@ class Subject:
         late += pairs[column]
       response[:, num_early:] = late
     return response
-
-
-@functools.cache
-def _channel_scale() -> np.ndarray:
-  """Typical size of each channel over random scenes, (C,): the unit of its weights."""
-  return reference_features().maps.mean((1, 2)) + reference_features().maps.std((1, 2))
 
 
 def _retinotopy(rng: np.random.Generator, roi: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -276,10 +174,10 @@ def _retinotopy(rng: np.random.Generator, roi: str, count: int) -> tuple[np.ndar
   # Tuning drifts along cortex, with scatter from voxel to voxel.
   drift = _smooth_noise(rng, 9, count, 4.0)
   preferred = np.log2(foveal_frequency / (1 + eccentricity)) + 0.7 * drift[0]
-  frequency = np.exp(-((np.log2(_FREQUENCIES) - preferred[:, None]) ** 2) / 2)
-  doubled = 2 * np.pi * np.arange(_ORIENTATIONS) / _ORIENTATIONS  # orientation repeats after half a turn
+  frequency = np.exp(-((np.log2(vision.FREQUENCIES) - preferred[:, None]) ** 2) / 2)
+  doubled = 2 * np.pi * np.arange(vision.ORIENTATIONS) / vision.ORIENTATIONS  # orientation repeats after half a turn
   orientation = np.exp(1.2 * np.cos(doubled - np.arctan2(drift[1], drift[2])[:, None]))
-  energy = (frequency[:, :, None] * orientation[:, None, :]).reshape(count, _NUM_ENERGY)
+  energy = (frequency[:, :, None] * orientation[:, None, :]).reshape(count, vision.NUM_ENERGY)
   luminance, colour = np.exp(1.5 * drift[3:5].T), np.exp(1.5 * drift[5:9].T)
   parts = [part / part.sum(1, keepdims=True) for part in (energy, luminance, colour)]
   mix = rng.gamma(np.array(shares) * 4, size=(count, 3)) + 1e-3
@@ -288,12 +186,12 @@ def _retinotopy(rng: np.random.Generator, roi: str, count: int) -> tuple[np.ndar
 
 
 def _pooling(fields: np.ndarray) -> np.ndarray:
-  """Gaussian receptive fields over the grid's cells, (GRID * GRID, V), each adding up to 1."""
-  centres = (np.arange(GRID, dtype=np.float32) + 0.5) * 2 / GRID - 1
+  """Gaussian receptive fields over the grid's cells, (GRID**2, V), each adding up to 1."""
+  centres = (np.arange(vision.GRID, dtype=np.float32) + 0.5) * 2 / vision.GRID - 1
   x, y, size = fields.T
   along_x = np.exp(-((centres[:, None] - x) ** 2) / (2 * size**2))
   along_y = np.exp(-((centres[:, None] - y) ** 2) / (2 * size**2))
-  weights = (along_y[:, None] * along_x[None]).reshape(GRID * GRID, -1)  # row, column -> cell
+  weights = (along_y[:, None] * along_x[None]).reshape(vision.GRID**2, -1)  # row, column -> cell
   return weights / weights.sum(0)
 
 
@@ -304,13 +202,12 @@ def _semantics(
   *shares, parameter_share = _SEMANTICS[roi]
   rows = np.repeat(shares, stimuli.NUM_VALUES)
   one_hot = _smooth_noise(rng, len(rows), count, 1.5) * np.sqrt(rows)[:, None]
-  parameters = _smooth_noise(rng, reference_features().parameters.shape[1], count, 1.5)
+  parameters = _smooth_noise(rng, vision.reference_features().parameters.shape[1], count, 1.5)
   parameters *= np.sqrt(parameter_share / 5)
-  sizes = [stimuli.NUM_VALUES[a] * stimuli.NUM_VALUES[b] for a, b in _PAIRS]
   # About unit variance from each unit of share: the pairs get their part of the total.
-  rows = np.repeat([shares[a] * shares[b] for a, b in _PAIRS], sizes)
+  rows = np.repeat([shares[a] * shares[b] for a, b in vision.PAIRS], vision.PAIR_SIZES)
   total = sum(shares) + parameter_share
-  rows *= total * conjunction / (1 - conjunction) / sum(shares[a] * shares[b] for a, b in _PAIRS)
+  rows *= total * conjunction / (1 - conjunction) / sum(shares[a] * shares[b] for a, b in vision.PAIRS)
   pairs = _smooth_noise(rng, len(rows), count, 1.5) * np.sqrt(rows)[:, None]
   return one_hot.astype(np.float32), pairs.astype(np.float32), parameters.astype(np.float32)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from brainjax import files
-from brainjax.simulator import cortex, stimuli
+from brainjax.simulator import cortex, stimuli, vision
 
 IMAGES_PER_CATEGORY = 8
 REPEATS = 35  # presentations of every test image
@@ -35,9 +35,9 @@ class Pictures:
   instance: np.ndarray  # (1250,) number of the picture within its category
   num_train: int
 
-  def features(self) -> cortex.Features:
+  def features(self) -> vision.Features:
     """What every subject's cortex gets to see."""
-    return cortex.extract_features(self.images, self.scenes)
+    return vision.extract_features(self.images, self.scenes)
 
 
 def subject_file(number: int) -> str:
@@ -81,7 +81,7 @@ def write_pictures(folder: Path, shown: Pictures) -> None:
 
 
 def write_subject(
-  folder: Path, number: int, config: cortex.CortexConfig, seed: int, features: cortex.Features, num_train: int
+  folder: Path, number: int, config: cortex.CortexConfig, seed: int, features: vision.Features, num_train: int
 ) -> None:
   """Writes `sbj_<number>.npz`.
 

@@ -9,6 +9,8 @@ import functools
 
 import numpy as np
 
+from brainjax.simulator import shapes
+
 SHAPES = ('disc', 'square', 'triangle', 'star', 'ring', 'cross', 'crescent', 'heart', 'hexagon', 'bar')
 COLOURS = ('red', 'orange', 'yellow', 'green', 'cyan', 'blue', 'purple', 'pink')
 TEXTURES = ('plain', 'striped', 'dotted', 'checkered', 'shaded')
@@ -234,7 +236,7 @@ def _draw_chunk(scenes: Scenes, rows: np.ndarray, size: int) -> np.ndarray:
   weight = np.empty((len(rows), size, size), np.float32)
   for kind in np.unique(attributes[:, 3]):
     group = attributes[:, 3] == kind
-    weight[group] = _backdrop(BACKGROUNDS[kind], x, y, scenes.pattern[rows[group]].T[:, :, None, None], pixel)
+    weight[group] = shapes.backdrop(BACKGROUNDS[kind], x, y, scenes.pattern[rows[group]].T[:, :, None, None], pixel)
   first, second = scenes.background[rows, 0], scenes.background[rows, 1]
   # Objects: coverage and, inside, the weight of the texture's second colour.
   inside = np.zeros_like(weight)
@@ -249,13 +251,13 @@ def _draw_chunk(scenes: Scenes, rows: np.ndarray, size: int) -> np.ndarray:
       dx = (x - place_x - scenes.centre[index, 0, None, None]) / radius
       dy = (y - place_y - scenes.centre[index, 1, None, None]) / radius
       u, v = cos * dx + sin * dy, cos * dy - sin * dx
-      distance = _signed_distance(SHAPES[kind], u, v)
+      distance = shapes.signed_distance(SHAPES[kind], u, v)
       footprint = pixel / radius
-      covered = _cover(distance, footprint)
+      covered = shapes.cover(distance, footprint)
       inside[group] = np.maximum(inside[group], covered)
-      rim[group] = np.maximum(rim[group], covered - _cover(distance + 0.09, footprint))
-      texture[group] += covered * _texture(TEXTURES[surface], u, v, scenes.phase[index].T[:, :, None, None], footprint)
-  colour = _hsv_to_rgb(scenes.colour[rows])
+      rim[group] = np.maximum(rim[group], covered - shapes.cover(distance + 0.09, footprint))
+      texture[group] += covered * shapes.texture(TEXTURES[surface], u, v, scenes.phase[index].T[:, :, None, None], footprint)
+  colour = shapes.hsv_to_rgb(scenes.colour[rows])
   texture = np.minimum(texture, 1)
   tint = np.where((attributes[:, 2] == TEXTURES.index('shaded'))[:, None], 0.22 * colour, 0.3 * colour + 0.7)
   shade = 1 + scenes.light[rows, 0, None, None] * x + scenes.light[rows, 1, None, None] * y
@@ -268,99 +270,3 @@ def _draw_chunk(scenes: Scenes, rows: np.ndarray, size: int) -> np.ndarray:
     ground += inside * (thing - ground)
     image[..., channel] = np.clip(ground + 0.5, 0, 255)
   return image
-
-
-def _cover(distance: np.ndarray, footprint) -> np.ndarray:
-  """Share of a pixel of width `footprint` that lies inside (distance < 0)."""
-  return np.clip(0.5 - distance / footprint, 0, 1)
-
-
-def _wave(t: np.ndarray) -> np.ndarray:
-  """Triangle wave of period 1, from -0.25 (at 0) to 0.25: the signed distance to a zero crossing, in periods."""
-  return 0.25 - np.abs(t - np.floor(t) - 0.5)
-
-
-def _dots(u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarray:
-  """Signed distance to a square lattice (period 1) of dots."""
-  return np.hypot(u - np.floor(u) - 0.5, v - np.floor(v) - 0.5) - radius
-
-
-def _checker(u: np.ndarray, v: np.ndarray, footprint) -> np.ndarray:
-  """Weight of the second field of a checkerboard with period 1 along both axes."""
-  a, b = _cover(_wave(u), footprint), _cover(_wave(v), footprint)
-  return a + b - 2 * a * b
-
-
-def _texture(kind: str, u: np.ndarray, v: np.ndarray, phase: np.ndarray, footprint) -> np.ndarray | float:
-  """Weight of the second colour at object coordinates u, v (radius 1)."""
-  if kind == 'plain':
-    return 0.0
-  if kind == 'shaded':
-    return np.clip(0.5 + 0.55 * v + 0.3 * (phase[0] - 0.5), 0, 1)
-  density = {'striped': 2.0, 'dotted': 1.9, 'checkered': 1.5}[kind]
-  a, b = density * u + phase[0], density * v + phase[1]
-  if kind == 'striped':
-    return _cover(_wave(a), density * footprint)
-  if kind == 'dotted':
-    return _cover(_dots(a, b, 0.33), density * footprint)
-  return _checker(a, b, density * footprint)
-
-
-def _backdrop(kind: str, x: np.ndarray, y: np.ndarray, pattern: np.ndarray, pixel: np.float32) -> np.ndarray:
-  """Weight of the background's second colour. pattern: scale, tilt, phase x, phase y, each (N, 1, 1)."""
-  scale, tilt, phase_x, phase_y = pattern
-  u, v = np.cos(tilt) * x + np.sin(tilt) * y, np.cos(tilt) * y - np.sin(tilt) * x
-  if kind in ('night', 'snow', 'sky', 'dusk'):
-    return np.clip(0.5 + 0.5 * scale * v + 0.2 * (phase_y - 0.5), 0, 1)
-  density = scale * {'tiles': 1.6, 'meadow': 3.0, 'sand': 2.6, 'ocean': 2.2}[kind]
-  footprint = density * pixel
-  if kind == 'tiles':
-    return _checker(density * u + phase_x, density * v + phase_y, footprint)
-  if kind == 'sand':
-    return _cover(_dots(density * u + phase_x, density * v + phase_y, 0.28), footprint)
-  if kind == 'meadow':
-    return _cover(_wave(density * u + phase_x), footprint)
-  return _cover(_wave(density * v + phase_y + 0.2 * np.sin(6 * u + 6.28 * phase_x)), footprint)
-
-
-def _signed_distance(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-  """Distance to the edge of a shape of radius about 1, negative inside (near the edge it is exact or nearly so)."""
-  if kind == 'disc':
-    return np.hypot(u, v) - 0.88
-  if kind == 'square':
-    return np.maximum(np.abs(u), np.abs(v)) - 0.76
-  if kind == 'triangle':
-    return np.maximum(0.866 * np.abs(u) - 0.5 * v, v) - 0.52
-  if kind == 'star':
-    # Fold the plane onto the half sector of one point; its edge runs from (0, 1) to the inner corner.
-    sector = np.pi / 5
-    angle = np.abs(np.mod(np.arctan2(u, -v) + sector, 2 * sector) - sector)
-    length = np.hypot(u, v)
-    inner = 0.45
-    edge_x, edge_y = inner * np.sin(sector), inner * np.cos(sector) - 1
-    norm = np.hypot(edge_x, edge_y)
-    return (edge_x * (length * np.cos(angle) - 1) - edge_y * length * np.sin(angle)) / norm
-  if kind == 'ring':
-    return np.abs(np.hypot(u, v) - 0.68) - 0.23
-  if kind == 'cross':
-    a, b = np.abs(u), np.abs(v)
-    return np.minimum(np.maximum(a - 0.92, b - 0.29), np.maximum(a - 0.29, b - 0.92))
-  if kind == 'crescent':
-    return np.maximum(np.hypot(u, v) - 0.9, 0.72 - np.hypot(u - 0.42, v))
-  if kind == 'heart':
-    side = 0.52
-    a, b = np.abs(u), -v - side * 0.25
-    middle = side / np.sqrt(2)  # of the upper edge of a square on its corner, where a lobe is centred
-    return np.minimum((a + np.abs(b)) / np.sqrt(2) - side, np.hypot(a - middle, b - middle) - side)
-  if kind == 'hexagon':
-    a, b = np.abs(u), np.abs(v)
-    return np.maximum(0.866 * a + 0.5 * b, b) - 0.8
-  a, b = np.abs(u + v) / np.sqrt(2), np.abs(u - v) / np.sqrt(2)  # the bar lies on the diagonal
-  return np.maximum(a - 0.28, b - 1.0)
-
-
-def _hsv_to_rgb(hsv: np.ndarray) -> np.ndarray:
-  """hsv: N 3 with hue in turns -> RGB in [0, 1], N 3."""
-  hue, saturation, value = (hsv[:, i, None] for i in range(3))
-  k = (np.array([5, 3, 1], np.float32) + 6 * hue) % 6
-  return (value * (1 - saturation * np.clip(np.minimum(k, 4 - k), 0, 1))).astype(np.float32)

@@ -120,9 +120,13 @@ def attend_loss(
   metrics = {
     'fmri_loss': fmri_loss,
     'image_loss': image_loss,
-    'fmri_correlation': losses.correlation(patches.unpatchify_1d(fmri_out['pred']), fmri).mean(),
+    'fmri_correlation': losses.weighted_mean(
+      losses.correlation(patches.unpatchify_1d(fmri_out['pred']), fmri), weight[:, 0]
+    ),
     # Of all predicted with all true values; what the release calls so compares two predicted patches (B4).
-    'image_correlation': losses.correlation(image_out['pred'].reshape(rows, -1), image_target.reshape(rows, -1)).mean(),
+    'image_correlation': losses.weighted_mean(
+      losses.correlation(image_out['pred'].reshape(rows, -1), image_target.reshape(rows, -1)), weight[:, 0]
+    ),
   }
   return loss_weights[0] * fmri_loss + loss_weights[1] * image_loss, metrics
 
@@ -168,7 +172,13 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     ratios = stage.mask_ratio, stage.image_mask_ratio
     fmri_out, image_out = forward(fmri_mae, image_mae, params, fmri, image, fmri_noise, image_noise, *ratios)
     loss_weights = stage.fmri_weight, stage.image_weight
-    return attend_loss(fmri_out, image_out, fmri, image, weight, loss_weights, stage.normalise_patches)
+    total, metrics = attend_loss(fmri_out, image_out, fmri, image, weight, loss_weights, stage.normalise_patches)
+    return total, metrics | common.extremes(
+      fmri_latent=fmri_out['latent'],
+      fmri_prediction=fmri_out['pred'],
+      image_latent=image_out['latent'],
+      image_prediction=image_out['pred'],
+    )
 
   fields = common.training_fields(
     config, 'attend', data.steps_per_epoch, decay_all=False, clip_groups=('fmri/', 'image/')

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from brainjax import optim
+from brainjax import hosts, optim
 from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError
 from brainjax.trees import flatten
@@ -41,12 +41,13 @@ def schedule(stage: ConfigDict, steps_per_epoch: int, cosine: bool = True) -> op
 def training_fields(
   config: ConfigDict, name: str, steps_per_epoch: int, *, cosine: bool = True, **optimizer: Any
 ) -> dict:
-  """The fields of `train.Stage` that follow from `config.<name>`; `optimizer` goes to `optim.adamw`."""
+  """The fields of `train.Stage` that follow from `config.<name>`; `optimizer` goes to `optim.make`."""
   stage = config[name]
   rate = schedule(stage, steps_per_epoch, cosine)
   return {
     'name': name,
-    'optimizer': optim.adamw(
+    'optimizer': optim.make(
+      stage.optimizer,
       rate,
       betas=tuple(stage.betas),
       weight_decay=stage.weight_decay,
@@ -73,12 +74,17 @@ def start_weights(
     UserError: there is nothing at `source`.
   """
   if random_init and not (source and Path(source).exists()):
-    print(f'{field} is {source!r}: nothing there; {what} starts from random weights, as random_init says')
+    hosts.tell(f'{field} is {source!r}: nothing there; {what} starts from random weights, as random_init says')
     return {}, {}
   try:
     return load_weights(source)
   except UserError as error:
     raise UserError(f'{field} = {source!r} is to give {what}: {error}') from error
+
+
+def extremes(**activations: jax.Array) -> dict[str, jax.Array]:
+  """`max_<name>` -> the largest magnitude of each array: metrics that tell of divergence before the loss does."""
+  return {f'max_{name}': jnp.abs(jax.lax.stop_gradient(x)).max().astype(jnp.float32) for name, x in activations.items()}
 
 
 def fresh_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:
@@ -97,8 +103,8 @@ def take_sizes(section: ConfigDict, sizes: Mapping[str, Any]) -> None:
 def tell_resized(stage: str, source: str, sizes: Mapping[str, Any], num_voxels: int) -> None:
   """Says so when weights of another voxel count are used: their position tables are resized."""
   before = sizes.get('num_voxels', num_voxels)
-  if before != num_voxels and jax.process_index() == 0:
-    print(f'{stage}: {source} is for {before} voxels, these data have {num_voxels}; position tables are resized (nearest)')
+  if before != num_voxels:
+    hosts.tell(f'{stage}: {source} is for {before} voxels, these data have {num_voxels}; position tables are resized (nearest)')
 
 
 def settings(model: nn.Module) -> dict[str, Any]:

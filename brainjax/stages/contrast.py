@@ -1,5 +1,6 @@
 """Phase 1: the double-contrastive masked autoencoder learns fMRI (paper, section 3.1)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages.stage import Stage
 from brainjax.torch_convert import hand_over
+from brainjax.trees import below
 
 # Sin-cos position tables are constants that lie among the parameters; they never train here.
 TRAINABLE = r'^(?!.*(pos_embed|position_embeddings))'
@@ -42,7 +44,12 @@ class Weights(NamedTuple):
 
 
 def contrast_loss(
-  views: dict[str, jax.Array], fmri: jax.Array, weights: Weights, info_nce=losses.info_nce, self_info_nce=None
+  views: dict[str, jax.Array],
+  fmri: jax.Array,
+  weights: Weights,
+  info_nce=losses.info_nce,
+  self_info_nce=None,
+  row_weight: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Masked error of view 1, reconstruction against input, view 1 against view 2 (paper, equations 1 to 3).
 
@@ -50,8 +57,9 @@ def contrast_loss(
     views: the autoencoder's result on the batch stacked once per view: pred (views B) L p, mask (views B) L.
     fmri: B V.
     weights: of the terms; a term whose weight is 0 is not computed.
-    info_nce: (queries, keys) B V -> B, with the negatives that are wanted.
+    info_nce: (queries B V, keys B V, row weight B) -> B, with the negatives that are wanted.
     self_info_nce: another one for the self term; by default the same.
+    row_weight: B, 0 for rows that only fill the batch: they count nowhere.
 
   Returns:
     The scalar total, and each unweighted term with the mean correlation of reconstruction and input.
@@ -61,19 +69,22 @@ def contrast_loss(
   reconstructed = patches.unpatchify_1d(views['pred'])  # (views B) V
   first, second = reconstructed[:batch], reconstructed[batch:]
   self_info_nce = self_info_nce or info_nce
-  total, metrics = jnp.zeros(()), {'correlation': losses.correlation(first, fmri).mean()}
+  row_weight = jnp.ones(batch) if row_weight is None else row_weight
+  mean = partial(losses.weighted_mean, weight=row_weight)
+  total, metrics = jnp.zeros(()), {'correlation': mean(losses.correlation(first, fmri))}
   if weights.mask:
-    metrics['mask_loss'] = losses.masked_mse(views['pred'][:batch], target, views['mask'][:batch]).mean()
+    mask = views['mask'][:batch] * row_weight[:, None]
+    metrics['mask_loss'] = losses.masked_mse(views['pred'][:batch], target, mask).mean()
     total += weights.mask * metrics['mask_loss']
   # With one sample there are no negatives and the self term is a constant.
   if weights.self_contrast and batch > 1:
-    metrics['self_contrast'] = self_info_nce(first, fmri).mean()
+    metrics['self_contrast'] = mean(self_info_nce(first, fmri, row_weight))
     total += weights.outer * weights.self_contrast * metrics['self_contrast']
   if weights.cross_contrast:
-    metrics['cross_contrast'] = info_nce(first, second).mean()
+    metrics['cross_contrast'] = mean(info_nce(first, second, row_weight))
     total += weights.outer * weights.cross_contrast * metrics['cross_contrast']
     if weights.separate and batch > 1:
-      metrics['self_contrast_view2'] = self_info_nce(second, fmri).mean()
+      metrics['self_contrast_view2'] = mean(self_info_nce(second, fmri, row_weight))
       total += weights.outer * weights.self_contrast * metrics['self_contrast_view2']
   return total, metrics
 
@@ -90,35 +101,49 @@ def loss_weights(config: ConfigDict) -> Weights:
   )
 
 
+def contrasts(negatives: str, temperature: float, mesh: Mesh) -> tuple[Callable, Callable | None]:
+  """`info_nce` and `self_info_nce` of `contrast_loss` for a value of config.contrast.negatives."""
+  info_nce = partial(losses.info_nce, temperature=temperature)
+  if negatives == 'per_device':
+    spec = PartitionSpec(sharding.AXES)
+    info_nce = jax.shard_map(info_nce, mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec)
+  return info_nce, partial(losses.info_nce_paired, temperature=temperature) if negatives == 'paired' else None
+
+
 def make(config: ConfigDict, mesh: Mesh) -> Stage:
   """The stage; its weights are those of one `FmriMAE`."""
+  config = config.copy_and_resolve_references()
   stage = config.contrast
+  before, sizes = {}, {}
+  if stage.init_from:
+    before, info = load_weights(stage.init_from)
+    sizes = info.get('settings', {})
+    before, sizes = below(before, 'fmri') or before, sizes.get('fmri', sizes)  # of attend, or of a single autoencoder
+    common.take_sizes(config.fmri_mae, sizes)
+    common.take_sizes(stage, {name: sizes[name] for name in ('decoder_depth',) if name in sizes})
   data = stage_data.contrast(config)
   mae = model(config, data.num_voxels)
   weights = loss_weights(config)
   num_views = 2 if weights.cross_contrast else 1
-  info_nce = partial(losses.info_nce, temperature=stage.temperature)
-  self_info_nce = (
-    partial(losses.info_nce_paired, temperature=stage.temperature) if stage.negatives == 'paired' else None
-  )
-  if stage.negatives == 'per_device':
-    spec = PartitionSpec(sharding.AXES)
-    info_nce = jax.shard_map(info_nce, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
+  info_nce, self_info_nce = contrasts(stage.negatives, stage.temperature, mesh)
 
   def init(key):
     return mae.init(key, jnp.zeros((1, data.num_voxels)))['params']
 
   def loss(params, batch, key):
     fmri = batch['fmri']
-    # Both views in one pass: the batch twice, each copy with its own mask.
-    noise = jax.random.uniform(key, (num_views * len(fmri), mae.num_patches))
+    # Both views in one pass: the batch twice, each copy with its own mask. A key for each view, so that the draws of a
+    # row do not depend on how many rows fill the batch up.
+    shape = (len(fmri), mae.num_patches)
+    noise = jnp.concatenate([jax.random.uniform(view, shape) for view in jax.random.split(key, num_views)])
     views = mae.apply({'params': params}, jnp.concatenate([fmri] * num_views), noise, stage.mask_ratio)
-    return contrast_loss(views, fmri, weights, info_nce, self_info_nce)
+    total, metrics = contrast_loss(views, fmri, weights, info_nce, self_info_nce, batch['weight'])
+    return total, metrics | common.extremes(latent=views['latent'], prediction=views['pred'])
 
   pretrained = {}
-  if stage.init_from:
-    weights_before, _ = load_weights(stage.init_from)
-    pretrained = hand_over.contrast_to_attend(weights_before, common.fresh_shapes(init), stage.init_from)
+  if before:
+    common.tell_resized('contrast', stage.init_from, sizes, data.num_voxels)
+    pretrained = hand_over.contrast_to_attend(before, common.fresh_shapes(init), stage.init_from)
 
   return Stage(
     init=init,

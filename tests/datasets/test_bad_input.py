@@ -38,7 +38,7 @@ def test_missing_folder_and_files(folder):
 
 
 def test_unknown_subject(folder):
-  with pytest.raises(UserError, match='no file of subject sbj_4; those that exist: sbj_1, sbj_3'):
+  with pytest.raises(UserError, match='no files of subject sbj_4; those that exist: sbj_1, sbj_3'):
     god.prepare(folder, folder.parent / 'out', ['sbj_4'])
 
 

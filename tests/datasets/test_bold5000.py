@@ -102,7 +102,7 @@ def test_picture_table_with_code_is_refused(tmp_path):
 
 def test_faults(tmp_path):
   folder = write(tmp_path / 'raw')
-  with pytest.raises(UserError, match='no betas of subject CSI9; those that exist: CSI1, CSI2'):
+  with pytest.raises(UserError, match='no files of subject CSI9; those that exist: CSI1, CSI2'):
     bold5000.prepare(folder, tmp_path / 'out', ['CSI9'])
   path = folder / bold5000_raw.BETAS / bold5000_raw.BETA_NAME.format(subject='CSI1', side='RH', roi='LOC')
   good = np.load(path)

@@ -49,7 +49,7 @@ def test_arrays_follow_the_table(tmp_path, capsys):
     assert data.info['wordnet_ids'][int(item['stimulus'])] == f'n{int(stimulus):08d}'
   trials = god.load(out, ['sbj_3'], split='test_trials')
   assert len(trials) == 15 and np.bincount(trials.columns['stimulus'])[7:].tolist() == [5, 5, 5]
-  assert 'explainable_variance' in god.metadata(out, 'sbj_3')
+  assert 'explainable_variance' in god.God.of(out, 'sbj_3').info.metadata
 
 
 def test_class_index_is_taken_over_and_completed(folder, tmp_path):

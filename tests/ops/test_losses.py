@@ -45,7 +45,7 @@ def test_info_nce_by_hand():
   queries = np.array([[2.0, 0], [0, 3]], np.float32)
   keys = np.array([[1.0, 0], [1, 1]], np.float32)
   expected = [np.log(1 + np.exp((0.5**0.5 - 1) / 0.5)), np.log(1 + np.exp(-(0.5**0.5) / 0.5))]
-  np.testing.assert_allclose(losses.info_nce(queries, keys, 0.5), expected, rtol=1e-6)
+  np.testing.assert_allclose(losses.info_nce(queries, keys, temperature=0.5), expected, rtol=1e-6)
 
 
 def test_info_nce_equals_the_reference():
@@ -61,10 +61,13 @@ def test_info_nce_equals_the_reference():
   np.testing.assert_allclose(paired, golden['total/readme_mask_paired/contrast_loss'], rtol=1e-5)
 
 
-def test_a_part_of_the_queries_against_all_keys(rows):
+@pytest.mark.parametrize('loss', [losses.info_nce, losses.info_nce_paired])
+def test_rows_that_fill_the_batch_are_nobodys_negatives(rows, loss):
   queries, keys = rows
-  part = losses.info_nce(queries[2:5], keys[2:5], all_keys=keys)
-  np.testing.assert_allclose(part, losses.info_nce(queries, keys)[2:5], rtol=1e-6)
+  filled = (np.concatenate([x[:5], x[:3] + 7]) for x in (queries, keys))
+  values = loss(*filled, np.float32([1, 1, 1, 1, 1, 0, 0, 0]))
+  np.testing.assert_allclose(values[:5], loss(queries[:5], keys[:5]), rtol=1e-6)
+  assert np.isfinite(values).all()
 
 
 def test_one_sample_has_no_negatives(rows):

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from brainjax.simulator import cortex, stimuli
+from brainjax.simulator import cortex, stimuli, vision
 
 
 @pytest.fixture(scope='module')
 def features():
   rows = stimuli.random_attributes(np.random.default_rng(8), 300)
-  return cortex.extract_features(*stimuli.render(rows, np.arange(300), 64, return_scenes=True))
+  return vision.extract_features(*stimuli.render(rows, np.arange(300), 64, return_scenes=True))
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +41,7 @@ def test_gratings_drive_their_gabor(frequency, level, quarter):
   axis = (np.arange(64) + 0.5) / 64
   angle = np.pi * quarter / 4
   wave = np.cos(2 * np.pi * frequency * (axis * np.cos(angle) + axis[:, None] * np.sin(angle)))
-  maps = cortex._channel_maps(np.repeat((0.5 + 0.4 * wave)[None, :, :, None], 3, axis=3).astype(np.float32))
+  maps = vision._channel_maps(np.repeat((0.5 + 0.4 * wave)[None, :, :, None], 3, axis=3).astype(np.float32))
   # The middle of the picture, away from the padding.
   energy = maps[:16, 0].reshape(16, 16, 16)[:, 5:11, 5:11].mean((1, 2))
   assert energy.argmax() == 4 * level + quarter
@@ -51,7 +51,7 @@ def test_gratings_drive_their_gabor(frequency, level, quarter):
 
 def test_colour_channels():
   colours = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0.5, 0.5, 0.5)], np.float32)
-  maps = cortex._channel_maps(np.broadcast_to(colours[:, None, None], (5, 64, 64, 3)))[-6:, :, 0].T
+  maps = vision._channel_maps(np.broadcast_to(colours[:, None, None], (5, 64, 64, 3)))[-6:, :, 0].T
   expected = [(0.299, 0.701, 1, 0, 0.5, 0), (0.587, 0.413, 0, 1, 0.5, 0), (0.114, 0.886, 0, 0, 0, 1),
               (0.886, 0.114, 0, 0, 1, 0), (0.5, 0.5, 0, 0, 0, 0)]  # fmt: skip
   np.testing.assert_allclose(maps, expected, atol=1e-5)
@@ -60,12 +60,12 @@ def test_colour_channels():
 def test_picture_size_does_not_matter():
   rows = stimuli.random_attributes(np.random.default_rng(1), 7)
   small, large = (
-    cortex.extract_features(*stimuli.render(rows, np.arange(7), s, return_scenes=True)) for s in (64, 128)
+    vision.extract_features(*stimuli.render(rows, np.arange(7), s, return_scenes=True)) for s in (64, 128)
   )
   assert np.corrcoef(small.maps.ravel(), large.maps.ravel())[0, 1] > 0.999
   images, scenes = stimuli.render(rows, np.arange(7), 64, return_scenes=True)
   with pytest.raises(ValueError, match='side'):
-    cortex.extract_features(images[:, :60, :60], scenes)
+    vision.extract_features(images[:, :60, :60], scenes)
 
 
 def test_space_filling_curve_visits_neighbours():
@@ -97,7 +97,7 @@ def test_receptive_fields(subject):
 def test_an_early_voxel_sees_its_field_only(subject):
   flat = np.full((2, 64, 64, 3), 0.2, np.float32)
   flat[1, 40:56, 40:56] = 0.9  # lower right
-  maps = cortex._channel_maps(flat)
+  maps = vision._channel_maps(flat)
   change = np.abs(np.diff(maps[16] @ subject._pooling, axis=0))[0]  # of luminance
   x, y, size = subject.fields.T
   distance = np.hypot(x - 0.5, y - 0.5)
@@ -154,7 +154,7 @@ def test_neighbours_are_alike_and_subjects_differ(subject, features):
 def test_higher_areas_carry_meaning_not_pixels(subject):
   # Instances of a category look different, yet LOC answers much alike; V1 less so.
   rows = np.repeat(stimuli.categories().attributes[:60], 4, axis=0)
-  signal = subject.signal(cortex.extract_features(*stimuli.render(rows, np.arange(240), 64, return_scenes=True)))
+  signal = subject.signal(vision.extract_features(*stimuli.render(rows, np.arange(240), 64, return_scenes=True)))
   within = signal.reshape(60, 4, -1).var(1).mean(0)
   share = 1 - within / np.maximum(signal.var(0), 1e-12)
   responds = subject.explainable_variance > 0
@@ -167,7 +167,7 @@ def test_rest_has_the_covariance_of_the_task(subject):
   rest = small.rest(np.random.default_rng(0), 20_000)
   np.testing.assert_allclose(rest.mean(0), 0, atol=1e-4)
   np.testing.assert_allclose(rest.std(0), 1, atol=1e-3)
-  signal = small.signal(cortex.reference_features())
+  signal = small.signal(vision.reference_features())
   task = signal[np.random.default_rng(1).integers(len(signal), size=20_000)] + small.noise(
     np.random.default_rng(2), 20_000
   )

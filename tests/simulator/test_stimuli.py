@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainjax.simulator import stimuli
+from brainjax.simulator import shapes, stimuli
 
 
 def _attributes(**values):
@@ -96,7 +96,7 @@ def test_shapes_are_distances():
   # A signed distance has slope 1 across the edge: the edge's smoothing has the same width everywhere.
   axis = np.linspace(-1.2, 1.2, 481, dtype=np.float32)
   for shape in stimuli.SHAPES:
-    distance = stimuli._signed_distance(shape, axis[None], axis[:, None])
+    distance = shapes.signed_distance(shape, axis[None], axis[:, None])
     down, right = np.gradient(distance, axis, axis)
     slope = np.hypot(down, right)[np.abs(distance) < 0.02]
     assert 0.9 < np.median(slope) < 1.1, shape
@@ -107,7 +107,7 @@ def test_shapes_are_distances():
 
 
 def test_hues():
-  rgb = stimuli._hsv_to_rgb(
+  rgb = shapes.hsv_to_rgb(
     np.array([(0, 1, 1), (1 / 3, 1, 1), (2 / 3, 1, 0.5), (1 / 6, 0.5, 1), (0.7, 0, 0.3)], np.float32)
   )
   expected = [(1, 0, 0), (0, 1, 0), (0, 0, 0.5), (1, 1, 0.5), (0.3, 0.3, 0.3)]

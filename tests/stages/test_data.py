@@ -5,10 +5,14 @@ import importlib
 import numpy as np
 import pytest
 
-from brainjax.datasets import bold5000, own
+from brainjax.checkpoints import save_weights
+from brainjax.datasets import bold5000, god, hcp, own
+from brainjax.errors import UserError
+from brainjax.models.fmri_mae import FmriMAE
+from brainjax.stages import attend, common
 from brainjax.stages import data as stage_data
-from configs import base
-from tests.datasets import own_files
+from configs import base, tiny
+from tests.datasets import own_files, raw_files
 from tests.datasets.test_bold5000 import write
 
 
@@ -50,3 +54,76 @@ def test_own(config, tmp_path):
 def test_configs_of_bold5000(number):
   config = importlib.import_module(f'configs.bold5000_csi{number}').get_config()
   assert (config.data.dataset, config.data.subjects) == ('bold5000', (f'CSI{number}',))
+
+
+@pytest.fixture
+def own_config(tmp_path):
+  """The tiny config on 7 training pictures of 12 voxels, in patches of 4."""
+  own.prepare(own_files.write(tmp_path / 'raw').source(), tmp_path / 'out', 'ab')
+  config = tiny.get_config()
+  config.data.update({'prepared': str(tmp_path / 'out'), 'dataset': 'own', 'subjects': ('ab',), 'num_val_stimuli': 2})
+  config.data.update({'hcp': '', 'contrast_god_subjects': ()})
+  config.fmri_mae.patch_size = 4
+  config.attend.batch_size = config.diffuse.batch_size = 5
+  return config
+
+
+def test_released_batch_of_two(own_config):
+  sizes = {}
+  for quirk in (False, True):
+    own_config.released.batch_of_two = quirk
+    stages = {name: stage_data.paired(own_config, name, 8) for name in ('attend', 'diffuse')}
+    sizes[quirk] = {name: (len(next(data.train)['fmri']), data.steps_per_epoch) for name, data in stages.items()}
+  assert sizes[False] == {'attend': (5, 1), 'diffuse': (5, 1)}
+  assert sizes[True] == {'attend': (5, 1), 'diffuse': (2, 3)}  # B7: phase 3 alone
+
+
+@pytest.mark.parametrize('width', [20, 8])
+def test_released_wrap_to_pretrained_width(own_config, tmp_path, width):
+  mae = FmriMAE(num_voxels=width, decoder_depth=2, **own_config.fmri_mae.to_dict())
+  shapes = common.fresh_shapes(lambda key: mae.init(key, np.zeros((1, width), np.float32))['params'])
+  rng = np.random.default_rng(0)
+  weights = {path: rng.standard_normal(shape).astype(np.float32) for path, shape in shapes.items()}
+  save_weights(tmp_path / 'phase1', weights, {'kind': 'contrast', 'num_voxels': width, 'settings': common.settings(mae)})
+  rows, tables = {}, {}
+  for quirk in (False, True):
+    own_config.released.wrap_to_pretrained_width = quirk
+    stage = attend.make(own_config, str(tmp_path / 'phase1'))
+    rows[quirk], tables[quirk] = next(stage.batches)['fmri'], stage.pretrained['fmri/encoder/pos_embed']
+  assert rows[False].shape == (5, 12) and rows[True].shape == (5, width)
+  np.testing.assert_array_equal(rows[True], rows[False][:, np.arange(width) % 12])  # B25: wrapped or cut
+  np.testing.assert_array_equal(tables[True], weights['encoder/pos_embed'])
+  assert tables[False].shape[-2] == 1 + 12 // 4  # otherwise the table is resized
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'data.roi': 'V9'}, 'no ROI named V9; those that exist: VC'),
+    ({'data.num_val_stimuli': 7}, 'num_val_stimuli is 7; expected 0 .. 6 training stimuli'),
+    ({'diffuse.batch_size': 6}, 'config.diffuse.batch_size is 6, but there are only 5 training samples'),
+    ({'data.subjects': ('cd',)}, 'cd.* not prepared yet; run: python -m brainjax.prepare own'),
+    ({'fmri_mae.patch_size': 16}, 'config.fmri_mae.patch_size is 16, which makes 1 patches of 16 voxels'),
+    ({'attend.mask_ratio': 0.8}, 'config.fmri_mae.patch_size is 4, which makes 3 patches of 12 voxels: too few for attend'),
+  ],
+)
+def test_what_does_not_fit_is_told_before_any_stage_trains(own_config, changes, message):
+  own_config.attend.mask_ratio = 0.5
+  stage_data.check(own_config, ('attend', 'diffuse', 'reconstruct'))
+  for field, value in changes.items():
+    section, name = field.split('.')
+    own_config[section][name] = value
+  with pytest.raises(UserError, match=message):
+    stage_data.check(own_config, ('attend', 'diffuse', 'reconstruct'))
+
+
+def test_contrast_takes_all_visual_voxels_of_god_whatever_another_data_set_calls_its_areas(config, tmp_path):
+  god.prepare(raw_files.write_god(tmp_path / 'god'), tmp_path / 'out', ['sbj_1'])
+  hcp.prepare(raw_files.write_hcp(tmp_path / 'hcp'), tmp_path / 'out')
+  config.data.contrast_god_subjects = ('sbj_1',)
+  config.data.update({'dataset': 'bold5000', 'subjects': ('CSI1',), 'roi': 'LOC+PPA'})
+  config.contrast.batch_size = 4
+  assert stage_data.contrast(config).num_voxels == 80
+  with pytest.raises(UserError, match='contrast.batch_size is 40, but there are only 32 training samples'):
+    config.contrast.batch_size = 40
+    stage_data.check(config, ('contrast',))

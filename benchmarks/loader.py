@@ -1,0 +1,112 @@
+"""HCP at full scale: simulates the subjects, prepares them and streams an epoch; prints memory and samples a second.
+
+python -m benchmarks.loader --folder=DIR [--subjects=1113] [--voxels=4192]    # raw files of 20 MB a subject
+
+Files are left in the folder: started again, it goes on where it was.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from brainjax.datasets import hcp, loader, transforms
+from brainjax.files import atomic_write
+from brainjax.metric_writer import progress
+from brainjax.simulator import cortex
+from brainjax.simulator import hcp as simulated_hcp
+
+BATCH_SIZE = 250  # of contrast
+NUM_CORTICES = 8
+FLOPS = 989e12  # of an H100 in a second, dense bfloat16
+
+
+def simulate(folder: Path, subjects: int, voxels: int) -> str:
+  """Resting-state files of 1,200 frames; what is there stays. A few cortices are simulated, the rest shifted in time."""
+  files = {number: folder / 'HCP/npz' / simulated_hcp.subject_file(number) for number in range(1, subjects + 1)}
+  missing = [number for number, file in files.items() if not file.is_file()]
+  with progress(subjects, 'simulate', subjects - len(missing)) as bar:
+    for number in missing:
+      if number <= NUM_CORTICES:
+        simulated_hcp.write_subject(folder / 'HCP/npz', number, cortex.CortexConfig(num_voxels=voxels), seed=0)
+      else:
+        rounds, first = divmod(number - 1, NUM_CORTICES)
+        with np.load(files[1 + first]) as areas, atomic_write(files[number]) as path:
+          np.savez(path, **{area: np.roll(series, 13 * rounds, axis=0) for area, series in areas.items()})
+      bar.update()
+  return f'{len(missing)} of {subjects} subjects written'
+
+
+def prepare(folder: Path) -> str:
+  """Raw files to the TFDS data set."""
+  status, _ = hcp.prepare(folder / 'HCP', folder / 'prepared')
+  size = sum(path.stat().st_size for path in (folder / 'prepared' / 'hcp').rglob('*') if path.is_file())
+  return f'{status}, {size / 1e9:.2f} GB'
+
+
+def stream(folder: Path) -> str:
+  """One shuffled epoch, with a fifth of the voxels set to zero as in training."""
+  rows = hcp.load(folder / 'prepared')
+
+  def sparse(item: dict, rng: np.random.Generator) -> dict:
+    return {**item, 'fmri': transforms.sparse(item['fmri'], rng)}
+
+  for name, transform in (('plain', None), ('sparse', sparse)):
+    batches = loader.make_loader(rows, BATCH_SIZE, transform=transform)
+    next(batches)  # threads are up
+    start, cpu = time.monotonic(), time.process_time()
+    count = 0
+    for _ in range(batches.steps_per_epoch):
+      count += len(next(batches)['fmri'])
+    wall, cpu = time.monotonic() - start, time.process_time() - cpu
+    print(f'  {name}: {count} samples, {count / wall:.0f} a second, {count / cpu:.0f} a second of CPU time', flush=True)
+  return f'{len(rows)} rows of {rows.num_voxels} voxels'
+
+
+def step_flops(voxels: int, patch: int = 16, mask_ratio: float = 0.75) -> float:
+  """Of one sample in the full-size contrast step: two views, forward and backward, without recomputation."""
+  tokens = voxels // patch
+  encoder, decoder = 1 + int(tokens * (1 - mask_ratio)), 1 + tokens
+  # Multiplications of a block for a token: attention's 4 D^2, an MLP of width D 2 D^2, and products with L tokens 2 L D.
+  macs = 24 * encoder * (6 * 1024**2 + 2 * encoder * 1024) + 8 * decoder * (6 * 512**2 + 2 * decoder * 512)
+  return 2 * 3 * 2 * macs
+
+
+def measured(step: Callable[..., str], *arguments) -> None:
+  """Runs a step in a process of its own and tells its time and its largest memory."""
+  context = multiprocessing.get_context('spawn')
+  process = context.Process(target=_run, args=(step, arguments))
+  process.start()
+  process.join()
+  if process.exitcode:
+    raise SystemExit(process.exitcode)
+
+
+def _run(step: Callable[..., str], arguments: tuple) -> None:
+  start, cpu = time.monotonic(), time.process_time()
+  said = step(*arguments)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  seconds = f'{time.monotonic() - start:.0f} s ({time.process_time() - cpu:.0f} s of CPU time)'
+  print(f'{step.__name__}: {said}; {seconds}, at most {peak:.2f} GiB of memory', flush=True)
+
+
+def main() -> None:
+  """The three steps, and what a GPU would ask for."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--folder', type=Path, required=True, help='for about 20 MB a subject')
+  parser.add_argument('--subjects', type=int, default=1113, help='default: as many as HCP has')
+  parser.add_argument('--voxels', type=int, default=4192, help='of each subject')
+  args = parser.parse_args()
+  measured(simulate, args.folder, args.subjects, args.voxels)
+  measured(prepare, args.folder)
+  measured(stream, args.folder)
+  flops = step_flops(args.voxels)
+  print(f'contrast: {flops / 1e9:.0f} GFLOP a sample: {FLOPS / 2 / flops:.0f} samples a second on an H100 at half its peak')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,133 @@
+"""Memory that a training step or the sampler needs on each device at full size, as the compiler says. Allocates nothing.
+
+python -m benchmarks.memory --devices=1,8,64,256 --fsdp=1,8
+
+Compiles for virtual CPU devices, so it runs anywhere; docs/scale.md says how its numbers relate to a GPU's or TPU's.
+"""
+
+import argparse
+import os
+import time
+from functools import partial
+from unittest import mock
+
+FLAGS = (
+  '--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
+  # The order of operations that needs the least memory, as accelerators choose it, and not the most threads.
+  '--xla_cpu_enable_concurrency_optimized_scheduler=false'
+)
+STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct')
+VOXELS = 4192  # of the published weights
+
+
+def main() -> None:
+  """Prints a table as Markdown, a row as soon as it is known."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--stages', default=','.join(STAGES))
+  parser.add_argument('--devices', default='1,8,64,256')
+  parser.add_argument('--fsdp', default='1,8', help='devices that share one copy of the parameters')
+  parser.add_argument('--dtype', default='bfloat16', choices=('bfloat16', 'float32'))
+  args = parser.parse_args()
+  counts = [int(count) for count in args.devices.split(',')]
+  os.environ |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': FLAGS.format(max(counts))}
+  print('| stage | devices | data x fsdp | rows on a device | state GB | step GB | together GB | compiled in |')
+  print('|---|---|---|---|---|---|---|---|', flush=True)
+  for stage in args.stages.split(','):
+    for devices in counts:
+      for fsdp in sorted({min(int(fsdp), devices) for fsdp in args.fsdp.split(',')}):
+        row(stage, devices, fsdp, args.dtype)
+
+
+def row(name: str, devices: int, fsdp: int, dtype: str) -> None:
+  """Compiles one program and prints its row."""
+  import jax
+
+  from brainjax import sharding
+  from configs import god_sbj3
+
+  config = god_sbj3.get_config()
+  config.dtype = dtype
+  config.attend.random_init = config.diffuse.random_init = True  # there are no files to start from
+  config.attend.image_init_from = config.diffuse.prior_init_from = ''
+  mesh = sharding.make_mesh(devices // fsdp, fsdp, jax.devices()[:devices])
+  rows = sharding.padded(config[name].batch_size, devices)
+  started = time.monotonic()
+  compiled = (sampler if name == 'reconstruct' else step)(name, config, mesh, rows)
+  found = compiled.memory_analysis()
+  # The new state takes the old one's place (alias); what is in the outputs besides counts with the temporaries.
+  state = found.argument_size_in_bytes
+  temporary = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+  cells = [f'{x / 1e9:.2f}' for x in (state, temporary, state + temporary)]
+  seconds = f'{time.monotonic() - started:.0f} s'
+  print('|', ' | '.join([name, str(devices), f'{devices // fsdp} x {fsdp}', str(rows // devices), *cells, seconds]), '|', flush=True)
+
+
+def step(name, config, mesh, rows):
+  """The compiled training step of a stage."""
+  import jax
+  import jax.numpy as jnp
+
+  from brainjax import sharding, train
+  from brainjax.stages import attend, contrast, diffuse
+  from brainjax.stages import data as stage_data
+  from brainjax.trees import flatten, split
+
+  data = stage_data.StageData(VOXELS, None, None, 150, {'statistics': None})
+  makers = {
+    'contrast': lambda: contrast.make(config, mesh),
+    'attend': lambda: attend.make(config, ''),
+    'diffuse': lambda: diffuse.make(config, ''),
+  }
+  with (
+    mock.patch.object(stage_data, 'contrast', lambda *_: data),
+    mock.patch.object(stage_data, 'paired', lambda *_, **__: data),
+  ):
+    stage = makers[name]()
+  sides = {'attend': config.image_mae.image_size, 'diffuse': config.data.image_size}
+  shapes = {'fmri': (rows, VOXELS), 'weight': (rows,)}
+  if name in sides:
+    shapes['image'] = (rows, sides[name], sides[name], 3)
+  batch = {key: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.batch_sharding(mesh)) for key, shape in shapes.items()}
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(stage.init(k)), key)), stage.trainable)
+  optimizer_state = laid_out(mesh, jax.eval_shape(stage.optimizer.init, trained))
+  counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
+  state = train.TrainState(step=counter, params=trained, opt_state=optimizer_state)
+  return train.make_step(stage, mesh).lower(state, frozen, batch, key).compile()
+
+
+def sampler(name, config, mesh, rows):
+  """The compiled sampler: conditioner, every step, decoder."""
+  import jax
+  import jax.numpy as jnp
+
+  from brainjax import reconstruct, sharding
+  from brainjax.stages import diffuse
+  from brainjax.trees import below, flatten, unflatten
+
+  parts = diffuse.models(config, VOXELS)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  flat = laid_out(mesh, jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), key))
+  params = {part: unflatten(below(flat, part)) for part in parts._fields}
+  shapes = {'fmri': ((rows, VOXELS), jnp.float32), 'item': ((rows,), jnp.int32), 'sample': ((rows,), jnp.int32)}
+  batch = {
+    field: jax.ShapeDtypeStruct(shape, kind, sharding=sharding.batch_sharding(mesh)) for field, (shape, kind) in shapes.items()
+  }
+  options = {field: config[name][field] for field in ('num_steps', 'sampler', 'eta', 'guidance')}
+  sample = partial(reconstruct._sample, parts, **options)
+  return jax.jit(sample, out_shardings=sharding.replicated(mesh)).lower(params, batch, key).compile()
+
+
+def laid_out(mesh, tree):
+  """ShapeDtypeStructs that carry the layout of the path's rule."""
+  import jax
+
+  from brainjax import sharding
+
+  return jax.tree.map(
+    lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), tree, sharding.tree_shardings(mesh, tree)
+  )
+
+
+if __name__ == '__main__':
+  main()

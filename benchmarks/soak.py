@@ -1,0 +1,131 @@
+"""Soak: the demo's contrast stage at a tiny size for many steps; memory, open files and throughput must stay as they were.
+
+python -m benchmarks.soak --workdir=runs/soak [--steps=20000]
+
+A checkpoint and a validation every fortieth of the run. Writes soak.json to the workdir; exit status 1 if a bound is broken. Linux.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainjax import pipeline, sharding
+from brainjax.errors import UserError, command_line
+from brainjax.files import atomic_write
+from brainjax.stages import contrast
+from brainjax.stages.stage import Batches
+from brainjax.train import train
+from configs import demo
+
+SAMPLES = 400  # over the whole run
+# Largest growth of resident memory and of open files, and largest loss of throughput, from the beginning to the end.
+BOUNDS = {'memory_growth': 0.02, 'more_open_files': 0, 'slower': 0.05}
+
+
+class Sample(NamedTuple):
+  """What the process was at one step."""
+
+  step: int
+  seconds: float
+  resident_bytes: int
+  open_files: int
+
+
+class Watched:
+  """Batches that look at the process now and then."""
+
+  def __init__(self, batches: Batches, every: int):
+    self._batches, self._every, self._step = batches, every, 0
+    self.samples: list[Sample] = []
+
+  def __iter__(self) -> 'Watched':
+    return self
+
+  def __next__(self) -> Mapping[str, np.ndarray]:
+    if self._step % self._every == 0:
+      self.look()
+    self._step += 1
+    return next(self._batches)
+
+  def look(self) -> None:
+    """Notes memory, open files and time."""
+    resident = int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGESIZE')
+    self.samples.append(Sample(self._step, time.monotonic(), resident, len(os.listdir('/proc/self/fd'))))
+
+  def get_state(self) -> Any:
+    return self._batches.get_state()
+
+  def set_state(self, state: Any) -> None:
+    self._batches.set_state(state)
+
+
+def compare(samples: Sequence[Sample]) -> dict[str, float]:
+  """The last tenth beside the second one for memory and files (the first one still fills buffers), beside the first for speed."""
+  tenth = len(samples) // 10
+  second, last = samples[tenth : 2 * tenth], samples[-tenth:]
+
+  def speed(part: Sequence[Sample]) -> float:
+    return (part[-1].step - part[0].step) / (part[-1].seconds - part[0].seconds)
+
+  # The first sample is before the compilation.
+  first_speed, last_speed = speed(samples[1 : tenth + 1]), speed(samples[-tenth - 1 :])
+  memory = [float(np.mean([sample.resident_bytes for sample in part])) for part in (second, last)]
+  files = [float(np.median([sample.open_files for sample in part])) for part in (second, last)]
+  return {
+    'steps': samples[-1].step,
+    'resident_mb_second_tenth': round(memory[0] / 1e6, 1),
+    'resident_mb_last_tenth': round(memory[1] / 1e6, 1),
+    'memory_growth': round(memory[1] / memory[0] - 1, 4),
+    'open_files_second_tenth': files[0],
+    'open_files_last_tenth': files[1],
+    'more_open_files': files[1] - files[0],
+    'steps_per_second_first_tenth': round(first_speed, 1),
+    'steps_per_second_last_tenth': round(last_speed, 1),
+    'slower': round(1 - last_speed / first_speed, 4),
+  }
+
+
+def soak(workdir: Path, num_steps: int) -> tuple[dict[str, float], list[Sample]]:
+  """Trains and gives what `compare` says, with the samples."""
+  config = demo.get_config()
+  config.data.update({'hcp': f'{workdir}/simulated/HCP', 'god': f'{workdir}/simulated/Kamitani/npz'})
+  config.data.prepared = f'{workdir}/prepared'
+  config.simulate.update({'voxels': 128, 'hcp_subjects': 2, 'image_size': 64})
+  config.fmri_mae.update({'patch_size': 16, 'width': 24, 'depth': 2, 'num_heads': 2, 'decoder_width': 16, 'decoder_num_heads': 2})
+  config.contrast.update({'num_steps': num_steps, 'batch_size': 8, 'eval_every': num_steps // 40, 'checkpoint_every': num_steps // 40})
+  pipeline.prepare_data(config, workdir, ('contrast',))
+  mesh = sharding.make_mesh()
+  stage = contrast.make(config, mesh)
+  watched = Watched(stage.batches, max(1, num_steps // SAMPLES))
+  train(stage._replace(batches=watched), workdir / 'contrast', mesh, config.seed, {})
+  return compare(watched.samples), watched.samples
+
+
+@command_line
+def main() -> int:
+  """Command line."""
+  parser = argparse.ArgumentParser(prog='python -m benchmarks.soak', description=__doc__)
+  parser.add_argument('--workdir', required=True, type=Path, help='new folder')
+  parser.add_argument('--steps', type=int, default=20_000)
+  args = parser.parse_args()
+  if args.steps < SAMPLES:
+    raise UserError(f'--steps is {args.steps}; expected {SAMPLES} or more.')
+  if (args.workdir / 'contrast').exists():
+    raise UserError(f'--workdir={args.workdir} holds a run already; choose another folder.')
+  found, samples = soak(args.workdir.absolute(), args.steps)
+  with atomic_write(args.workdir / 'soak.json') as path:
+    path.write_text(json.dumps(found | {'samples': samples}) + '\n')
+  for name, value in found.items():
+    bound = f'   (bound {BOUNDS[name]})' if name in BOUNDS else ''
+    print(f'{name:<30} {value:g}{bound}')
+  return int(any(found[name] > bound for name, bound in BOUNDS.items()))
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""What anyone would try first: ridge regression from voxels to latents (decoded) and to features (nearest picture)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainjax import sharding
+from brainjax.checkpoints import load_weights
+from brainjax.datasets.arrays import ArrayDataset
+from brainjax.metrics.baseline import PENALTIES, RidgeResult, ridge
+from brainjax.metrics.fid import feature_table
+from brainjax.models.autoencoder import VQModel
+from brainjax.stages.first_stage import encode_pictures
+from brainjax.trees import below, unflatten
+
+NUM_FOLDS = 5
+
+
+class Baseline(NamedTuple):
+  """Pictures of a baseline and how it was made.
+
+  Attributes:
+    pictures: N H W 3 uint8, for the test items.
+    about: method and penalty, for the report.
+  """
+
+  pictures: np.ndarray
+  about: dict[str, Any]
+
+
+def to_latents(workdir: Path, train: ArrayDataset, test: ArrayDataset) -> Baseline:
+  """Ridge regression from voxels to first-stage latents, decoded by the first stage of the diffuse stage.
+
+  Args:
+    workdir: of the run, with the weights of its diffuse stage.
+    train: training rows with pictures uint8.
+    test: test rows.
+  """
+  flat, info = load_weights(workdir / 'diffuse' / 'weights')
+  settings = info['settings']['first_stage']
+  first_stage = VQModel(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+  weights = below(flat, 'first_stage')
+  latents = encode_pictures(first_stage, weights, train.pictures)  # P h w C
+  found = _fit(train, test, latents.reshape(len(latents), -1))
+  predicted = found.predictions.reshape(-1, *latents.shape[1:]).astype(np.float32)
+  decode = sharding.RowMap(
+    lambda params, z: first_stage.apply({'params': params}, z, method='decode'), unflatten(weights), batch_size=1
+  )
+  images = decode(predicted)
+  about = _about('voxels to first-stage latents, decoded', found)
+  return Baseline(np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8), about)
+
+
+def to_features(
+  features: Callable[[np.ndarray], np.ndarray], name: str, train: ArrayDataset, test: ArrayDataset
+) -> Baseline:
+  """Ridge regression from voxels to features of a classifier; shown is the training picture with the nearest features.
+
+  Args:
+    features: uint8 B H W 3 -> B D.
+    name: of the classifier.
+    train: training rows with pictures uint8.
+    test: test rows.
+  """
+  known = np.asarray(features(train.pictures), np.float64)  # P D
+  found = _fit(train, test, known)
+  # Correlation after the mean is taken out: features have large means that every picture shares.
+  mean = known.mean(axis=0)
+  table = feature_table((found.predictions - mean)[:, None], known - mean)[:, 0]  # N P
+  about = _about(f'voxels to features of the {name}, training picture of the most correlated features', found)
+  return Baseline(train.pictures[table.argmax(axis=1)], about)
+
+
+def _fit(train: ArrayDataset, test: ArrayDataset, targets: np.ndarray) -> RidgeResult:
+  """Ridge regression to targets of the pictures, P T. Trials of one stimulus share a fold."""
+  stimulus = train.columns['stimulus']
+  fmri, new = train.columns['fmri'], test.columns['fmri']
+  folds = min(NUM_FOLDS, len(np.unique(stimulus)))
+  return ridge(fmri, targets[train.picture_row], new, groups=stimulus, num_folds=folds)
+
+
+def _about(method: str, found: RidgeResult) -> dict[str, Any]:
+  return {
+    'method': f'ridge regression, {method}',
+    'penalty': found.penalty,
+    'penalty_unit': 'mean squared norm of a centred training row',
+    'penalties_tried': list(PENALTIES),
+    'chosen_by': f'{NUM_FOLDS}-fold cross-validation over training stimuli',
+  }

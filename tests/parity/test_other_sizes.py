@@ -1,0 +1,74 @@
+"""The parity command on files of other sizes, seeds and settings, whose numbers PyTorch models made."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+pytest.importorskip('transformers')
+
+from brainjax.parity.__main__ import main  # noqa: E402
+from tests.parity import write_autoencoders, write_data, write_diffusion  # noqa: E402
+
+torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+
+FILES = {
+  'data': write_data.data,
+  'cond': write_autoencoders.cond,
+  'vqvae': write_diffusion.vqvae,
+  'phase1': write_autoencoders.phase1,
+  'phase2': write_autoencoders.phase2,
+  'unet': write_diffusion.unet,
+  'diffusion': write_diffusion.diffusion,
+}
+QUICK = ('data', 'cond')
+
+
+@pytest.mark.parametrize('kind', [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in FILES])
+def test_file_of_other_sizes(capsys, tmp_path, kind):
+  path = FILES[kind](tmp_path / f'{kind}.npz', seed=7)
+  status = main([str(path), '--json', str(tmp_path / 'out.json')])
+  said = capsys.readouterr()
+  assert status == 0, said.err + '\n'.join(line for line in said.out.split('\n') if 'NO' in line)
+  report = json.loads((tmp_path / 'out.json').read_text())
+  assert report['files'][0]['kind'] == kind and not report['files'][0]['unknown']
+  assert report['checked'] + report['skipped'] == report['arrays']
+
+
+def damaged(path, change):
+  """A conditioner's file with other arrays or another config."""
+  with np.load(write_autoencoders.cond(path)) as archive:
+    arrays = dict(archive)
+  config = json.loads(str(arrays.pop('config_json')))
+  change(arrays, config)
+  np.savez(path, config_json=json.dumps(config), **arrays)
+  return path
+
+
+def wrong_heads(arrays, config):
+  config['num_heads'] = 4
+
+
+def test_a_wrong_number_of_heads_shows(capsys, tmp_path):
+  assert main([str(damaged(tmp_path / 'a.npz', wrong_heads))]) == 1
+  said = capsys.readouterr().out
+  assert 'NO: same/nopool/cond' in said and said.strip().split('\n')[-1].startswith('parity: ')
+
+
+@pytest.mark.parametrize(
+  ('change', 'sentence'),
+  [
+    (lambda arrays, config: config.pop('num_heads'), 'the number of heads is not in config_json'),
+    (lambda arrays, config: config.pop('loaded_unchanged'), "config_json has no field 'loaded_unchanged'"),
+    (lambda arrays, config: config.update(num_heads=5), 'does not divide the width 28'),
+    (lambda arrays, config: arrays.pop('ckpt/norm.bias'), 'missing for: encoder/norm/bias'),
+    (lambda arrays, config: arrays.pop('same/nopool/grad_norm/mae.norm.bias'), 'grad_norm/mae.norm.bias.* is missing'),
+  ],
+)
+def test_what_does_not_fit_is_one_sentence(capsys, tmp_path, change, sentence):
+  path = damaged(tmp_path / 'a.npz', change)
+  assert main([str(path)]) == 2
+  said = capsys.readouterr().err.strip()
+  assert said.startswith(f'error: {path}') and '\n' not in said and re.search(sentence, said), said

@@ -1,0 +1,30 @@
+"""The ridge baseline to classifier features on data whose answer is known."""
+
+import numpy as np
+
+from brainjax.datasets.arrays import ArrayDataset
+from brainjax.scoring import baselines
+
+
+def rows(pictures, picture_row, fmri):
+  return ArrayDataset({'fmri': fmri, 'stimulus': picture_row + 100}, pictures, picture_row)
+
+
+def test_the_training_picture_with_the_predicted_features_is_found():
+  rng = np.random.default_rng(0)
+  pictures = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+  project = rng.normal(size=(5, 30))
+
+  def features(images):  # large means that all pictures share must not matter
+    return 1000 + images.reshape(len(images), -1)[:, :5].astype(np.float64)
+
+  def respond(images, noise):
+    return ((features(images) - 1000) @ project / 100 + noise * rng.normal(size=(len(images), 30))).astype(np.float32)
+
+  seen = np.repeat(np.arange(40), 2)
+  train = rows(pictures, seen, respond(pictures[seen], 0.05))
+  shown = np.array([7, 3, 30])
+  test = rows(pictures[shown], np.arange(3), respond(pictures[shown], 0.05))
+  found = baselines.to_features(features, 'toy', train, test)
+  np.testing.assert_array_equal(found.pictures, pictures[shown])
+  assert 'toy' in found.about['method'] and found.about['penalty'] in found.about['penalties_tried']

@@ -1,0 +1,154 @@
+"""`Reconstructor` and its command on small random weights: samples, seeds, denoising; mistakes in one sentence each."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainjax import reconstruct
+from brainjax.checkpoints import save_weights
+from brainjax.errors import UserError
+from brainjax.models.autoencoder import VQModel
+from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.unet import UNet
+from brainjax.reconstruct import Reconstructor
+from brainjax.stages import common, diffuse
+from brainjax.trees import flatten
+
+NUM_VOXELS = 32
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+  parts = diffuse.Models(
+    FmriConditioner(num_voxels=NUM_VOXELS, patch_size=8, width=8, depth=1, num_heads=2, context_tokens=3, context_dim=8),
+    UNet(
+      model_channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), context_dim=8,
+      context_tokens=3, num_groups=4,
+    ),
+    VQModel(ch=8, ch_mult=(1, 2), num_res_blocks=1, n_embed=512, resolution=16, num_groups=4),
+  )  # fmt: skip
+  params = flatten(jax.jit(lambda key: diffuse.init(parts, key))(jax.random.key(0)))
+  # The last layer of the noise prediction starts at zero; then fMRI would not matter.
+  rng = np.random.default_rng(0)
+  params = {path: np.asarray(x) + 0.3 * rng.normal(size=x.shape).astype(np.float32) for path, x in params.items()}
+  folder = tmp_path_factory.mktemp('weights') / 'weights'
+  settings = {name: common.settings(part) for name, part in parts._asdict().items()}
+  save_weights(folder, params, {'kind': 'diffuse', 'num_voxels': NUM_VOXELS, 'settings': settings})
+  return folder
+
+
+@pytest.fixture(scope='module')
+def model(weights):
+  return Reconstructor(weights)
+
+
+def fmri(trials=3, seed=0):
+  return np.random.default_rng(seed).normal(size=(trials, NUM_VOXELS))
+
+
+def test_pictures_depend_on_trial_sample_and_seed_alone(model):
+  pictures = model(fmri(), num_samples=2, num_steps=4)
+  assert pictures.shape == (3, 2, 16, 16, 3) and pictures.dtype == np.uint8
+  np.testing.assert_array_equal(model(fmri(), num_samples=2, num_steps=4, batch_size=4), pictures)
+  np.testing.assert_array_equal(model(fmri()[:1], num_samples=1, num_steps=4)[0, 0], pictures[0, 0])
+  np.testing.assert_array_equal(model(fmri()[0], num_samples=1, num_steps=4)[0, 0], pictures[0, 0])  # one trial, V
+  for other in (
+    model(fmri(), num_samples=2, num_steps=4, seed=1),
+    model(fmri(seed=1), num_samples=2, num_steps=4),
+    model(fmri(), num_samples=2, num_steps=4, sampler='ddim', eta=1.0),
+    model(fmri(), num_samples=2, num_steps=4, guidance=3.0),
+    pictures[:, ::-1],
+  ):
+    assert (other != pictures).any(axis=(2, 3, 4)).all()
+
+
+@pytest.mark.parametrize('options', [{}, {'sampler': 'ddim', 'eta': 0.5}], ids=['plms', 'ddim'])
+def test_denoising_ends_with_the_sample(model, options):
+  steps, noisy, expected = model.denoising(fmri()[0], num_steps=5, num_pictures=4, **options)
+  assert steps.tolist() == [0, 2, 3, 5] and noisy.shape == expected.shape == (4, 16, 16, 3)
+  sample = model(fmri()[:1], num_samples=1, num_steps=5, **options)[0, 0]
+  np.testing.assert_allclose(noisy[-1].astype(int), sample.astype(int), atol=1)
+  np.testing.assert_array_equal(noisy[0], expected[0])
+  assert len(model.denoising(fmri()[0], num_steps=2, num_pictures=9, **options)[0]) == 3  # no more than there are
+
+
+def wrong():
+  """(fMRI, words of the sentence)."""
+  yield 'too wide', np.zeros((3, 33)), r'float64 \(3, 33\); these weights expect numbers of shape \(trials, 32\)'
+  yield '1-D of another width', np.zeros(31), r'\(1, 31\)'
+  yield '3-D', np.zeros((2, 3, 32)), r'\(2, 3, 32\)'
+  yield 'no trials', np.zeros((0, 32)), r'\(0, 32\)'
+  yield 'text', np.full((3, 32), '1.0'), r'<U3 \(3, 32\)'
+  yield 'bool', np.zeros((3, 32), bool), 'bool'
+  yield 'complex', np.zeros((3, 32), complex), 'complex128'
+  yield 'scalar', np.float32(3), r'float32 \(\)'
+  nan = np.zeros((3, 32))
+  nan[1, 7] = nan[2, 3] = np.nan
+  yield 'NaN', nan, '2 values that are not finite, the first in trial 1, voxel 7'
+  yield 'infinite', nan + np.inf, '96 values that are not finite'
+  yield 'beyond float32', np.full((3, 32), 1e300), '96 values that are not finite'
+
+
+@pytest.mark.parametrize(('value', 'words'), [case[1:] for case in wrong()], ids=[case[0] for case in wrong()])
+def test_wrong_fmri_is_one_sentence(weights, model, tmp_path, capsys, value, words):
+  with pytest.raises(UserError, match=words):
+    model(value, num_steps=2)
+  np.save(tmp_path / 'fmri.npy', value)
+  command = [f'--weights={weights}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}', '--num_steps=2']
+  assert reconstruct.main(command) == 2
+  told = capsys.readouterr().err
+  assert told.startswith('error: fMRI ') and told.count('\n') == 1 and not (tmp_path / 'out').exists()
+
+
+def test_wrong_options_are_one_sentence(model):
+  for options, words in (
+    ({'sampler': 'euler'}, 'expected one of plms, ddim'),
+    ({'eta': 1.0}, 'PLMS is deterministic'),
+    ({'sampler': 'ddim', 'eta': -1.0}, 'eta 0 or more'),
+    ({'guidance': float('nan')}, 'finite'),
+    ({'num_samples': 0}, 'num_samples is 0'),
+    ({'batch_size': 0}, 'batch_size is 0'),
+    ({'num_steps': 1001}, '1001'),
+  ):
+    with pytest.raises(UserError, match=words):
+      model(fmri(), **options)
+
+
+def test_command_writes_pictures_and_never_over_others(weights, model, tmp_path, capsys):
+  np.save(tmp_path / 'fmri.npy', fmri(2))
+  command = [f'--weights={weights}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}']
+  command += ['--num_steps=4', '--num_samples=2', '--seed=3']
+  assert reconstruct.main(command) == 0
+  expected = model(fmri(2), num_samples=2, num_steps=4, seed=3)
+  with np.load(tmp_path / 'out' / 'images.npz', allow_pickle=False) as archive:
+    np.testing.assert_array_equal(archive['samples'], expected)
+  with Image.open(tmp_path / 'out' / 'trial0001_sample0.png') as picture:
+    np.testing.assert_array_equal(np.asarray(picture), expected[1, 0])
+  assert len(list((tmp_path / 'out').iterdir())) == 5
+  assert reconstruct.main(command) == 2 and 'nothing is overwritten' in capsys.readouterr().err
+
+
+def test_command_tells_files_that_are_none(weights, tmp_path, capsys):
+  np.savez(tmp_path / 'many.npz', a=fmri(), b=fmri())
+  np.save(tmp_path / 'pickled.npy', np.array([{}], object), allow_pickle=True)
+  (tmp_path / 'text.npy').write_text('1 2 3')
+  (tmp_path / 'cut.npz').write_bytes((tmp_path / 'many.npz').read_bytes()[:100])
+  for name, words in (
+    ('many.npz', 'is an .npz archive of a, b'),
+    ('pickled.npy', 'cannot be read as a .npy array of numbers'),
+    ('text.npy', 'cannot be read'),
+    ('cut.npz', 'cannot be read'),
+    ('none.npy', 'cannot be read'),
+  ):
+    assert reconstruct.main([f'--weights={weights}', f'--fmri={tmp_path / name}', f'--out={tmp_path / "out"}']) == 2
+    assert words in capsys.readouterr().err
+  np.save(tmp_path / 'fmri.npy', fmri())
+  assert reconstruct.main([f'--weights={tmp_path}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}']) == 2
+  assert 'error: ' in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+def test_weights_of_another_stage_are_refused(tmp_path):
+  save_weights(tmp_path / 'weights', {'a': np.zeros(3)}, {'settings': {'width': 3}})
+  with pytest.raises(UserError, match='expected the weights of the diffuse stage'):
+    Reconstructor(tmp_path / 'weights')
