@@ -204,13 +204,10 @@ def check(config: ConfigDict, stages: Sequence[str], known_stages: Sequence[str]
     raise UserError(f'stages: {", ".join(unknown) or "none"} found; expected some of {", ".join(known_stages)}.')
   _check_finite(config)
   try:
-    table = rules(config)
+    table = [(field, rule, _value(config, field)) for field, rule in rules(config).items()]
   except (KeyError, AttributeError) as error:
     raise UserError(f'the config lacks a field of configs/base.py: {error.args[0]}; begin with base.get_config().') from error
-  for field, rule in table.items():
-    value = config
-    for part in field.split('.'):
-      value = value[part]
+  for field, rule, value in table:
     if not rule.holds(value):
       raise UserError(f'config.{field} is {value!r}; expected {rule.expected}.')
   for name in stages:
@@ -223,6 +220,12 @@ def check(config: ConfigDict, stages: Sequence[str], known_stages: Sequence[str]
       )
   if 'diffuse' in stages:
     _check_trainable(config)
+
+
+def _value(config: ConfigDict, field: str) -> Any:
+  for part in field.split('.'):
+    config = config[part]
+  return config
 
 
 def _check_finite(config: ConfigDict) -> None:

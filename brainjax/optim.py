@@ -59,7 +59,7 @@ def make(
 
   Args:
     name: 'adamw' (eps 1e-8; the paper's), or 'muon' (Jordan et al. 2024: the update of each matrix orthogonalised;
-      AdamW for all else), which needs several times fewer steps where a model starts from random weights.
+      AdamW with Nesterov's momentum for all else), which needs several times fewer steps from random weights.
     learning_rate: rate, or schedule of the step. Muon's updates are scaled to this root mean square, as AdamW's are.
     betas: decay of the first and second moment (of AdamW; Muon's momentum is 0.95).
     weight_decay: decoupled decay.

@@ -30,6 +30,7 @@ from brainjax.train import train
 METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
 PRIOR = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
 STAGES = METHOD + PRIOR
+REMADE = ('reconstruct', 'evaluate')  # made again when the user names them
 # What evaluate leaves in the workdir itself.
 SCORES = ('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.png', 'report.html')
 # Models that a stage does not use.
@@ -84,9 +85,29 @@ def _before_stages(
 ) -> None:
   for name in _with_earlier(stages):
     _refuse_other_config(config, workdir, name, asked and name in stages, accepted)
-  _check_weights(config, workdir, stages)
+  to_do = [name for name in stages if asked and name in REMADE or not _complete(workdir / name)]
+  _check_weights(config, workdir, to_do)
   prepare_data(config, workdir, stages)
-  stage_data.check(config, [name for name in stages if not _complete(workdir / name)])
+  _refuse_other_voxels(workdir, stages, stage_data.check(config, to_do))
+  for name in to_do:
+    if _complete(workdir / name):
+      _put_aside(workdir, name)
+
+
+def _refuse_other_voxels(workdir: Path, stages: Sequence[str], voxels: dict[str, dict[str, int]]) -> None:
+  """Raw files may change between two runs of a workdir; stages that saw other voxels do not go together."""
+  for earlier in _with_earlier(stages):
+    file = workdir / earlier / 'voxels.json'
+    before = _read_json(file) if _complete(workdir / earlier) and file.is_file() else {}
+    for name, now in voxels.items():
+      for subject in before.keys() & now.keys():
+        if before[subject] != now[subject]:
+          raise UserError(
+            f'{file.parent} saw {before[subject]} voxels of {subject}, but its data now have {now[subject]}, for stage '
+            f'{name}: the raw files changed; put the old ones back or choose another --workdir.'
+          )
+  for name, now in voxels.items():
+    _write_json(workdir / name / 'voxels.json', now)
 
 
 def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> None:
@@ -194,8 +215,6 @@ def _check_weights(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> 
     UserError: some are missing or damaged; the sentence names the field.
   """
   for position, name in enumerate(stages):
-    if _complete(workdir / name):
-      continue
     section = config.get(name, {})
     wanted = []
     for field in (*NEEDED_WEIGHTS.get(name, ()), *WEIGHTS.get(name, ())):
@@ -256,14 +275,14 @@ def _relevant(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
 def _refuse_other_config(
   config: ConfigDict, workdir: Path, name: str, asked: bool, accepted: Sequence[str]
 ) -> None:
-  """A stage's folder made with another config is never mixed with this one's; what can be made again is put aside."""
+  """A stage's folder made with another config is never mixed with this one's, unless it is to be made again."""
   folder = workdir / name
   if folder.exists() and not folder.is_dir():
     raise UserError(f'{folder} is a file, where the folder of stage {name} belongs; move it away or choose another --workdir.')
-  remake = asked and name in ('reconstruct', 'evaluate')
+  remake = asked and name in REMADE
   begun = _complete(folder) or (folder / 'weights').exists() or any((folder / 'checkpoints').glob('[0-9]*'))
   if begun and (folder / 'config.json').is_file():
-    before = _flat(_portable(json.loads((folder / 'config.json').read_text()), workdir))
+    before = _flat(_portable(_read_json(folder / 'config.json'), workdir))
     now = _flat(_relevant(config, workdir, name))
     changed = sorted(field for field in before.keys() | now.keys() if before.get(field) != now.get(field))
     if taken := [field for field in changed if field in accepted]:
@@ -275,12 +294,15 @@ def _refuse_other_config(
         f'{folder} was made with another config: {told}. Choose another --workdir, the config of that run, '
         f'or move {folder} away to make it again. --accept_changes={",".join(changed)} goes on with the new values.'
       )
-  if remake and _complete(folder):
-    aside = put_aside(folder)
-    for file in (workdir / name for name in (SCORES if name == 'evaluate' else ())):
-      if file.exists():
-        file.rename(aside / file.name)
-    print(f'{name}: the result that was there is now in {aside}')
+
+
+def _put_aside(workdir: Path, name: str) -> None:
+  """Keeps the result of a stage that is made again."""
+  aside = put_aside(workdir / name)
+  for file in (workdir / name for name in (SCORES if name == 'evaluate' else ())):
+    if file.exists():
+      file.rename(aside / file.name)
+  print(f'{name}: the result that was there is now in {aside}')
 
 
 def _with_earlier(stages: Sequence[str]) -> list[str]:
@@ -294,6 +316,13 @@ def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   for key, value in tree.items():
     flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
   return flat
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} is damaged ({error}); move {path.parent} away to make it again.') from error
 
 
 def _write_json(path: Path, value: Any) -> None:

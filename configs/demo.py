@@ -26,9 +26,9 @@ def get_config() -> ConfigDict:
   config.data.num_val_stimuli = 100
   config.data.sparse_augmentation = 0.2
 
-  config.fmri_mae.patch_size = 128
+  config.fmri_mae.patch_size = 512  # wide patches: kernels are shared between patches, and data are few
   config.fmri_mae.width = 256
-  config.fmri_mae.depth = 4
+  config.fmri_mae.depth = 1
   config.fmri_mae.num_heads = 4
   config.fmri_mae.mlp_ratio = 2.0
   config.fmri_mae.decoder_width = 128
@@ -38,13 +38,16 @@ def get_config() -> ConfigDict:
   config.conditioner.context_tokens = 16
   config.unet.remat = False
 
-  config.contrast.update({'num_steps': 300, 'batch_size': 64, 'learning_rate': 1e-3, 'decoder_depth': 2})
+  for stage in (config.contrast, config.attend, config.diffuse):
+    stage.optimizer = 'muon'
+    stage.learning_rate = 1e-3
+  config.contrast.update({'num_steps': 200, 'batch_size': 64, 'decoder_depth': 1})
   config.contrast.update({'warmup_epochs': 2.0, 'eval_every': 100, 'checkpoint_every': 200})
-  config.attend.update({'num_steps': 700, 'batch_size': 64, 'learning_rate': 1e-3, 'warmup_epochs': 2.0})
-  config.attend.update({'decoder_depth': 2, 'cross_depth': 2, 'eval_every': 100, 'checkpoint_every': 200})
+  config.attend.update({'num_steps': 300, 'batch_size': 64, 'warmup_epochs': 2.0})
+  config.attend.update({'decoder_depth': 1, 'cross_depth': 2, 'eval_every': 100, 'checkpoint_every': 200})
   config.attend.image_mask_ratio = 0.98  # one visible patch: what is there must come from fMRI
   config.attend.image_init_from = PRIOR
-  config.diffuse.update({'num_steps': 1000, 'batch_size': 32, 'learning_rate': 5e-4, 'eval_every': 200})
+  config.diffuse.update({'num_steps': 1000, 'batch_size': 32, 'eval_every': 200})
   config.diffuse.update({'checkpoint_every': 200, 'cache_latents': True, 'cosine_schedule': True})
   config.diffuse.prior_init_from = PRIOR
 

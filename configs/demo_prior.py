@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
   config.first_stage_training = base.training(1, 4, 1e-3, warmup_epochs=50.0, clip_norm=1.0)
   config.first_stage_training.update({'num_steps': 2400, **common})
   config.image_mae_training = base.training(1, 64, 1e-3, warmup_epochs=50.0, clip_norm=1.0)
-  config.image_mae_training.update({'num_steps': 1000, 'mask_ratio': 0.75, **common})
+  config.image_mae_training.update({'num_steps': 600, 'mask_ratio': 0.75, **common})
   config.label2img = base.training(1, 32, 1e-3, warmup_epochs=50.0, clip_norm=1.0)
   config.label2img.update({'num_steps': 4000, 'num_scenes': 12_288, **common})
   config.scene_classifier = base.training(1, 64, 2e-3, warmup_epochs=100.0, clip_norm=1.0)

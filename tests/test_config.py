@@ -45,22 +45,89 @@ def test_the_papers_numbers():
 @pytest.mark.parametrize(
   'field, value',
   [
+    ('seed', 2**32),
+    ('mesh.fsdp', 0),
     ('contrast.mask_ratio', 1.0),
+    ('contrast.mask_ratio', 0.0),  # nothing would be predicted
+    ('attend.mask_ratio', 1.5),
+    ('attend.image_mask_ratio', 0.999),  # none of the 196 patches would be left
+    ('attend.fmri_weight', -1.0),
     ('fmri_mae.num_heads', 7),
+    ('fmri_mae.patch_size', 0),
+    ('fmri_mae.mlp_ratio', 0.0),
+    ('image_mae.patch_size', 15),
+    ('image_mae.mlp_dim', 0),
+    ('first_stage.ch_mult', ()),
+    ('first_stage.num_groups', 48),
+    ('unet.num_groups', 7),
+    ('unet.num_heads', 7),
+    ('unet.attention_resolutions', (3,)),
+    ('conditioner.context_tokens', 1),
     ('attend.batch_size', 0),
+    ('contrast.num_steps', -1),
     ('diffuse.learning_rate', -1.0),
+    ('diffuse.learning_rate', float('inf')),
+    ('contrast.betas', ('a', 'b')),
+    ('contrast.temperature', 0.0),
+    ('diffuse.train_unet', '('),
+    ('diffuse.train_unet', 'attn3'),  # fits no path
     ('reconstruct.sampler', 'euler'),
+    ('reconstruct.num_steps', 0),
+    ('reconstruct.num_steps', 999),
+    ('reconstruct.num_steps', 1001),
+    ('reconstruct.eta', 0.5),  # PLMS has none
+    ('reconstruct.guidance', float('nan')),
+    ('reconstruct.num_samples', 0),
+    ('evaluate.num_bootstrap', 10),
     ('data.image_size', 250),
+    ('data.image_size', 260),  # its latent of 65 cannot be halved three times
     ('data.subjects', ()),
+    ('data.subjects', ('sbj_3', 'sbj_3')),
+    ('data.subjects', (3,)),
+    ('data.subjects', ('../sbj_3',)),
+    ('data.other_subjects', ('sbj_3',)),  # is the one that is tested
+    ('data.contrast_god_subjects', ('sbj_1', 'sbj_1')),
+    ('data.roi', 'V1+'),
+    ('data.hcp_rois', ('V1', 'V9')),
+    ('data.hcp_augmentation', float('inf')),
+    ('data.num_val_stimuli', -1),
+    ('data.target_train_proportion', 0.0),
     ('contrast.select', 'worst'),
     ('diffuse.select', 'best'),  # nothing is held out to select by
   ],
 )
 def test_impossible_values_are_told_by_name(field, value):
   config = _config('god_sbj3')
-  section, name = field.split('.')
-  config[section][name] = value
-  with pytest.raises(UserError, match=f'config.{field} is'):
+  *section, name = field.split('.')
+  (config[section[0]] if section else config)[name] = value
+  with pytest.raises(UserError, match=f'config.{field} is') as caught:
+    config_check.check(config, KNOWN, KNOWN)
+  assert '\n' not in str(caught.value)
+
+
+def test_values_that_exclude_each_other():
+  def fails(match, **changes):
+    config = _config('god_sbj3')
+    for field, value in changes.items():
+      section, name = field.split('__')
+      config[section][name] = value
+    with pytest.raises(UserError, match=match):
+      config_check.check(config, KNOWN, KNOWN)
+
+  fails('contrast.mask_loss is False', contrast__mask_loss=False, contrast__self_weight=0.0, contrast__cross_weight=0.0)
+  fails('attend.fmri_weight is 0.0', attend__fmri_weight=0.0, attend__image_weight=0.0)
+  fails('diffuse.cache_latents is True', diffuse__cache_latents=True, diffuse__prior_init_from='')
+  fails('leaves contrast nothing', contrast__select='best', data__num_val_stimuli=9, data__contrast_god_subjects=())
+  config = _config('god_sbj3')
+  del config.data.roi
+  with pytest.raises(UserError, match="lacks a field of configs/base.py: 'roi'"):
+    config_check.check(config, KNOWN, KNOWN)
+
+
+def test_the_nearest_numbers_of_sampling_steps_are_told():
+  config = _config('god_sbj3')
+  config.reconstruct.num_steps = 300
+  with pytest.raises(UserError, match='the nearest valid numbers are 250 and 334'):
     config_check.check(config, KNOWN, KNOWN)
 
 
@@ -70,6 +137,7 @@ def test_impossible_values_are_told_by_name(field, value):
     (['--config=configs/nothing.py'], 'nothing.py'),
     (['--config=configs/tiny.py', '--config.attend.learning_rat=1'], 'learning_rat'),
     (['--config=configs/tiny.py', '--config.attend.batch_size=four'], 'four'),
+    (['--config=configs/tiny.py', '--stages='], 'stages: none found'),
     (['--config=configs/tiny.py', '--confg.seed=1'], 'confg'),
     (['--config=configs/tiny.py', '--stages=contrast,atend'], 'atend'),
     (['--config=configs/tiny.py', 'now'], 'now'),
@@ -82,3 +150,8 @@ def test_wrong_flags_are_one_sentence(flags, told, tmp_path):
   assert done.returncode == 2, done.stderr
   assert done.stderr.startswith('error: ') and told in done.stderr and 'Traceback' not in done.stderr
   assert not (tmp_path / 'run').exists()
+
+
+def test_help():
+  done = subprocess.run([sys.executable, 'launch.py', '--help'], cwd=ROOT, capture_output=True, text=True, timeout=120)
+  assert done.returncode == 0 and '--stages' in done.stdout and 'configs/base.py' in done.stdout and not done.stderr

@@ -225,7 +225,7 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
   import orbax.checkpoint as ocp
 
   monkeypatch.setattr(ocp.Checkpointer, 'save', lambda *_, **__: (_ for _ in ()).throw(OSError('disk full')))
-  with pytest.raises(OSError, match='disk full'):
+  with pytest.raises(UserError, match='disk full'):
     run(tmp_path / 'a.pth', f'--out={tmp_path / "jax"}')
   assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
 

@@ -64,3 +64,22 @@ def test_nonfinite_gradients_are_skipped_as_often_as_allowed():
   np.testing.assert_array_equal(updates['w'], 0)
   updates, state = optimizer.update({'w': jnp.array([1.0, 1.0])}, state, params)
   assert (np.asarray(updates['w']) < 0).all()
+
+
+def test_muon_evens_out_the_singular_values_of_each_layer():
+  rng = np.random.default_rng(5)
+  shapes = {'a/kernel': (3, 3, 7, 8), 'b/blocks/fc/kernel': (2, 9, 7), 'a/bias': (8,), 'b/pos_embed': (1, 9, 7)}
+  params = {path: jnp.asarray(rng.standard_normal(shape), jnp.float32) for path, shape in shapes.items()}
+  gradients = {path: jnp.asarray(rng.standard_normal(shape) ** 3, jnp.float32) for path, shape in shapes.items()}
+  optimizer = optim.make('muon', 0.01, betas=(0.9, 0.99), weight_decay=0.0, decay_all=False, clip_norm=1e9)
+  updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+  layers = [('a/kernel', updates['a/kernel'].reshape(63, 8), gradients['a/kernel'].reshape(63, 8))]
+  layers += [('b', updates['b/blocks/fc/kernel'][i], gradients['b/blocks/fc/kernel'][i]) for i in range(2)]
+  for name, update, gradient in layers:
+    u, _, v = np.linalg.svd(np.asarray(gradient), full_matrices=False)
+    rotated = u.T @ np.asarray(update) @ v.T  # in the gradient's own singular vectors: about minus the identity
+    size = np.abs(np.diag(rotated)).mean()
+    np.testing.assert_allclose(rotated / size, -np.eye(len(rotated)), atol=0.45, err_msg=name)
+    assert np.sqrt(np.square(update).mean()) == pytest.approx(0.01, rel=0.35), name
+  for path in ('a/bias', 'b/pos_embed'):  # not matrices: the first step of Adam with Nesterov's momentum (Dozat 2016)
+    np.testing.assert_allclose(updates[path], -0.01 * (1 + 0.09 / 0.19) * np.sign(gradients[path]), rtol=1e-3)

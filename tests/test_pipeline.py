@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainjax.checkpoints import load_weights
+from brainjax import pipeline
+from brainjax.checkpoints import load_weights, save_weights
 from brainjax.convert import main as convert
+from brainjax.errors import UserError
 from brainjax.metric_writer import read_metrics
 from brainjax.scoring.provenance import weights_digest
+from configs import tiny
 
 ROOT = Path(__file__).parent.parent
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
@@ -47,12 +50,48 @@ def test_every_stage_leaves_its_result(finished):
     assert (finished / picture).read_bytes()[:4] == b'\x89PNG'
 
 
-def test_a_second_run_skips_what_is_complete(finished):
-  before = (finished / 'reconstruct' / 'images.npz').stat().st_mtime_ns
-  done = launch(finished)
+def test_a_second_run_skips_what_is_complete_wherever_the_workdir_is_now(finished, tmp_path):
+  moved = tmp_path / 'moved'
+  shutil.copytree(finished, moved)
+  before = (moved / 'reconstruct' / 'images.npz').stat().st_mtime_ns
+  assert str(finished) not in ''.join((moved / name / 'config.json').read_text() for name in STAGES)
+  done = launch(moved)
   assert done.returncode == 0, done.stderr
   assert [line.split(':')[0] for line in done.stdout.splitlines() if 'skipped' in line] == list(STAGES)
-  assert (finished / 'reconstruct' / 'images.npz').stat().st_mtime_ns == before
+  assert (moved / 'reconstruct' / 'images.npz').stat().st_mtime_ns == before
+
+
+def _flipped(folder):
+  save_weights(folder / 'w', {'a': np.ones(7, np.float32)}, {'kind': 'phase1', 'settings': {}})
+  file = folder / 'w' / 'weights.json'
+  file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+  return str(folder / 'w')
+
+
+@pytest.mark.parametrize(
+  'field,value,told',
+  [
+    ('attend.image_init_from', '/nowhere/vit', 'do not exist'),
+    ('diffuse.prior_init_from', '', 'no weights are named'),
+    ('diffuse.init_from', _flipped, 'damaged: weights.json'),
+    ('evaluate.classifier', '/nowhere/classifier', 'does not exist'),
+    ('evaluate.features', ('/nowhere/features',), 'does not exist'),
+  ],
+)
+def test_weights_of_later_stages_are_asked_for_before_the_first_stage_begins(tmp_path, field, value, told):
+  config = tiny.get_config()
+  section, name = field.split('.')
+  config[section][name] = value(tmp_path) if callable(value) else value
+  if name in ('image_init_from', 'prior_init_from'):
+    config[section].random_init = False
+  with pytest.raises(UserError, match=rf'config\.{field} = .*{told}'):
+    pipeline.run(config, tmp_path / 'run', STAGES, asked=False)
+  assert [path.name for path in (tmp_path / 'run').iterdir()] == ['.lock']
+
+
+def test_a_stage_without_the_one_before_it_is_told_at_once(tmp_path):
+  with pytest.raises(UserError, match='stage reconstruct begins with what stage diffuse leaves: .* train that stage first'):
+    pipeline.run(tiny.get_config(), tmp_path, ('reconstruct', 'evaluate'), asked=True)
 
 
 def test_another_config_in_the_same_workdir_is_refused(finished):
@@ -173,3 +212,13 @@ def test_the_notebook_runs(finished, monkeypatch):
   assert sum('image/png' in output.get('data', {}) for output in outputs) == 3
   shapes = [output.data['text/plain'] for output in outputs if 'text/plain' in output.get('data', {})]
   assert '((4, 4, 32, 32, 3), dtype(\'uint8\'))' in shapes
+
+
+def test_stages_that_saw_other_voxels_do_not_go_together(tmp_path):
+  (tmp_path / 'attend').mkdir()
+  (tmp_path / 'attend' / 'complete.json').write_text('{}')
+  (tmp_path / 'attend' / 'voxels.json').write_text('{"sbj_1": 80}')
+  pipeline._refuse_other_voxels(tmp_path, ('diffuse',), {'diffuse': {'sbj_1': 80, 'sbj_2': 64}})
+  with pytest.raises(UserError, match='attend saw 80 voxels of sbj_1, but its data now have 64, for stage diffuse'):
+    pipeline._refuse_other_voxels(tmp_path, ('diffuse',), {'diffuse': {'sbj_1': 64}})
+  assert json.loads((tmp_path / 'diffuse' / 'voxels.json').read_text()) == {'sbj_1': 80, 'sbj_2': 64}

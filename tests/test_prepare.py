@@ -75,6 +75,19 @@ def test_staging_of_a_killed_run_is_removed(folders):
   assert sorted(path.name for path in out.iterdir()) == ['god'] and [path.name for path in (out / 'god').iterdir()] == ['sbj_3']
 
 
+def test_no_server_is_asked_and_nothing_left_in_tmp(folders, monkeypatch, tmp_path):
+  def asked(*_):
+    raise AssertionError('TFDS asks for the facts of a data set that it does not know')
+
+  monkeypatch.setattr('tensorflow_datasets.core.utils.gcs_utils.gcs_dataset_info_files', asked)
+  monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'temporary'))
+  (tmp_path / 'temporary').mkdir()
+  raw, out = folders
+  assert run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_3') == 0
+  god.load(out, ['sbj_3'])
+  assert not list((tmp_path / 'temporary').iterdir())
+
+
 def test_as_a_command(tmp_path):
   raw = raw_files.write_hcp(tmp_path / 'HCP')
   command = [sys.executable, '-m', 'brainjax.prepare', 'hcp', f'--raw={raw}', f'--out={tmp_path / "out"}']

@@ -38,7 +38,7 @@ def settings(
 ) -> dict[str, Any]:
   """Constructor arguments of a model, from the shapes of its PyTorch tensors and from the file's config."""
   shapes, assumed = {name: np.shape(value) for name, value in state.items()}, []
-  found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), sizes.Hints(config, assumed))
+  found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), sizes.Hints(config, assumed, str(golden.path)))
   if assumed:
     raise UserError(f'{golden.path}: {assumed[0].split(" is not")[0]} is not in config_json, and shapes cannot tell it')
   return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

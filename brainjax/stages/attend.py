@@ -148,15 +148,19 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   )
   # The demo's prior holds its image autoencoder beside other parts.
   vit, vit_sizes = below(vit, 'image_mae') or vit, vit_info.get('settings', {})
-  common.take_sizes(config.fmri_mae, info.get('settings', {}))
+  phase1, sizes = common.fmri_side(phase1, info)
+  common.take_sizes(config.fmri_mae, sizes)
+  # The first decoder layers are taken; weights of phase 2 bring their cross-attention.
+  stage.decoder_depth = min(stage.decoder_depth, sizes.get('decoder_depth', stage.decoder_depth))
+  stage.cross_depth = sizes.get('cross_depth') or stage.cross_depth
   common.take_sizes(config.image_mae, vit_sizes.get('image_mae', vit_sizes))
-  pretrained_width = info.get('settings', {}).get('num_voxels') if config.released.wrap_to_pretrained_width else None
+  pretrained_width = sizes.get('num_voxels') if config.released.wrap_to_pretrained_width else None
   data = stage_data.paired(config, 'attend', config.image_mae.image_size, num_voxels=pretrained_width)
   fmri_mae, image_mae = models(config, data.num_voxels)
   shapes = common.fresh_shapes(lambda key: init(fmri_mae, image_mae, key))
   pretrained = {}
   if phase1:
-    common.tell_resized('attend', fmri_weights, info.get('settings', {}), data.num_voxels)
+    common.tell_resized('attend', fmri_weights, sizes, data.num_voxels)
     taken = hand_over.contrast_to_attend(phase1, below(shapes, 'fmri'), fmri_weights)
     pretrained |= put_below('fmri', taken)
   if vit:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from brainjax import hosts, optim
 from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError
-from brainjax.trees import flatten
+from brainjax.trees import below, flatten
 
 
 def compute_dtype(config: ConfigDict) -> Any:
@@ -91,6 +91,14 @@ def fresh_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]
   """Path -> shape of what a stage's `init` would make, without making it."""
   shapes = jax.eval_shape(init, jax.random.key(0))
   return {path: tuple(x.shape) for path, x in flatten(shapes).items()}
+
+
+def fmri_side(
+  weights: Mapping[str, np.ndarray], info: Mapping[str, Any]
+) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+  """(parameters, sizes) of the fMRI autoencoder in the weights of attend, or in those of an autoencoder alone."""
+  sizes = info.get('settings', {})
+  return below(weights, 'fmri') or weights, sizes.get('fmri', sizes)
 
 
 def take_sizes(section: ConfigDict, sizes: Mapping[str, Any]) -> None:

@@ -17,7 +17,6 @@ from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages.stage import Stage
 from brainjax.torch_convert import hand_over
-from brainjax.trees import below
 
 # Sin-cos position tables are constants that lie among the parameters; they never train here.
 TRAINABLE = r'^(?!.*(pos_embed|position_embeddings))'
@@ -116,11 +115,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
   stage = config.contrast
   before, sizes = {}, {}
   if stage.init_from:
-    before, info = load_weights(stage.init_from)
-    sizes = info.get('settings', {})
-    before, sizes = below(before, 'fmri') or before, sizes.get('fmri', sizes)  # of attend, or of a single autoencoder
+    before, sizes = common.fmri_side(*load_weights(stage.init_from))
     common.take_sizes(config.fmri_mae, sizes)
-    common.take_sizes(stage, {name: sizes[name] for name in ('decoder_depth',) if name in sizes})
+    stage.decoder_depth = sizes.get('decoder_depth', stage.decoder_depth)
   data = stage_data.contrast(config)
   mae = model(config, data.num_voxels)
   weights = loss_weights(config)

@@ -53,14 +53,18 @@ def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayD
   return found.take(np.flatnonzero(found.columns['subject'] < len(config.data.subjects)))
 
 
-def check(config: ConfigDict, stages: Sequence[str]) -> None:
+def check(config: ConfigDict, stages: Sequence[str]) -> dict[str, dict[str, int]]:
   """Opens the training data of all stages, so that what does not fit is told before the first one trains for days.
+
+  Returns:
+    Stage -> subject of a data set with pictures -> its number of voxels.
 
   Raises:
     UserError: an unknown ROI, nothing left to train on, a batch larger than the data, too few patches.
   """
   size = config.fmri_mae.patch_size
   paired_rows = rows(config, 'train', image_size=0) if {'attend', 'diffuse'} & set(stages) else None
+  voxels = {}
   for name in ('contrast', 'attend', 'diffuse'):
     if name not in stages:
       continue
@@ -76,6 +80,8 @@ def check(config: ConfigDict, stages: Sequence[str]) -> None:
         f'config.fmri_mae.patch_size is {size}, which makes {patches} patches of {train.num_voxels} voxels: too few for '
         f'{name} and its mask ratio; choose smaller patches or an ROI with more voxels'
       )
+    voxels[name] = train.info.get('num_voxels', {})
+  return voxels
 
 
 def contrast(config: ConfigDict) -> StageData:
@@ -108,6 +114,8 @@ def _contrast_rows(config: ConfigDict) -> tuple[arrays.JoinedDataset, arrays.Joi
     raise UserError('config.data.hcp and config.data.contrast_god_subjects are both empty: contrast has no data to learn from.')
   width = max(part.num_voxels for part in parts['train'])
   train = arrays.JoinedDataset(parts['train'], width)
+  if data.contrast_god_subjects:
+    train.info['num_voxels'] = parts['train'][-1].info['num_voxels']
   return train, arrays.JoinedDataset(parts['val'], width) if parts['val'] else None
 
 

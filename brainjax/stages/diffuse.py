@@ -103,8 +103,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   fmri, fmri_info = common.start_weights(
     fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init
   )
-  fmri_sizes = fmri_info.get('settings', {})
-  fmri_sizes = fmri_sizes.get('fmri', fmri_sizes)  # of attend, or of a single autoencoder
+  fmri, fmri_sizes = common.fmri_side(fmri, fmri_info)
   common.take_sizes(config.fmri_mae, fmri_sizes)
   unknown = {'num_head_channels': None, 'transformer_depth': 1}
   if any(prior_info.get('settings', {}).get('unet', {}).get(name, value) != value for name, value in unknown.items()):
@@ -129,7 +128,6 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   pretrained = {path: x for path, x in prior.items() if path.startswith(('unet/', 'first_stage/'))}
   if fmri:
     common.tell_resized('diffuse', fmri_weights, fmri_sizes, data.num_voxels)
-    fmri = below(fmri, 'fmri') or fmri
     taken = hand_over.mae_to_conditioner(
       fmri, below(shapes, 'conditioner'), config.released.pool_drops_norms and config.conditioner.global_pool, fmri_weights
     )

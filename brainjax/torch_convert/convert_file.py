@@ -48,7 +48,7 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
   kind = kinds.detect(state, kind, where)
   spec = kinds.KINDS[kind]
   state = kinds.cleaned(spec, state, notes)
-  settings = kinds.model_settings(spec, state, Hints(source.config, notes), where)
+  settings = kinds.model_settings(spec, state, Hints(source.config, notes, where), where)
   expected = kinds.expected_shapes(spec, settings, where)
   expected |= {row.path: np.shape(state[row.torch]) for row in spec.loose if row.torch in state}
   if 'betas' in state:

@@ -39,8 +39,8 @@ class KnownShapes(dict[str, tuple[int, ...]]):
 class Hints:
   """What shapes cannot tell, from the checkpoint's own config where it says so, else a default and a sentence."""
 
-  def __init__(self, config: Mapping[str, Any], notes: list[str]):
-    self._config = config
+  def __init__(self, config: Mapping[str, Any], notes: list[str], source: str = 'the file'):
+    self._config, self._source = config, source
     self.notes = notes
 
   def pick(self, names: Iterable[str], default: int, what: str) -> int:
@@ -57,11 +57,11 @@ class Hints:
 
   def heads(self, names: Iterable[str], default: int, width: int, what: str) -> int:
     """A number of attention heads, which must divide the width."""
+    known = len(self.notes)
     heads = self.pick(names, default, what)
     if width % heads:
-      raise UserError(
-        f'{what} would be {heads}, which does not divide the width {width}; the config in the file is wrong'
-      )
+      found = 'assumed, since its config does not say it,' if len(self.notes) > known else 'in its config'
+      raise UserError(f'{self._source}: {what} {found} is {heads}, which does not divide the width {width}; correct its config')
     return heads
 
 
