@@ -6,7 +6,9 @@ Compiles for virtual CPU devices, so it runs anywhere; docs/scale.md says how it
 """
 
 import argparse
+import contextlib
 import os
+import sys
 import time
 from functools import partial
 from unittest import mock
@@ -52,7 +54,8 @@ def row(name: str, devices: int, fsdp: int, dtype: str) -> None:
   mesh = sharding.make_mesh(devices // fsdp, fsdp, jax.devices()[:devices])
   rows = sharding.padded(config[name].batch_size, devices)
   started = time.monotonic()
-  compiled = (sampler if name == 'reconstruct' else step)(name, config, mesh, rows)
+  with contextlib.redirect_stdout(sys.stderr):  # that there are no weights to start from
+    compiled = (sampler if name == 'reconstruct' else step)(name, config, mesh, rows)
   found = compiled.memory_analysis()
   # The new state takes the old one's place (alias); what is in the outputs besides counts with the temporaries.
   state = found.argument_size_in_bytes
@@ -102,6 +105,7 @@ def sampler(name, config, mesh, rows):
   import jax.numpy as jnp
 
   from brainjax import reconstruct, sharding
+  from brainjax.ops import diffusion
   from brainjax.stages import diffuse
   from brainjax.trees import below, flatten, unflatten
 
@@ -114,7 +118,7 @@ def sampler(name, config, mesh, rows):
     field: jax.ShapeDtypeStruct(shape, kind, sharding=sharding.batch_sharding(mesh)) for field, (shape, kind) in shapes.items()
   }
   options = {field: config[name][field] for field in ('num_steps', 'sampler', 'eta', 'guidance')}
-  sample = partial(reconstruct._sample, parts, **options)
+  sample = partial(reconstruct._sample, parts, diffusion.make_schedule(), **options)
   return jax.jit(sample, out_shardings=sharding.replicated(mesh)).lower(params, batch, key).compile()
 
 

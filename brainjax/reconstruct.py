@@ -57,14 +57,15 @@ class Reconstructor:
       UNet(**_tuples(settings['unet']), dtype=dtype),
       VQModel(**_tuples(settings['first_stage']), dtype=dtype),
     )
+    self._schedule = diffusion.make_schedule(**settings.get('schedule', {}))
     self._mesh = sharding.make_mesh(devices=jax.local_devices()) if mesh is None else mesh
     params = {path: sharding.put_param(path, x, self._mesh) for path, x in flat.items()}
     self._params = {name: unflatten(below(params, name)) for name in self._models._fields}
     options = ('num_steps', 'sampler', 'eta', 'guidance')
     # The pictures go to every device, so that every host can read them all.
     whole = sharding.replicated(self._mesh)
-    self._sample = jax.jit(partial(_sample, self._models), static_argnames=options, out_shardings=whole)
-    self._denoise = jax.jit(partial(_denoise, self._models), static_argnames=(*options, 'at'))
+    self._sample = jax.jit(partial(_sample, self._models, self._schedule), static_argnames=options, out_shardings=whole)
+    self._denoise = jax.jit(partial(_denoise, self._models, self._schedule), static_argnames=(*options, 'at'))
     self.num_voxels = self._models.conditioner.num_voxels
     self.info = info
 
@@ -98,7 +99,7 @@ class Reconstructor:
       UserError: fMRI of another width, or not finite; an unknown sampler or impossible number.
     """
     fmri = self._checked(fmri)
-    options = _checked_options(num_steps, sampler, eta, guidance)
+    options = _checked_options(self._schedule, num_steps, sampler, eta, guidance)
     for name, value in (('num_samples', num_samples), ('batch_size', batch_size)):
       if value < 1:
         raise UserError(f'{name} is {value}; expected 1 or more.')
@@ -138,8 +139,8 @@ class Reconstructor:
       K H W 3 each. The last noisy latent is the sample. Before the first step nothing is expected: the noise stands there.
     """
     fmri = self._checked(fmri)
-    options = _checked_options(num_steps, sampler, eta, guidance)
-    total = len(diffusion.sample_steps(diffusion.make_schedule().num_steps, num_steps))
+    options = _checked_options(self._schedule, num_steps, sampler, eta, guidance)
+    total = len(diffusion.sample_steps(self._schedule.num_steps, num_steps))
     at = np.unique(np.linspace(0, total, min(num_pictures, total + 1)).round().astype(int))
     batch = {'fmri': fmri[:1], 'item': np.zeros(1, int), 'sample': np.zeros(1, int)}
     pictures = self._denoise(self._params, batch, jax.random.key(seed), at=tuple(at.tolist()), **options)
@@ -169,7 +170,9 @@ def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
   return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-def _checked_options(num_steps: int, sampler: str, eta: float, guidance: float) -> dict[str, Any]:
+def _checked_options(
+  schedule: diffusion.Schedule, num_steps: int, sampler: str, eta: float, guidance: float
+) -> dict[str, Any]:
   """The sampler's options, or a `UserError` before any work."""
   if sampler not in SAMPLERS:
     raise UserError(f'sampler is {sampler!r}; expected one of {", ".join(SAMPLERS)}.')
@@ -177,12 +180,13 @@ def _checked_options(num_steps: int, sampler: str, eta: float, guidance: float) 
     raise UserError(f'eta is {eta}, but PLMS is deterministic; use eta 0 or the sampler ddim.')
   if not 0 <= eta < np.inf or not np.isfinite(guidance):
     raise UserError(f'eta is {eta} and guidance {guidance}; expected finite numbers, eta 0 or more.')
-  diffusion.sample_steps(diffusion.make_schedule().num_steps, num_steps)  # refuses impossible numbers
+  diffusion.sample_steps(schedule.num_steps, num_steps)  # refuses impossible numbers
   return {'num_steps': num_steps, 'sampler': sampler, 'eta': eta, 'guidance': guidance}
 
 
 def _latent(
   models: Models,
+  schedule: diffusion.Schedule,
   params: Any,
   batch: dict[str, jax.Array],
   root: jax.Array,
@@ -194,7 +198,6 @@ def _latent(
   return_trajectory: bool = False,
 ) -> Any:
   """fMRI B V -> latent B h w C: conditioner and every sampling step; with `return_trajectory` as the samplers return it."""
-  schedule = diffusion.make_schedule()
   steps = diffusion.sample_steps(schedule.num_steps, num_steps)
   keys = jax.vmap(lambda item, sample: jax.random.fold_in(jax.random.fold_in(root, item), sample))(
     batch['item'], batch['sample']
@@ -222,16 +225,25 @@ def _decode(models: Models, params: Any, latent: jax.Array) -> jax.Array:
   return jnp.round((jnp.clip(image, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
-def _sample(models: Models, params: Any, batch: dict[str, jax.Array], root: jax.Array, **options: Any) -> jax.Array:
+def _sample(
+  models: Models, schedule: diffusion.Schedule, params: Any, batch: dict[str, jax.Array], root: jax.Array, **options: Any
+) -> jax.Array:
   """fMRI B V -> uint8 B H W 3, as one program."""
-  return _decode(models, params, _latent(models, params, batch, root, **options))
+  return _decode(models, params, _latent(models, schedule, params, batch, root, **options))
 
 
 def _denoise(
-  models: Models, params: Any, batch: dict[str, jax.Array], root: jax.Array, *, at: tuple[int, ...], **options: Any
+  models: Models,
+  schedule: diffusion.Schedule,
+  params: Any,
+  batch: dict[str, jax.Array],
+  root: jax.Array,
+  *,
+  at: tuple[int, ...],
+  **options: Any,
 ) -> tuple[jax.Array, jax.Array]:
   """Noisy latents and predicted results of one row after the steps `at`, decoded: uint8 K H W 3 each."""
-  _, trajectory = _latent(models, params, batch, root, return_trajectory=True, **options)
+  _, trajectory = _latent(models, schedule, params, batch, root, return_trajectory=True, **options)
   chosen = np.array(at)
   return tuple(_decode(models, params, x[chosen, 0]) for x in trajectory)
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from brainjax import reconstruct
-from brainjax.checkpoints import save_weights
+from brainjax.checkpoints import load_weights, save_weights
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
@@ -71,6 +71,17 @@ def test_denoising_ends_with_the_sample(model, options):
   np.testing.assert_allclose(noisy[-1].astype(int), sample.astype(int), atol=1)
   np.testing.assert_array_equal(noisy[0], expected[0])
   assert len(model.denoising(fmri()[0], num_steps=2, num_pictures=9, **options)[0]) == 3  # no more than there are
+
+
+def test_the_noise_schedule_is_that_of_the_weights(weights, model, tmp_path):
+  params, info = load_weights(weights)
+  schedule = {'num_steps': 100, 'start': 0.001, 'end': 0.05}
+  info['settings']['schedule'] = schedule
+  save_weights(tmp_path / 'weights', params, {'kind': 'diffuse', 'num_voxels': NUM_VOXELS, 'settings': info['settings']})
+  other = Reconstructor(tmp_path / 'weights')
+  assert (other(fmri(), num_samples=1, num_steps=4) != model(fmri(), num_samples=1, num_steps=4)).any()
+  with pytest.raises(UserError, match='number of sampling steps is 101, expected 1 to 100'):
+    other(fmri(), num_steps=101)
 
 
 def wrong():

@@ -105,14 +105,20 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   )
   fmri, fmri_sizes = common.fmri_side(fmri, fmri_info)
   common.take_sizes(config.fmri_mae, fmri_sizes)
+  sizes = prior_info.get('settings', {})
   unknown = {'num_head_channels': None, 'transformer_depth': 1}
-  if any(prior_info.get('settings', {}).get('unet', {}).get(name, value) != value for name, value in unknown.items()):
+  if any(sizes.get('unet', {}).get(name, value) != value for name, value in unknown.items()):
     raise UserError(
       f'diffuse.prior_init_from = {stage.prior_init_from!r} has a UNet with {", ".join(unknown)} other than label2img; '
       'such a prior cannot be fine-tuned here yet.'
     )
+  if prior and 'first_stage/codebook' not in prior:
+    raise UserError(
+      f'diffuse.prior_init_from = {stage.prior_init_from!r} has no VQ first stage (Stable Diffusion has a KL one); '
+      'only priors with a VQ first stage, such as label2img, can be fine-tuned here.'
+    )
   for part in ('unet', 'first_stage'):
-    common.take_sizes(config[part], prior_info.get('settings', {}).get(part, {}))
+    common.take_sizes(config[part], sizes.get(part, {}))
   cached = stage.cache_latents
   if cached and not prior:
     raise UserError('config.diffuse.cache_latents encodes with the first stage of diffuse.prior_init_from, which is not there.')
@@ -132,7 +138,8 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
       fmri, below(shapes, 'conditioner'), config.released.pool_drops_norms and config.conditioner.global_pool, fmri_weights
     )
     pretrained |= put_below('conditioner', taken)
-  schedule = diffusion.make_schedule()
+  noise = {'schedule': sizes['schedule']} if 'schedule' in sizes else {}  # the prior's, where its file says it
+  schedule = diffusion.make_schedule(**noise.get('schedule', {}))
 
   def loss(params, batch, key):
     if cached:
@@ -156,7 +163,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     validation=data.validation,
     info={
       'num_voxels': data.num_voxels,
-      'settings': {name: common.settings(part) for name, part in parts._asdict().items()},
+      'settings': {name: common.settings(part) for name, part in parts._asdict().items()} | noise,
       'statistics': data.facts['statistics'],
     },
     **fields,

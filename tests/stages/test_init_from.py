@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from brainjax import convert
-from brainjax.checkpoints import load_weights
+from brainjax.checkpoints import load_weights, save_weights
 from brainjax.datasets import god
+from brainjax.errors import UserError
 from brainjax.ops.positions import resize_nearest
 from brainjax.sharding import make_mesh
 from brainjax.stages import attend, common, contrast, diffuse
@@ -100,6 +101,15 @@ def test_diffuse(config, weights, kind):
   settings = stage.info['settings']
   assert settings['unet']['channel_mult'] == (1, 2, 3, 5) and settings['unet']['context_dim'] == 24
   assert settings['first_stage']['ch_mult'] == (1, 2, 4) and settings['conditioner']['width'] == 32
+  assert settings['schedule'] == {'num_steps': 1000, 'start': 0.0015, 'end': 0.0195}
+
+
+def test_a_prior_without_a_codebook_is_refused(config, weights, tmp_path):
+  settings = {'unet': {'num_heads': 8}, 'first_stage': {'embed_dim': 4}}
+  save_weights(tmp_path / 'sd', {'first_stage/post_quant_conv/bias': np.zeros(4, np.float32)}, {'kind': 'sd1', 'settings': settings})
+  config.diffuse.prior_init_from = str(tmp_path / 'sd')
+  with pytest.raises(UserError, match='no VQ first stage'):
+    diffuse.make(config, str(weights / 'phase1'))
 
 
 @pytest.mark.slow
