@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from brainjax.errors import UserError
 from brainjax.files import sha256
 from configs import tiny
 from tests.killing import Run
+from tests.test_hosts import end_of, start_two
 
 TRAINED = ('contrast', 'attend', 'diffuse')
 STAGES = (*TRAINED, 'reconstruct', 'evaluate')
@@ -133,6 +135,27 @@ def test_sigterm_ends_a_run_in_time_and_a_second_run_is_refused(tmp_path):
     pytest.skip('this machine is too busy for a step in 25 s; the run left without saving it, as it should')
   step = output.split('stopped by SIGTERM at step ')[1].split(' ')[0]
   assert [path.name for path in (workdir / 'contrast' / 'checkpoints').iterdir()] == [step]
+
+
+# As `python -c SCRIPT <port> <process> <folder>`: trains, and the second process gets SIGTERM on the way.
+SCRIPT = """
+import os, pathlib, signal, sys
+from brainjax import hosts, sharding, train
+port, this, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
+hosts.join(f'127.0.0.1:{port}', 2, this)
+from tests.test_train import _stage
+terminate = {3: lambda: os.kill(os.getpid(), signal.SIGTERM)} if this else {}
+stage = _stage(10**6, event=terminate, checkpoint_every=10**6, log_every=1)
+with hosts.ending_together():
+  train.train(stage, folder, sharding.make_mesh(), 3, {})
+"""
+
+
+def test_sigterm_to_one_of_two_hosts_saves_the_same_step_on_both(tmp_path):
+  ends = end_of(start_two(lambda port, process: [sys.executable, '-c', SCRIPT, str(port), str(process), str(tmp_path)]))
+  assert [status for status, _ in ends] == [143, 143], ends
+  steps = {output.split('stopped by SIGTERM at step ')[1].split(' ')[0] for _, output in ends}
+  assert {path.name for path in (tmp_path / 'checkpoints').iterdir()} == steps and len(steps) == 1
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):
