@@ -1,7 +1,9 @@
 """All stages through launch.py with the tiny config, as a user runs them."""
 
+import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from brainjax import pipeline
 from brainjax.checkpoints import load_weights, save_weights
@@ -22,18 +25,59 @@ ROOT = Path(__file__).parent.parent
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
 
 
-def launch(workdir, *flags, config='tiny'):
+def launch(workdir, *flags, config='tiny', **environment):
   command = [sys.executable, 'launch.py', f'--config=configs/{config}.py', f'--workdir={workdir}', *flags]
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu'} | environment
   return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=environment)
+
+
+# As sitecustomize.py: what is named in the variable cannot be imported.
+HIDING = """
+import os, sys
+hidden = set(os.environ['HIDDEN'].split())
+class Hide:
+  def find_spec(name, path=None, target=None):
+    if name.split('.')[0] in hidden:
+      raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Hide)
+"""
+
+
+def _normal(name):
+  return re.sub('[-_.]+', '-', name).lower()
+
+
+def _add_what_comes_with(requirement, found):
+  """Adds the names of the distributions that a requirement installs."""
+  name, extras = _normal(requirement.name), ('', *requirement.extras)
+  if not {(name, extra) for extra in extras} <= found:
+    found |= {(name, extra) for extra in extras}
+    for needed in map(Requirement, importlib.metadata.requires(name) or ()):
+      if not needed.marker or any(needed.marker.evaluate({'extra': extra}) for extra in extras):
+        _add_what_comes_with(needed, found)
+
+
+def _what_only_tests_have():
+  """Modules that are here and that requirements.txt does not install."""
+  found = {('setuptools', ''), ('pip', '')}
+  for line in (ROOT / 'requirements.txt').read_text().splitlines():
+    if line.split('#')[0].strip():
+      _add_what_comes_with(Requirement(line.split('#')[0]), found)
+  installed = {name for name, _ in found}
+  owners = importlib.metadata.packages_distributions()
+  return {module for module, names in owners.items() if not {_normal(name) for name in names} & installed} - {'brainjax'}
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('run') / 'tiny'
-  done = launch(workdir)
+  folder = tmp_path_factory.mktemp('run')
+  # Users of the demo have requirements.txt alone: a package of the tests must not stand in for one that it forgets.
+  hidden = _what_only_tests_have()
+  assert {'torch', 'pytest'} <= hidden and 'jax' not in hidden
+  (folder / 'sitecustomize.py').write_text(HIDING)
+  done = launch(folder / 'tiny', HIDDEN=' '.join(hidden), PYTHONPATH=str(folder))
   assert done.returncode == 0, done.stdout + done.stderr
-  return workdir
+  return folder / 'tiny'
 
 
 def test_every_stage_leaves_its_result(finished):
