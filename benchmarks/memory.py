@@ -1,17 +1,18 @@
 """Memory that a training step or the sampler needs on each device at full size, as the compiler says. Allocates nothing.
 
-python -m benchmarks.memory --devices=1,8,64,256 --fsdp=1,8
+python -m benchmarks.memory --target=v5e --devices=1,8,64,256 --fsdp=1,8
 
-Compiles for virtual CPU devices, so it runs anywhere; docs/scale.md says how its numbers relate to a GPU's or TPU's.
+For TPUs it needs `pip install "libtpu==0.0.42.*"` (of jax[tpu] of the pinned jax) but no TPU: their compiler runs on any
+Linux machine. `--target=cpu` compiles for virtual CPU devices; docs/scale.md says how these numbers relate to a GPU's.
 """
 
 import argparse
 import contextlib
 import os
+import re
 import sys
 import time
 from functools import partial
-from unittest import mock
 
 FLAGS = (
   '--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
@@ -20,47 +21,74 @@ FLAGS = (
 )
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct')
 VOXELS = 4192  # of the published weights
+# Slices of so many chips, as JAX calls them; the smallest there is where fewer are asked for.
+SLICES = {
+  'v5e': {4: 'v5e:2x2', 8: 'v5e:2x4', 64: 'v5e:8x8', 256: 'v5e:16x16'},
+  'v4': {4: 'v4:2x2x1', 8: 'v4:2x2x2', 64: 'v4:4x4x4', 256: 'v4:4x8x8'},
+}
 
 
 def main() -> None:
   """Prints a table as Markdown, a row as soon as it is known."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--target', default='v5e', choices=('v5e', 'v4', 'cpu'))
   parser.add_argument('--stages', default=','.join(STAGES))
   parser.add_argument('--devices', default='1,8,64,256')
   parser.add_argument('--fsdp', default='1,8', help='devices that share one copy of the parameters')
   parser.add_argument('--dtype', default='bfloat16', choices=('bfloat16', 'float32'))
   args = parser.parse_args()
   counts = [int(count) for count in args.devices.split(',')]
-  os.environ |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': FLAGS.format(max(counts))}
+  # What the stages allocate themselves lies on the host.
+  os.environ |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': FLAGS.format(max(counts)) if args.target == 'cpu' else ''}
+  os.environ |= {'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}  # libtpu: ask nobody where this is
   print('| stage | devices | data x fsdp | rows on a device | state GB | step GB | together GB | compiled in |')
   print('|---|---|---|---|---|---|---|---|', flush=True)
   for stage in args.stages.split(','):
     for devices in counts:
       for fsdp in sorted({min(int(fsdp), devices) for fsdp in args.fsdp.split(',')}):
-        row(stage, devices, fsdp, args.dtype)
+        row(stage, args.target, devices, fsdp, args.dtype)
 
 
-def row(name: str, devices: int, fsdp: int, dtype: str) -> None:
+def devices_of(target: str, count: int) -> list:
+  """So many devices of the smallest slice that has them. They need not be there."""
+  import jax
+  from jax.experimental import topologies
+
+  if target == 'cpu':
+    return jax.devices()[:count]
+  size = min(size for size in SLICES[target] if size >= count)
+  return list(topologies.get_topology_desc(SLICES[target][size], platform='tpu').devices)[:count]
+
+
+def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
   """Compiles one program and prints its row."""
   import jax
 
   from brainjax import sharding
+  from brainjax.ops import attention
   from configs import god_sbj3
 
   config = god_sbj3.get_config()
-  config.dtype = dtype
+  config.dtype, config.remat = dtype, 'on'  # as on accelerators
+  attention.CACHED_SCORES = attention.MAX_SCORES
   config.attend.random_init = config.diffuse.random_init = True  # there are no files to start from
   config.attend.image_init_from = config.diffuse.prior_init_from = ''
-  mesh = sharding.make_mesh(devices // fsdp, fsdp, jax.devices()[:devices])
+  mesh = sharding.make_mesh(devices // fsdp, fsdp, devices_of(target, devices))
   rows = sharding.padded(config[name].batch_size, devices)
   started = time.monotonic()
-  with contextlib.redirect_stdout(sys.stderr):  # that there are no weights to start from
-    compiled = (sampler if name == 'reconstruct' else step)(name, config, mesh, rows)
-  found = compiled.memory_analysis()
-  # The new state takes the old one's place (alias); what is in the outputs besides counts with the temporaries.
-  state = found.argument_size_in_bytes
-  temporary = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-  cells = [f'{x / 1e9:.2f}' for x in (state, temporary, state + temporary)]
+  try:
+    with contextlib.redirect_stdout(sys.stderr):  # that there are no weights to start from
+      compiled = (sampler if name == 'reconstruct' else step)(name, config, mesh, rows)
+    found = compiled.memory_analysis()
+    # The new state takes the old one's place (alias); what is in the outputs besides counts with the temporaries.
+    state = found.argument_size_in_bytes
+    temporary = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    cells = [f'{x / 1e9:.2f}' for x in (state, temporary, state + temporary)]
+  except jax.errors.JaxRuntimeError as error:
+    too_much = re.search(r'Used ([\d.]+)G of ([\d.]+)G hbm', str(error))
+    if not too_much:
+      raise
+    cells = ['', '', 'does not fit: {:.2f} of {:.2f}'.format(*(float(x) * 2**30 / 1e9 for x in too_much.groups()))]
   seconds = f'{time.monotonic() - started:.0f} s'
   print('|', ' | '.join([name, str(devices), f'{devices // fsdp} x {fsdp}', str(rows // devices), *cells, seconds]), '|', flush=True)
 
@@ -70,26 +98,12 @@ def step(name, config, mesh, rows):
   import jax
   import jax.numpy as jnp
 
+  from benchmarks import full_stages
   from brainjax import sharding, train
-  from brainjax.stages import attend, contrast, diffuse
-  from brainjax.stages import data as stage_data
   from brainjax.trees import flatten, split
 
-  data = stage_data.StageData(VOXELS, None, None, 150, {'statistics': None})
-  makers = {
-    'contrast': lambda: contrast.make(config, mesh),
-    'attend': lambda: attend.make(config, ''),
-    'diffuse': lambda: diffuse.make(config, ''),
-  }
-  with (
-    mock.patch.object(stage_data, 'contrast', lambda *_: data),
-    mock.patch.object(stage_data, 'paired', lambda *_, **__: data),
-  ):
-    stage = makers[name]()
-  sides = {'attend': config.image_mae.image_size, 'diffuse': config.data.image_size}
-  shapes = {'fmri': (rows, VOXELS), 'weight': (rows,)}
-  if name in sides:
-    shapes['image'] = (rows, sides[name], sides[name], 3)
+  stage = full_stages.make(name, config, mesh, VOXELS)
+  shapes = full_stages.shapes(name, config, rows, VOXELS)
   batch = {key: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.batch_sharding(mesh)) for key, shape in shapes.items()}
   key = jax.eval_shape(lambda: jax.random.key(0))
   trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(stage.init(k)), key)), stage.trainable)

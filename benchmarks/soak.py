@@ -33,6 +33,7 @@ class Sample(NamedTuple):
 
   step: int
   seconds: float
+  cpu_seconds: float  # of this process, all threads
   resident_bytes: int
   open_files: int
 
@@ -56,7 +57,8 @@ class Watched:
   def look(self) -> None:
     """Notes memory, open files and time."""
     resident = int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGESIZE')
-    self.samples.append(Sample(self._step, time.monotonic(), resident, len(os.listdir('/proc/self/fd'))))
+    files = len(os.listdir('/proc/self/fd'))
+    self.samples.append(Sample(self._step, time.monotonic(), time.process_time(), resident, files))
 
   def get_state(self) -> Any:
     return self._batches.get_state()
@@ -70,11 +72,13 @@ def compare(samples: Sequence[Sample]) -> dict[str, float]:
   tenth = len(samples) // 10
   second, last = samples[tenth : 2 * tenth], samples[-tenth:]
 
-  def speed(part: Sequence[Sample]) -> float:
-    return (part[-1].step - part[0].step) / (part[-1].seconds - part[0].seconds)
+  def steps_per(clock: str, part: Sequence[Sample]) -> float:
+    return (part[-1].step - part[0].step) / (getattr(part[-1], clock) - getattr(part[0], clock))
 
   # The first sample is before the compilation.
-  first_speed, last_speed = speed(samples[1 : tenth + 1]), speed(samples[-tenth - 1 :])
+  parts = samples[1 : tenth + 1], samples[-tenth - 1 :]
+  first_speed, last_speed = (steps_per('seconds', part) for part in parts)
+  first_work, last_work = (1000 / steps_per('cpu_seconds', part) for part in parts)  # not slowed by other processes
   memory = [float(np.mean([sample.resident_bytes for sample in part])) for part in (second, last)]
   files = [float(np.median([sample.open_files for sample in part])) for part in (second, last)]
   return {
@@ -88,6 +92,8 @@ def compare(samples: Sequence[Sample]) -> dict[str, float]:
     'steps_per_second_first_tenth': round(first_speed, 1),
     'steps_per_second_last_tenth': round(last_speed, 1),
     'slower': round(1 - last_speed / first_speed, 4),
+    'cpu_ms_per_step_first_tenth': round(first_work, 2),
+    'cpu_ms_per_step_last_tenth': round(last_work, 2),
   }
 
 

@@ -252,6 +252,20 @@ class Conditioner(nn.Module):
     return self.dim_mapper(x if self.pooled else self.channel_mapper(x))
 
 
+class TimeConditioner(Conditioner):
+  """The conditioner with the addition to the time embedding of the UNet; arguments as of `Conditioner`."""
+
+  def __init__(self, *args, time_width: int, **kwargs):
+    super().__init__(*args, **kwargs)
+    dim, tokens = self.dim_mapper.out_features, self.channel_mapper[1].out_channels
+    self.time = nn.Sequential(nn.Conv1d(tokens, tokens // 2, 1), nn.Conv1d(tokens // 2, 1, 1), nn.Linear(dim, time_width))
+
+  def forward(self, fmri):
+    """fMRI B V -> context B T C, addition B E."""
+    context = super().forward(fmri)
+    return context, self.time(context)[:, 0]
+
+
 def patches_of(images, patch: int):
   """Pictures B 3 H W -> B L (p p 3)."""
   columns = F.unfold(images, patch, stride=patch)  # B (3 p p) L
@@ -266,4 +280,4 @@ def masked_error(pred, target, mask):
 def info_nce(queries, keys):
   """Cross-entropy of cosines over 0.1 against the diagonal."""
   cosines = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).T
-  return F.cross_entropy(cosines / 0.1, torch.arange(len(queries)))
+  return F.cross_entropy(cosines / 0.1, torch.arange(len(queries), device=queries.device))

@@ -183,20 +183,6 @@ def run_attend(num_steps: int) -> tuple[list[float], list[float]]:
   return ours, [value for value, _ in theirs]
 
 
-class Condition(torch_autoencoders.Conditioner):
-  """The conditioner with the addition to the time embedding."""
-
-  def __init__(self, time_width: int):
-    super().__init__(VOXELS, PATCH, WIDTH, DEPTH, HEADS, CONTEXT_TOKENS, CONTEXT)
-    half = CONTEXT_TOKENS // 2
-    self.time = nn.Sequential(nn.Conv1d(CONTEXT_TOKENS, half, 1), nn.Conv1d(half, 1, 1), nn.Linear(CONTEXT, time_width))
-
-  def forward(self, fmri):
-    """fMRI B V -> context B T C, addition B E."""
-    context = super().forward(fmri)
-    return context, self.time(context)[:, 0]
-
-
 def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
   """Phase 3, on latents."""
   config = base.get_config()
@@ -237,7 +223,9 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
     down_block_types=('CrossAttnDownBlock2D',) * 2, up_block_types=('CrossAttnUpBlock2D',) * 2,
     cross_attention_dim=CONTEXT, attention_head_dim=1, class_embed_type='identity',
   )  # fmt: skip
-  condition = Condition(4 * sizes['model_channels'])
+  condition = torch_autoencoders.TimeConditioner(
+    VOXELS, PATCH, WIDTH, DEPTH, HEADS, CONTEXT_TOKENS, CONTEXT, time_width=4 * sizes['model_channels']
+  )
   inner = {path: x for path, x in below(flat, 'unet').items() if not path.startswith('time_embed_condition')}
   fill(oracle, engine.to_torch(diffusers.unet_table(sizes), inner))
   state = engine.to_torch(conditioner.TABLE, below(flat, 'conditioner'))

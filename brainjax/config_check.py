@@ -81,6 +81,7 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
   """Field -> rule, in the order in which they are checked."""
   table = {
     'dtype': one_of('auto', 'float32', 'bfloat16'),
+    'remat': one_of('auto', 'on', 'off'),
     'log_every': POSITIVE,
     'seed': SEED,
     'mesh.data': DEVICES,
@@ -184,9 +185,9 @@ def _stage_rules(config: ConfigDict) -> dict[str, Rule]:
       lambda x: not x or config.diffuse.prior_init_from,
       'False, where diffuse.prior_init_from names no first stage to encode with',
     ),
-    'reconstruct.sampler': one_of('plms', 'ddim'),
+    'reconstruct.sampler': one_of('plms', 'dpm', 'ddim'),
     'reconstruct.num_steps': _sample_steps(sampling.num_steps),
-    'reconstruct.eta': Rule(lambda x: x >= 0 and not (x and sampling.sampler == 'plms'), '0 or more, and 0 with the sampler plms'),
+    'reconstruct.eta': Rule(lambda x: x >= 0 and not (x and sampling.sampler != 'ddim'), '0 or more, and 0 with any sampler but ddim'),
     'reconstruct.guidance': NOT_NEGATIVE,
     'reconstruct.num_samples': POSITIVE,
     'reconstruct.batch_size': POSITIVE,

@@ -16,11 +16,11 @@ from brainjax.files import atomic_folder, sha256
 from brainjax.torch_convert import adapt, engine, kinds, schedule_buffers
 from brainjax.torch_convert.convert_file import Converted, convert_file
 from brainjax.torch_convert.diffusers_folder import is_diffusers, read_folder, write_folder
-from brainjax.torch_convert.writer import check_target, write_state
+from brainjax.torch_convert.writer import check_target, write_state, writing
 from brainjax.trees import below
 
 # Weights that a stage of a run leaves are of the kind that the release has for it.
-KIND_OF_STAGE = {'contrast': 'phase1', 'attend': 'phase2', 'diffuse': 'ldm'}
+KIND_OF_STAGE = {'contrast': 'phase1', 'attend': 'phase2', 'diffuse': 'ldm'}  # ldm_sd1 without a codebook
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,7 +149,10 @@ def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     )
   if info['kind'] == 'attend':  # both autoencoders; the release keeps the fMRI side
     params, info = below(params, 'fmri'), info | {'settings': info['settings']['fmri']}
-  return params, info | {'kind': KIND_OF_STAGE.get(info['kind'], info['kind'])}
+  kind = KIND_OF_STAGE.get(info['kind'], info['kind'])
+  if kind == 'ldm' and 'n_embed' not in info['settings'].get('first_stage', {}):
+    kind = 'ldm_sd1'
+  return params, info | {'kind': kind}
 
 
 def to_torch(source: str, out: str) -> None:
@@ -168,9 +171,9 @@ def to_torch(source: str, out: str) -> None:
   if odd:
     raise UserError(f'{source} does not hold what its settings say: {", ".join(odd[:20])}; nothing was written')
   state = engine.to_torch(spec.table, params)
-  if info['kind'] in ('ldm', 'label2img', 'sd1'):
+  if info['kind'] in ('ldm', 'ldm_sd1', 'label2img', 'sd1'):
     state = schedule_buffers.buffers(**settings.get('schedule', {})) | state
-  beside = {'epoch': info.get('epoch'), 'config': info.get('source_config') or settings}
+  beside = {'epoch': info.get('epoch'), 'config': info.get('source_config') or _flat_config(settings)}
   write_state(target, state, spec.key, beside)
   print(
     f'wrote     {target}: {len(state)} tensors'
@@ -180,13 +183,25 @@ def to_torch(source: str, out: str) -> None:
     print('note      without the text encoder, which was not converted: load with strict=False')
 
 
+def _flat_config(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Settings as one config, as the originals have it: the conditioner's fields, the UNet's with `unet_` before them."""
+  if 'unet' not in settings:
+    return settings
+  config = {f'unet_{name}': value for name, value in settings['unet'].items()} | settings.get('conditioner', {})
+  first_stage = settings.get('first_stage', {})
+  for ours, theirs in (('latent_scale', 'scale_factor'), ('resolution', 'first_stage_resolution')):
+    if ours in first_stage:
+      config[theirs] = first_stage[ours]
+  return config
+
+
 def to_diffusers(source: str, out: str) -> None:
   """Folder of weights -> a folder with unet/ and vqvae/ (or vae/) that diffusers' from_pretrained reads."""
   target = Path(out)
   if target.exists():
     raise UserError(f'{target} exists already and is never overwritten; choose another --out or remove it first')
   params, info = _load(source)
-  with atomic_folder(target) as temporary:
+  with writing(target), atomic_folder(target) as temporary:
     notes = write_folder(temporary, params, info['settings'])
   print(f'wrote     {target}')
   for note in notes:

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -26,16 +27,22 @@ class Stopped(UserError):
 def command_line(main: Callable[..., Any]) -> Callable[..., int]:
   """Wraps a command's main function and returns its exit status.
 
-  It is 2 after a `UserError` or a full disk (said on stderr), 143 when SIGTERM stopped the run, 130 after Ctrl-C.
+  It is 2 after a `UserError` or a full disk (said on stderr), 143 when SIGTERM stopped the run, 130 after Ctrl-C, 141
+  when nobody reads what it prints any more.
   """
 
   @functools.wraps(main)
   def run(*args, **kwargs) -> int:
     try:
-      return main(*args, **kwargs) or 0
+      status = main(*args, **kwargs) or 0
+      sys.stdout.flush()
+      return status
     except UserError as error:
       print(f'error: {error}', file=sys.stderr)
       return error.status
+    except BrokenPipeError:  # the reader of `... | head` has left; what Python would still write at its end as well
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      return 128 + signal.SIGPIPE
     except OSError as error:
       if error.errno not in NO_ROOM:
         raise

@@ -83,11 +83,14 @@ def evaluate(
     probabilities = None if classifier is None else score_tables.classify(classifier, samples)
     if probabilities is not None:
       scores |= score_tables.class_tables(probabilities, classes, num_ways)
-    for name, function in (features or {}).items():
-      scores |= score_tables.feature_tables(targets[name], score_tables.in_blocks(function, samples), name)
-    return scores, probabilities
+    embedded = {name: score_tables.in_blocks(function, samples) for name, function in (features or {}).items()}
+    for name, values in embedded.items():
+      scores |= score_tables.feature_tables(targets[name], values, name)
+    # Of one sample a stimulus, so that samples of one item do not count as different pictures.
+    distances = {name: fid.frechet_distance(values[:, 0], targets[name]) for name, values in embedded.items()}
+    return scores, probabilities, distances
 
-  scores, probabilities = tables(images.samples)
+  scores, probabilities, distances = tables(images.samples)
   items = {name: statistics.observed(score.table, stimulus) for name, score in scores.items()}
   n, s, height, width = images.samples.shape[:4]
   result = {
@@ -120,18 +123,15 @@ def evaluate(
   if classes is not None:
     result['num_distinct_classes_of_stimuli'] = len(np.unique(classes))
     result['released_protocol'] = score_tables.released_protocol(probabilities, classes[stimulus], images, seed)
-  result['fid'] = {}
-  for name, function in (features or {}).items():
-    reconstructed = score_tables.in_blocks(function, images.samples)
-    # Of one sample a stimulus, so that samples of one item do not count as different pictures.
-    result['fid'][name] = {
-      'first_sample': fid.frechet_distance(reconstructed[:, 0], targets[name]),
-      'num_images': [n, len(ids)],
-    }
+  result['fid'] = {
+    name: {'first_sample': value, 'num_images': [n, len(ids)], 'baselines': {}} for name, value in distances.items()
+  }
   result['baselines'] = {}
   for baseline, pictures in (baselines or {}).items():
     Images(images.stimuli, pictures[:, None], images.stimulus, images.class_index).validate(f'baseline {baseline}')
-    baseline_scores, _ = tables(pictures[:, None])
+    baseline_scores, _, distances = tables(pictures[:, None])
+    for name, value in distances.items():
+      result['fid'][name]['baselines'][baseline] = value
     entries = {}
     for name, score in baseline_scores.items():
       own = statistics.observed(score.table, stimulus)

@@ -1,8 +1,11 @@
 """Several hosts, one run: how they join, what the first one does alone, and how all end when one does."""
 
 import contextlib
+import faulthandler
 import os
+import signal
 import sys
+import threading
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,7 +15,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from brainjax.errors import UserError
+from brainjax.errors import NO_ROOM, Stopped, UserError
+
+_AT_SIGTERM: list[Callable[[], None]] = []  # what SIGTERM calls: the last of these
 
 
 def join(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -99,20 +104,67 @@ def ending_together() -> Iterator[None]:
   one in a collective. They notice: their connection breaks, or JAX's coordination service ends them.
   """
   try:
-    yield
+    # JAX's own handler keeps SIGTERM for training, which saves; a process that does anything else would outlive it.
+    with at_sigterm(_leave) if jax.process_count() > 1 else contextlib.nullcontext():
+      yield
   except BaseException as error:
     if jax.process_count() == 1:
       raise
     this = f'host {jax.process_index()} of {jax.process_count()}'
     if isinstance(error, UserError):
-      print(f'error: {this}: {error}', file=sys.stderr)
-    else:
+      end_now(f'{this}: {error}', error.status)
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+      end_now(f'{this}: {error}; files that were complete before are intact. Make room on that disk; the same command goes on.', 2)
+    with contextlib.suppress(OSError):
       traceback.print_exception(error)
-      print(
-        f'error: {this} stopped: {(str(error) or type(error).__name__).splitlines()[0]}. If that speaks of a connection, '
-        'another host has ended: see its output. The same command on every host goes on from the last checkpoint.',
-        file=sys.stderr,
-      )
+    end_now(
+      f'{this} stopped: {(str(error) or type(error).__name__).splitlines()[0]}. If that speaks of a connection, '
+      'another host has ended: see its output. The same command on every host goes on from the last checkpoint.',
+      1,
+    )
+
+
+def end_now(sentence: str, status: int) -> None:
+  """Ends this process at once, from any thread, whether or not anybody reads the sentence any more."""
+  with contextlib.suppress(OSError):
     sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(error.status if isinstance(error, UserError) else 1)
+    print(f'error: {sentence}', file=sys.stderr, flush=True)
+  os._exit(status)
+
+
+@contextlib.contextmanager
+def at_sigterm(work: Callable[[], None]) -> Iterator[None]:
+  """Inside it, SIGTERM calls `work` at once, in a thread of its own, and does nothing else. The innermost counts.
+
+  Python's own handlers would wait for the main thread, which may be in a compilation for minutes.
+  """
+  with contextlib.ExitStack() as stack:
+    if not _AT_SIGTERM:
+      stack.enter_context(_listening())
+    _AT_SIGTERM.append(work)
+    stack.callback(_AT_SIGTERM.pop)
+    yield
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+  read, write = os.pipe()
+  # A handler in C, which writes to the pipe; chained, because JAX's own tells the other hosts.
+  faulthandler.register(signal.SIGTERM, file=write, all_threads=False, chain=jax.process_count() > 1)
+  threading.Thread(target=_listen, args=(read,), daemon=True).start()
+  try:
+    yield
+  finally:
+    faulthandler.unregister(signal.SIGTERM)
+    os.close(write)  # ends the thread
+
+
+def _listen(read: int) -> None:
+  while os.read(read, 2**16):
+    for work in _AT_SIGTERM[-1:]:
+      work()
+  os.close(read)
+
+
+def _leave() -> None:
+  end_now('stopped by SIGTERM; the same command on every host goes on.', Stopped.status)

@@ -4,12 +4,15 @@ import hashlib
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from brainjax.errors import UserError
@@ -41,7 +44,11 @@ class MetricWriter:
     with atomic_write(path) as temporary:
       temporary.write_text(''.join(json.dumps(line) + '\n' for line in kept))
     self._file = open(path, 'a', buffering=1)  # noqa: SIM115 - closed by close()
-    self._events = SummaryWriter(str(directory / 'events'), purge_step=first_step)
+    (directory / 'events').mkdir(exist_ok=True)
+    # In this thread: SummaryWriter has one of its own, which a full disk ends, and then waits for it without end.
+    self._events = EventsWriter(str(directory / 'events' / 'events'))
+    # TensorBoard, too, drops what came after.
+    self._add_event(first_step, session_log=SessionLog(status=SessionLog.START))
 
   def write(self, step: int, split: str, scalars: Mapping[str, float]) -> None:
     """One line: `{"step": step, "split": split, ...}`."""
@@ -51,10 +58,14 @@ class MetricWriter:
     # JSON has no NaN; a null shows that the number was not finite.
     clean = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
     self._file.write(json.dumps({'step': step, 'split': split, **clean}) + '\n')
-    for name, value in scalars.items():
-      self._events.add_scalar(f'{split}/{name}', value, step)
+    values = [Summary.Value(tag=f'{split}/{name}', simple_value=value) for name, value in scalars.items()]
+    self._add_event(step, summary=Summary(value=values))
     if self._wandb:
       self._wandb.log({f'{split}/{name}': value for name, value in scalars.items()}, step=step)
+
+  def _add_event(self, step: int, **fields: Any) -> None:
+    self._events.write_event(Event(wall_time=time.time(), step=step, **fields))
+    self._events.flush()
 
   def close(self) -> None:
     """Flushes and closes the files."""

@@ -36,7 +36,7 @@ SCORES = ('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.pn
 # Models that a stage does not use.
 UNUSED = {'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'}, 'attend': {'first_stage', 'unet', 'conditioner'}}
 # Fields that may differ between the runs of one workdir: they do not change results.
-FREE = ('stages', 'mesh', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
+FREE = ('stages', 'mesh', 'remat', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
 FREE_OF_STAGE = ('eval_every', 'checkpoint_every')
 # Fields of a stage that may name weights, those that must, and the stage before, for where `init_from` is empty.
 WEIGHTS = {'contrast': ('init_from',), 'attend': ('init_from',), 'diffuse': ('init_from',), 'evaluate': ('classifier', 'features')}

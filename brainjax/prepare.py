@@ -1,8 +1,8 @@
 """Command: raw files of a data set -> TFDS data sets of ArrayRecord files.
 
-python -m brainjax.prepare god --raw=data/Kamitani --out=data/prepared [--subjects=sbj_1,sbj_3]
-python -m brainjax.prepare hcp --raw=data/HCP --out=data/prepared
-python -m brainjax.prepare own --betas=betas.npy --events=events.tsv --images=pictures --out=data/prepared
+python -m brainjax.prepare god --raw=data/Kamitani [--out=data/prepared] [--subjects=sbj_1,sbj_3]
+python -m brainjax.prepare hcp --raw=data/HCP
+python -m brainjax.prepare own --betas=betas.npy --events=events.tsv --images=pictures
 python -m brainjax.prepare check data/prepared
 """
 
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     made.set_defaults(run=run)
     if raw:
       made.add_argument('--raw', required=True, help=raw)
-    made.add_argument('--out', required=True, help='folder of all prepared data sets')
+    made.add_argument('--out', default='data/prepared', help='folder of all prepared data sets; default: data/prepared')
     return made
 
   made = command('hcp', _hcp, 'HCP resting state: .dtseries.nii files, or one .npz a subject')

@@ -18,14 +18,15 @@ from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError, command_line
 from brainjax.files import atomic_write
 from brainjax.metric_writer import progress
-from brainjax.models.autoencoder import VQModel
+from brainjax.models.autoencoder import first_stage
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, samplers
+from brainjax.stages import common
 from brainjax.stages.diffuse import Models, latent_shape
 from brainjax.trees import below, unflatten
 
-SAMPLERS = ('plms', 'ddim')
+SAMPLERS = ('plms', 'dpm', 'ddim')
 
 
 class Reconstructor:
@@ -53,9 +54,9 @@ class Reconstructor:
         f'{weights} holds {", ".join(settings) or "no models"}; expected the weights of the diffuse stage or a converted LDM.'
       )
     self._models = Models(
-      FmriConditioner(**_tuples(settings['conditioner']), dtype=dtype),
-      UNet(**_tuples(settings['unet']), dtype=dtype),
-      VQModel(**_tuples(settings['first_stage']), dtype=dtype),
+      FmriConditioner(**common.tuples(settings['conditioner']), dtype=dtype),
+      UNet(**common.tuples(settings['unet']), dtype=dtype),
+      first_stage(settings['first_stage'], dtype),
     )
     self._schedule = diffusion.make_schedule(**settings.get('schedule', {}))
     self._mesh = sharding.make_mesh(devices=jax.local_devices()) if mesh is None else mesh
@@ -86,7 +87,7 @@ class Reconstructor:
       fmri: N V (or V), normalised and padded as in training.
       num_samples: S, pictures per row.
       num_steps: of the sampler.
-      sampler: 'plms' or 'ddim'.
+      sampler: 'plms' (the paper's), 'dpm' (DPM-Solver++, for 20 to 50 steps) or 'ddim'.
       seed: picture s of row n depends on (seed, n, s) alone, not on the batch it is sampled in.
       eta: noise of DDIM; 0 is deterministic.
       guidance: classifier-free guidance against a zero context; 1 is none, as published.
@@ -165,19 +166,14 @@ class Reconstructor:
     return fmri
 
 
-def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
-  """JSON has lists where the models, which must be hashable, have tuples."""
-  return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-
-
 def _checked_options(
   schedule: diffusion.Schedule, num_steps: int, sampler: str, eta: float, guidance: float
 ) -> dict[str, Any]:
   """The sampler's options, or a `UserError` before any work."""
   if sampler not in SAMPLERS:
     raise UserError(f'sampler is {sampler!r}; expected one of {", ".join(SAMPLERS)}.')
-  if sampler == 'plms' and eta:
-    raise UserError(f'eta is {eta}, but PLMS is deterministic; use eta 0 or the sampler ddim.')
+  if sampler != 'ddim' and eta:
+    raise UserError(f'eta is {eta}, but the sampler {sampler} is deterministic; use eta 0 or the sampler ddim.')
   if not 0 <= eta < np.inf or not np.isfinite(guidance):
     raise UserError(f'eta is {eta} and guidance {guidance}; expected finite numbers, eta 0 or more.')
   diffusion.sample_steps(schedule.num_steps, num_steps)  # refuses impossible numbers
@@ -211,8 +207,9 @@ def _latent(
   eps_fn = eps_given(context)
   if guidance != 1:
     eps_fn = samplers.guided(eps_fn, eps_given(jnp.zeros_like(context)), guidance)
-  if sampler == 'plms':
-    return samplers.plms(eps_fn, x_T, schedule, steps, return_trajectory=return_trajectory)
+  if sampler != 'ddim':
+    deterministic = {'plms': samplers.plms, 'dpm': samplers.dpm}[sampler]
+    return deterministic(eps_fn, x_T, schedule, steps, return_trajectory=return_trajectory)
   noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
   return samplers.ddim(
     eps_fn, x_T, schedule, steps, eta=eta, key=noise_keys, return_trajectory=return_trajectory
@@ -221,7 +218,7 @@ def _latent(
 
 def _decode(models: Models, params: Any, latent: jax.Array) -> jax.Array:
   """Latent B h w C -> uint8 B H W 3."""
-  image = models.first_stage.apply({'params': params['first_stage']}, latent, method='decode')
+  image = models.first_stage.apply({'params': params['first_stage']}, latent, method='to_image')
   return jnp.round((jnp.clip(image, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 

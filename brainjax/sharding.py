@@ -63,13 +63,13 @@ def param_sharding(mesh: Mesh, path: str, shape: Sequence[int]) -> NamedSharding
 def tree_shardings(mesh: Mesh, tree: Any) -> Any:
   """The layout of every leaf of a tree of arrays or ShapeDtypeStructs.
 
-  Parameters, their gradients and an optimizer's moments lie in mappings whose keys are paths, and all follow the path's
-  rule; what has no path (counters) is on every device.
+  Parameters, their gradients and an optimizer's moments lie in mappings whose keys are paths or parts of them, and all
+  follow the path's rule; what has no path (counters) is on every device.
   """
 
   def layout(keys, leaf):
-    paths = [key.key for key in keys if isinstance(key, jax.tree_util.DictKey)]
-    return param_sharding(mesh, paths[-1] if paths else '', leaf.shape)
+    path = '/'.join(key.key for key in keys if isinstance(key, jax.tree_util.DictKey))
+    return param_sharding(mesh, path, leaf.shape)
 
   return jax.tree_util.tree_map_with_path(layout, tree)
 
@@ -132,9 +132,11 @@ def to_host(tree: Any) -> Any:
 class RowMap:
   """Applies a function to any number of rows, over this host's devices, in batches of one shape (compiled once).
 
+  Rows and parameters are split over all of them: a big classifier need not fit on one.
+
   Args:
     apply: (params, rows of the batch) -> rows.
-    params: what the function needs; held on every device of this host.
+    params: what the function needs, a nested tree or path -> array.
     batch_size: rows at a time; rounded up to the number of devices.
     prepare: applied to each batch on the host first.
 
@@ -150,8 +152,8 @@ class RowMap:
     batch_size: int,
     prepare: Callable[[np.ndarray], np.ndarray] | None = None,
   ):
-    self._mesh = make_mesh(devices=jax.local_devices())
-    self._params = jax.device_put(params, replicated(self._mesh))
+    self._mesh = make_mesh(1, -1, devices=jax.local_devices())
+    self._params = jax.device_put(params, tree_shardings(self._mesh, params))
     self._size = padded(batch_size, self._mesh.size)
     self._apply, self._prepare = jax.jit(apply), prepare
 

@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from brainjax import sharding
+from brainjax import hosts, sharding
 from brainjax.checkpoints import RunCheckpoints
 from brainjax.errors import Stopped, UserError
 from brainjax.files import atomic_write
@@ -241,7 +240,7 @@ class _Pending:
       means = {name: _summary(name)([metrics[name] for metrics in finite]) for name in finite[0]}
       means['steps_per_second'] = len(values) / (time.monotonic() - self.started)
       self._writer.write(values[-1][0], 'train', means)
-      self._bar.set_postfix_str(f'loss {means["loss"]:.4g}')
+      self._bar.set_postfix_str(f'loss {means["loss"]:.4g}', refresh=False)  # shown when the bar is drawn next
     self._steps.clear()
     self._batches.clear()
     self.started = time.monotonic()
@@ -271,16 +270,15 @@ class _StopSignal:
     self._asked = False
     self._timer = threading.Timer(GRACE, self._give_up)
     self._timer.daemon = True
+    self._noticing = hosts.at_sigterm(self._ask)
 
   def __enter__(self) -> '_StopSignal':
-    # Several hosts: JAX has its own handler, which must stay in place.
-    self._before = signal.signal(signal.SIGTERM, self._ask) if jax.process_count() == 1 else None
+    self._noticing.__enter__()
     return self
 
   def __exit__(self, kind, error, trace) -> None:
     self._timer.cancel()
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
+    self._noticing.__exit__(kind, error, trace)
     if self._asked and error is None:  # it came after the last step: handed on
       os.kill(os.getpid(), signal.SIGTERM)
 
@@ -292,17 +290,14 @@ class _StopSignal:
     """From here on nothing is hurried: a save that is under way is not cut off."""
     self._timer.cancel()
 
-  def _ask(self, number, frame):
-    del number, frame
+  def _ask(self) -> None:
     if not self._asked:
       self._asked = True
       self._timer.start()
 
-  def _give_up(self):
+  def _give_up(self) -> None:
     # In the middle of a compilation or a validation that takes longer than schedulers wait.
-    print(
-      f'error: stopped by SIGTERM in a step that takes more than {GRACE:.0f} s; the same command goes on from the last checkpoint.',
-      file=sys.stderr,
-      flush=True,
+    hosts.end_now(
+      f'stopped by SIGTERM in a step that takes more than {GRACE:.0f} s; the same command goes on from the last checkpoint.',
+      Stopped.status,
     )
-    os._exit(Stopped.status)

@@ -9,6 +9,8 @@ def get_config() -> ConfigDict:
 
   config.seed = 2022  # of initial weights, shuffling, masks, noise, validation split
   config.dtype = 'auto'  # compute precision: float32, bfloat16, or auto (bfloat16 on GPU and TPU, float32 on CPU)
+  # Recompute activations in the backward pass, for less memory and up to a third more work: on, off, or auto (on GPU and TPU).
+  config.remat = 'auto'
   config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})  # devices per axis; -1: the rest
   config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none
@@ -56,7 +58,6 @@ def get_config() -> ConfigDict:
   config.fmri_mae.mlp_ratio = 1.0
   config.fmri_mae.decoder_width = 512
   config.fmri_mae.decoder_num_heads = 16
-  config.fmri_mae.remat = True  # recompute activations in the backward pass: less memory, a third more work
 
   config.image_mae = ConfigDict()
   config.image_mae.image_size = 224  # pixels
@@ -86,7 +87,6 @@ def get_config() -> ConfigDict:
   config.unet.num_heads = 1
   config.unet.context_dim = 512
   config.unet.num_groups = 32  # of the normalisations
-  config.unet.remat = True
 
   config.conditioner = ConfigDict()
   config.conditioner.context_tokens = 77
@@ -139,7 +139,7 @@ def get_config() -> ConfigDict:
 
   # Sampling --------------------------------------------------------------------------------------------------------
   config.reconstruct = ConfigDict()
-  config.reconstruct.sampler = 'plms'  # or 'ddim'
+  config.reconstruct.sampler = 'plms'  # the paper's; 'dpm' (DPM-Solver++, for 20 to 50 steps); 'ddim'
   config.reconstruct.num_steps = 250
   config.reconstruct.num_samples = 5  # pictures per test item
   config.reconstruct.eta = 0.0  # noise of DDIM; 0: deterministic
@@ -151,7 +151,7 @@ def get_config() -> ConfigDict:
   # Scores ----------------------------------------------------------------------------------------------------------
   config.evaluate = ConfigDict()
   config.evaluate.classifier = 'weights/vit_h_14'  # weights folder or file; empty: no class accuracy
-  config.evaluate.features = ()  # classifiers as above, for FID and two-way identification by their features
+  config.evaluate.features = ()  # weights as above, also CLIP's: FID and two-way identification by their features
   config.evaluate.ridge = True  # score ridge regression beside the model
   config.evaluate.num_bootstrap = 2000
   config.evaluate.num_shuffles = 100

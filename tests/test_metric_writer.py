@@ -1,10 +1,13 @@
 """Scalars on disk, and Weights & Biases: off by default, one sentence where it is asked for and not there."""
 
 import json
+import math
+import subprocess
 import sys
 import types
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from brainjax.errors import UserError
 from brainjax.metric_writer import MetricWriter, read_metrics
@@ -54,6 +57,46 @@ def test_off_by_default(tmp_path, fake):
     {'step': 1, 'split': 'train', 'loss': 2.0},
     {'step': 1, 'split': 'validation', 'loss': None},
   ]
+
+
+def records(file):
+  """The events of a file: length, checksum, bytes, checksum (TFRecord)."""
+  data, found = file.read_bytes(), []
+  while data:
+    size = int.from_bytes(data[:8], 'little')
+    found.append(Event.FromString(data[12 : 12 + size]))
+    data = data[16 + size :]
+  return found
+
+
+def test_tensorboard_gets_the_same_scalars_and_where_a_run_goes_on(tmp_path):
+  write(tmp_path, first_step=7)
+  (file,) = (tmp_path / 'events').glob('events.out.tfevents.*')
+  version, start, *scalars = records(file)
+  assert version.file_version == 'brain.Event:2'
+  assert (start.step, start.session_log.status) == (7, SessionLog.START)
+  told = [(event.step, value.tag, value.simple_value) for event in scalars for value in event.summary.value]
+  assert told[0] == (1, 'train/loss', 2.0) and told[1][1] == 'validation/loss' and math.isnan(told[1][2])
+
+
+def test_a_full_disk_is_told_at_once_and_never_waited_for(tmp_path):
+  # In a process of its own, which gets a limit on the size of its files. Those of TensorBoard reach it first.
+  script = """
+import pathlib, resource, signal, sys
+from brainjax.errors import command_line
+from brainjax.metric_writer import MetricWriter
+
+def main():
+  writer = MetricWriter(pathlib.Path(sys.argv[1]))
+  signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+  for step in range(10**6):
+    writer.write(step, 'train', {f's{number}': 1.0 for number in range(50)})
+
+sys.exit(command_line(main)())
+"""
+  done = subprocess.run([sys.executable, '-c', script, tmp_path], capture_output=True, text=True, timeout=60)
+  assert done.returncode == 2 and 'File too large; files that were complete before are intact' in done.stderr
 
 
 def test_weights_and_biases_gets_the_same_scalars(tmp_path, fake):

@@ -4,11 +4,12 @@ import json
 import re
 
 import numpy as np
+import optax
 import pytest
 
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
-from brainjax.parity import diffusion, golden, phase1
+from brainjax.parity import diffusion, golden, phase1, replay
 from brainjax.parity.__main__ import main
 from brainjax.parity.golden import Golden
 from brainjax.torch_convert.tables import autoencoder
@@ -213,6 +214,14 @@ def test_damaged_files(capsys, tmp_path, small, kind, sentence):
   assert re.search(sentence, error[0]), error[0]
 
 
+def test_a_place_for_the_report_that_cannot_be_is_told_first(capsys, tmp_path, small):
+  path = write(tmp_path / 'a.npz', *small)
+  for place, sentence in ((path / 'out.json', 'cannot be written'), (tmp_path, 'is a directory')):
+    assert main([str(path), '--json', str(place)]) == 2
+    said = capsys.readouterr()
+    assert not said.out and said.err.startswith(f'error: --json {place} {sentence}') and said.err.count('\n') == 1
+
+
 def test_relative_error():
   expected = np.array([[1.0, -4.0], [0.0, 0.5]])
   assert golden.relative_error(expected + [[0, 0.4], [0, 0]], expected) == pytest.approx(0.1)
@@ -221,6 +230,32 @@ def test_relative_error():
   assert golden.relative_error(expected[:1], expected) == np.inf
   assert golden.relative_error(np.zeros(2), np.zeros(2)) == 0
   assert golden.relative_error(np.full(2, 1e-9), np.zeros(2)) == np.inf
+
+
+def test_rounding_is_granted_where_a_gradient_is_next_to_zero_only():
+  rng = np.random.default_rng(0)
+  gradients = rng.standard_normal((3, 50)).astype(np.float32) * 1e-2
+  gradients[:, 7] = 2e-9, -1e-9, 3e-9  # what is left of a sum that is zero
+  rounded = gradients + 5e-6 * np.abs(gradients).max() * rng.uniform(-1, 1, gradients.shape).astype(np.float32)
+  wrong = gradients.copy()
+  wrong[1, 3] *= 1.01
+
+  def train(gradients):
+    optimizer, start = optax.adamw(1e-3, b1=0.9, b2=0.95), {'w': np.zeros(50, np.float32)}
+    state, doubt, params = optimizer.init(start), replay.Doubt((0.9, 0.95)), start
+    for gradient in gradients:
+      update, state = optimizer.update({'w': gradient}, state, params)
+      params = optax.apply_updates(params, update)
+      doubt.add(optax.tree_utils.tree_get(state, 'mu'), 1e-3)
+    return np.asarray(params['w']), doubt.total['w']
+
+  expected, granted = train(gradients)
+  moved = np.abs(train(rounded)[0] - expected)
+  assert granted.argmax() == moved.argmax() == 7 and moved[7] > golden.PARAMETERS  # else this would test nothing
+  assert moved[7] < granted[7] < 4e-3
+  assert np.delete(granted, 7).max() < golden.PARAMETERS
+  missed = np.abs(train(wrong)[0] - expected)
+  assert missed.argmax() == 3 and granted[3] < missed[3] / 5
 
 
 def test_accounting(tmp_path):

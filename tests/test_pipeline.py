@@ -18,8 +18,11 @@ from brainjax.checkpoints import load_weights, save_weights
 from brainjax.convert import main as convert
 from brainjax.errors import UserError
 from brainjax.metric_writer import read_metrics
+from brainjax.models.clip import ClipVision
 from brainjax.scoring.provenance import weights_digest
+from brainjax.trees import flatten
 from configs import tiny
+from tests.models.converted import random_variables
 
 ROOT = Path(__file__).parent.parent
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
@@ -169,9 +172,17 @@ def test_another_batch_size_is_taken_when_said(finished, tmp_path):
   assert told[: len(before)] == before and [line['step'] for line in told[len(before) :]] == [3, 4]
 
 
-def test_sampling_again_keeps_the_old_pictures(finished):
-  done = launch(finished, '--stages=reconstruct,evaluate', '--config.reconstruct.num_samples=1')
+def test_sampling_again_keeps_the_old_pictures_and_scores_by_a_network_of_the_users(finished, tmp_path):
+  sizes = {'image_size': 14, 'patch_size': 7, 'width': 24, 'depth': 1, 'num_heads': 2, 'mlp_dim': 9, 'projection_dim': 5}
+  clip = random_variables(ClipVision(**sizes), np.zeros((1, 14, 14, 3), np.float32))
+  save_weights(tmp_path / 'clip', flatten(clip['params']), {'kind': 'clip', 'settings': sizes})
+  features = f'--config.evaluate.features=("{tmp_path / "clip"}",)'
+  done = launch(finished, '--stages=reconstruct,evaluate', '--config.reconstruct.num_samples=1', features)
   assert done.returncode == 0, done.stderr
+  scores = json.loads((finished / 'scores.json').read_text())
+  assert scores['scores']['pairwise_clip24']['chance'] == 0.5 and scores['fid']['clip24']['baselines']['ridge'] > 0
+  report = (finished / 'report.html').read_text()
+  assert 'Frechet distance (FID) of features' in report and weights_digest(flatten(clip['params'])) in report
   with np.load(finished / 'reconstruct' / 'images.npz') as archive:
     new = archive['samples']
   with np.load(finished / 'reconstruct.1' / 'images.npz') as archive:

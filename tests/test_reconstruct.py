@@ -63,7 +63,9 @@ def test_pictures_depend_on_trial_sample_and_seed_alone(model):
     assert (other != pictures).any(axis=(2, 3, 4)).all()
 
 
-@pytest.mark.parametrize('options', [{}, {'sampler': 'ddim', 'eta': 0.5}], ids=['plms', 'ddim'])
+@pytest.mark.parametrize(
+  'options', [{}, {'sampler': 'dpm'}, {'sampler': 'ddim', 'eta': 0.5}], ids=['plms', 'dpm', 'ddim']
+)
 def test_denoising_ends_with_the_sample(model, options):
   steps, noisy, expected = model.denoising(fmri()[0], num_steps=5, num_pictures=4, **options)
   assert steps.tolist() == [0, 2, 3, 5] and noisy.shape == expected.shape == (4, 16, 16, 3)
@@ -114,8 +116,9 @@ def test_wrong_fmri_is_one_sentence(weights, model, tmp_path, capsys, value, wor
 
 def test_wrong_options_are_one_sentence(model):
   for options, words in (
-    ({'sampler': 'euler'}, 'expected one of plms, ddim'),
-    ({'eta': 1.0}, 'PLMS is deterministic'),
+    ({'sampler': 'euler'}, 'expected one of plms, dpm, ddim'),
+    ({'eta': 1.0}, 'plms is deterministic'),
+    ({'sampler': 'dpm', 'eta': 1.0}, 'dpm is deterministic'),
     ({'sampler': 'ddim', 'eta': -1.0}, 'eta 0 or more'),
     ({'guidance': float('nan')}, 'finite'),
     ({'num_samples': 0}, 'num_samples is 0'),

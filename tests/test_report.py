@@ -159,6 +159,18 @@ def test_charts_are_well_formed_and_bounded():
   assert len([r for r in trace.findall('rect') if r.get('class') == 'masked']) == 3
 
 
+@pytest.mark.parametrize(('border', 'first', 'shaded'), [(16, 0, (0, 16)), (512, 452, (452, 512)), (990, 880, (880, 990))])
+def test_trace_shows_a_border_of_the_mask(border, first, shaded):
+  """With patches wider than the drawing the first voxels would be all masked, or none."""
+  values = np.arange(1000.0)
+  trace = ElementTree.fromstring(drawings.trace('t', values, values, values < border, num_voxels=120))
+  assert [text.text for text in trace.findall('text')][-2:] == [str(first), str(first + 119)]
+  (rectangle,) = (r for r in trace.findall('rect') if r.get('class') == 'masked')
+  left, width = (float(rectangle.get(name)) for name in ('x', 'width'))
+  scale = (drawings.CHART_WIDTH - drawings.LEFT - drawings.RIGHT) / 119
+  np.testing.assert_allclose((left, width), (drawings.LEFT, (shaded[1] - shaded[0]) * scale), atol=0.11)
+
+
 def test_pictures_keep_to_the_budget():
   rng = np.random.default_rng(0)
   small = list(rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8))
@@ -210,6 +222,7 @@ def make_page(folder: Path, size: int = 16) -> report.Page:
     baselines={'ridge': ridge},
     subsets={'seen': seen, 'unseen': ~seen},
     training_images=training,
+    features={'rows': lambda pictures: pictures.mean(axis=(2, 3))},
     facts={
       'zero_shot': ZERO_SHOT,
       'noise_ceiling': {'sbj_1': CEILING, 'sbj_2': {'missing': 'one trial each'}},
@@ -289,6 +302,9 @@ def test_page_tells_what_may_be_concluded(tmp_path):
   assert '1 of 7 test categories have pictures in the training set (matched by WordNet id): red <disc>.' in text
   assert 'sbj_1: with 24 to 35 repetitions' in text and '91.0 % (95 % interval 88.0 to 94.0, chance 50 %)' in text
   assert 'sbj_2: none (one trial each)' in text
+  distance = page.scores['fid']['rows']
+  told = f'rows: model, first sample {drawings.number(distance["first_sample"])}, ridge '
+  assert told + drawings.number(distance['baselines']['ridge']) in text
   for interval, words in (
     ([-0.2, -0.1], 'the model does not beat, and is worse than, ridge'),
     ([-0.1, 0.1], 'the model is not shown to differ from ridge'),
@@ -491,7 +507,7 @@ def test_browser_phone_and_dark(opened):
     # Every score is whole on the screen: name, value, drawing and numbers.
     boxes = browser.run("""return [...document.querySelectorAll('.scores tr[data-how=mean_of_samples] > *')].map(e => {
       const box = e.getBoundingClientRect(); return [box.left, box.right, box.height]; })""")
-    assert len(boxes) == 7 * 9  # pairwise, 5-way and plain MSE, PCC, SSIM
+    assert len(boxes) == 7 * 10  # pairwise, 5-way and plain MSE, PCC, SSIM; pairwise by features
     assert all(0 <= left < right <= 360 and height > 10 for left, right, height in boxes)
   finally:
     browser.devtools('Emulation.clearDeviceMetricsOverride')

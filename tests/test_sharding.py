@@ -23,6 +23,11 @@ small = sharding.put_param('a/bias', np.ones((7, 8), np.float32), mesh)
 assert small.addressable_shards[0].data.shape == (7, 8)
 batch = sharding.put_batch({'x': np.arange(16.0)}, mesh)['x']
 assert [float(s.data[0]) for s in batch.addressable_shards] == [0, 2, 4, 6, 8, 10, 12, 14]
+# Rows in evaluation: nine in batches of eight, every parameter split over all devices.
+kernel, rows = np.arange(56, dtype=np.float32).reshape(7, 8), np.arange(63, dtype=np.float32).reshape(9, 7)
+mapped = sharding.RowMap(lambda params, x: x @ params['a']['kernel'], {'a': {'kernel': kernel}}, 3)
+assert mapped._params['a']['kernel'].addressable_shards[0].data.shape == (7, 1)
+np.testing.assert_array_equal(mapped(rows), rows @ kernel)
 """
 
 

@@ -38,7 +38,8 @@ class _Batches:
     self._batch_size, self._seed, self._shuffle = batch_size, seed, shuffle
     self._share = filled_size // shard_count
     self._first = shard_index * self._share
-    self.steps = -(-len(dataset) // batch_size)
+    self.rows = len(dataset)
+    self.steps = -(-self.rows // batch_size)
     self._length = self.steps * (sys.maxsize // max(self.steps, 1)) if repeat else self.steps
     self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
@@ -85,6 +86,7 @@ class Loader(Iterator[dict[str, np.ndarray]]):
 
   def __init__(self, source: _Batches, num_threads: int, prefetch: int):
     self.steps_per_epoch = source.steps
+    self._rows = source.rows
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
     self._iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
@@ -96,11 +98,22 @@ class Loader(Iterator[dict[str, np.ndarray]]):
 
   def get_state(self) -> dict[str, Any]:
     """The place in the data, JSON-able: the next batch after `set_state` of it is the next one from here."""
-    return self._iterator.get_state()
+    return {**self._iterator.get_state(), 'rows': self._rows}
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """Goes to a saved place."""
-    self._iterator.set_state(state)
+    """Goes to a saved place.
+
+    Raises:
+      UserError: the data have another number of rows now, and so another order.
+    """
+    place = dict(state)
+    rows = place.pop('rows', self._rows)
+    if rows != self._rows:
+      raise UserError(
+        f'the checkpoint was saved with {rows} training rows, but the data now have {self._rows}: the raw files changed, and '
+        'with them the order of the rows. Put the old files back, or move the folder of this stage away to train it anew.'
+      )
+    self._iterator.set_state(place)
 
 
 def make_loader(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ PAIRED = ('god', 'bold5000', 'own')
 MAX_SUBJECTS = 4  # drawn; facts are told of all
 MAX_ROWS = 150  # of a heat map
 NUM_PICTURES = 7  # of each split
+STRIP = 1.95  # inches, of a row of pictures with captions of two lines
 INK, BLUE, ORANGE = '#222222', '#3b6ea5', '#c96a28'
 
 
@@ -181,12 +183,12 @@ def draw(name: str, subjects: list[Subject], path: Path) -> None:
   shown = subjects[:MAX_SUBJECTS]
   pictures = shown[0].pictures
   strips = 2 if pictures else 0
-  figure = Figure(figsize=(12, 1.1 + 2.3 * len(shown) + 1.75 * strips), facecolor='white', layout='constrained')
+  figure = Figure(figsize=(12, 1.1 + 2.3 * len(shown) + STRIP * strips), facecolor='white', layout='constrained')
   FigureCanvasAgg(figure)
   more = '' if len(shown) == len(subjects) else f' (the first {len(shown)} of {len(subjects)} subjects)'
   figure.suptitle(f'{name}{more}', fontsize=15, x=0.012, ha='left', color=INK)
   # With fixed heights, pages of one and of four subjects look alike.
-  parts = figure.subfigures(2 if strips else 1, 1, height_ratios=[2.3 * len(shown), 1.75 * strips] if strips else None)
+  parts = figure.subfigures(2 if strips else 1, 1, height_ratios=[2.3 * len(shown), STRIP * strips] if strips else None)
   upper = parts[0] if strips else parts
   axes = upper.subplots(len(shown), 2, width_ratios=(2.2, 1), squeeze=False)
   for subject, (left, right) in zip(shown, axes, strict=True):
@@ -202,7 +204,7 @@ def draw(name: str, subjects: list[Subject], path: Path) -> None:
         cell.spines[:].set_visible(False)
         if place < len(mine):
           cell.imshow(mine[place][1])
-          cell.set_title(_short(mine[place][0]), fontsize=8, color=INK)
+          cell.set_title('\n'.join(textwrap.wrap(_short(mine[place][0], 50), 26)), fontsize=8, color=INK)
   with atomic_write(path) as temporary:
     figure.savefig(temporary, dpi=110)
 

@@ -27,13 +27,17 @@ SHARD_BYTES = 256 << 20
 
 
 class Metadata(tfds.core.Metadata):
-  """`builder.info.metadata`: a dict whose arrays go to an .npz file and the rest to JSON, beside the records."""
+  """`builder.info.metadata`: a dict whose arrays go to an .npz file and the rest to JSON, beside the records.
+
+  TFDS without this class reads the JSON alone. What is known of each voxel stands there too, as a list.
+  """
 
   def save_metadata(self, data_dir):
     """Writes metadata.json and metadata.npz."""
     arrays = {name: value for name, value in self.items() if isinstance(value, np.ndarray)}
-    rest = {name: value for name, value in self.items() if name not in arrays}
-    (Path(data_dir) / 'metadata.json').write_text(json.dumps(rest, indent=1))
+    plain = {name: value for name, value in self.items() if name not in arrays}
+    plain |= {name: value.tolist() for name, value in arrays.items() if value.ndim == 1}
+    (Path(data_dir) / 'metadata.json').write_text(json.dumps(plain) + '\n')
     with open(Path(data_dir) / 'metadata.npz', 'wb') as file:
       np.savez(file, **arrays)
 

@@ -1,7 +1,6 @@
 """Frechet distance (FID) and correlation of features that the user supplies (Inception, CLIP, ...)."""
 
 import numpy as np
-import scipy.linalg
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -23,12 +22,16 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
   if min(len(a), len(b)) < 2:
     raise ValueError('FID needs at least 2 images on each side')
   mean = np.sum(np.square(a.mean(axis=0) - b.mean(axis=0)))
-  covariance_a, covariance_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-  # The trace of (A B)^(1/2) is that of the symmetric (A^(1/2) B A^(1/2))^(1/2), whose eigenvalues are real.
-  values, vectors = scipy.linalg.eigh(covariance_a)
-  root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-  cross = np.sqrt(np.maximum(scipy.linalg.eigvalsh(root @ covariance_b @ root), 0)).sum()
-  return float(mean + np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross)
+  # With A = X'X and B = Y'Y, the eigenvalues of A B are the squared singular values of X Y', which is small for few images.
+  x, y = _factor(a), _factor(b)
+  cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+  return float(mean + np.square(x).sum() + np.square(y).sum() - 2 * cross)
+
+
+def _factor(features: np.ndarray) -> np.ndarray:
+  """X with at most D rows, whose X'X is the covariance of features N D."""
+  centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+  return np.linalg.qr(centred, mode='r') if len(centred) > centred.shape[1] else centred
 
 
 def feature_table(samples: np.ndarray, stimuli: np.ndarray) -> np.ndarray:

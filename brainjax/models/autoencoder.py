@@ -1,5 +1,6 @@
 """First stages of latent diffusion: the vector-quantised (VQ) and the Gaussian (KL) image autoencoder."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -192,6 +193,14 @@ class VQModel(nn.Module):
     self.sow('intermediates', 'tap_post_quant_conv', z)
     return self.decoder(z)
 
+  def to_latent(self, image: jax.Array) -> jax.Array:
+    """Image B H W 3 in [-1, 1] -> B h w C, what the diffusion model works on: `encode`."""
+    return self.encode(image)
+
+  def to_image(self, latent: jax.Array) -> jax.Array:
+    """The way back, B h w C -> B H W 3: `decode` of the nearest codes."""
+    return self.decode(latent)
+
   def __call__(self, image: jax.Array) -> tuple[jax.Array, Quantized]:
     """Image B H W 3 -> (reconstruction B H W 3, Quantized), as for training a first stage."""
     quantized = self.quantize(self.encode(image))
@@ -208,7 +217,8 @@ class Gaussian(NamedTuple):
 class KLModel(nn.Module):
   """KL autoencoder (Rombach et al. 2022); the defaults are that of Stable Diffusion 1, 512x512x3 -> 64x64x4.
 
-  Attributes are those of `VQModel`, less the codebook's. The latent diffusion multiplies latents by 0.18215 itself.
+  Attributes are those of `VQModel`, less the codebook's, and
+    latent_scale: by what latents are multiplied for the diffusion model, which expects about unit size.
   """
 
   ch: int = 128
@@ -220,6 +230,7 @@ class KLModel(nn.Module):
   attn_resolutions: tuple[int, ...] = ()
   in_channels: int = 3
   num_groups: int = NUM_GROUPS
+  latent_scale: float = 0.18215
   dtype: Any = jnp.float32
 
   def setup(self):
@@ -240,10 +251,24 @@ class KLModel(nn.Module):
     """Latent B h w C -> image B H W 3, about [-1, 1] but not clipped; float32."""
     return self.decoder(self.post_quant_conv(z.astype(self.dtype)))
 
+  def to_latent(self, image: jax.Array) -> jax.Array:
+    """Image B H W 3 in [-1, 1] -> B h w C, what the diffusion model works on: the posterior's mean, scaled."""
+    return self.latent_scale * self.encode(image).mean
+
+  def to_image(self, latent: jax.Array) -> jax.Array:
+    """The way back, B h w C -> B H W 3."""
+    return self.decode(latent / self.latent_scale)
+
   def __call__(self, image: jax.Array) -> tuple[jax.Array, Gaussian]:
     """Image B H W 3 -> (reconstruction of the mean latent B H W 3, posterior)."""
     posterior = self.encode(image)
     return self.decode(posterior.mean), posterior
+
+
+def first_stage(settings: Mapping[str, Any], dtype: Any = jnp.float32) -> VQModel | KLModel:
+  """The autoencoder with these constructor arguments (lists as from JSON will do): a VQ one if they count its codes."""
+  arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+  return (VQModel if 'n_embed' in arguments else KLModel)(**arguments, dtype=dtype)
 
 
 def _uniform_codes(key: jax.Array, shape: tuple[int, int]) -> jax.Array:

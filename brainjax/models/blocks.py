@@ -48,18 +48,24 @@ class PatchEmbed(nn.Module):
     return patches.astype(self.dtype) @ matrix + bias.astype(self.dtype)
 
 
+def exact_gelu(x: jax.Array) -> jax.Array:
+  """GELU by the error function, as PyTorch has it: ... -> ..."""
+  return nn.gelu(x, approximate=False)
+
+
 class MLP(nn.Module):
-  """Linear, exact GELU, linear: B L D -> B L D."""
+  """Linear, activation, linear: B L D -> B L D."""
 
   hidden: int
   kernel_init: Init = XAVIER
   dtype: jnp.dtype = jnp.float32
+  activation: Callable[[jax.Array], jax.Array] = exact_gelu
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """B L D -> B L D."""
     dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
-    hidden = nn.gelu(dense(self.hidden, name='fc1')(x), approximate=False)
+    hidden = self.activation(dense(self.hidden, name='fc1')(x))
     return dense(x.shape[-1], name='fc2')(hidden)
 
 
@@ -102,13 +108,14 @@ class Block(nn.Module):
   epsilon: float = 1e-5
   kernel_init: Init = XAVIER
   dtype: jnp.dtype = jnp.float32
+  activation: Callable[[jax.Array], jax.Array] = exact_gelu
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """B L D -> B L D."""
     attention = Attention(self.num_heads, self.fused_qkv, self.kernel_init, self.dtype, name='attn')
     x = x + attention(layer_norm(self.epsilon, self.dtype, 'norm1')(x))
-    mlp = MLP(self.mlp_dim, self.kernel_init, self.dtype, name='mlp')
+    mlp = MLP(self.mlp_dim, self.kernel_init, self.dtype, self.activation, name='mlp')
     return x + mlp(layer_norm(self.epsilon, self.dtype, 'norm2')(x))
 
 

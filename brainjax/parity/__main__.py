@@ -6,11 +6,13 @@ The kind of each file follows from its contents, every size from its config_json
 """
 
 import argparse
+import contextlib
 import json
 import math
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,22 @@ def _report(files: Sequence[tuple[Golden, str]]) -> dict[str, Any]:
   }
 
 
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f'--json {path} cannot be written ({error.strerror}); name another place') from error
+
+
+def _check_writable(path: Path) -> None:
+  with _telling(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+      raise UserError(f'--json {path} is a directory; name a file in it')
+    tempfile.TemporaryFile(dir=path.parent).close()
+
+
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
   """Replays golden files and prints the errors.
@@ -144,6 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz', help='golden files of the original code')
   parser.add_argument('--json', type=Path, metavar='OUT', help='also write every number there')
   args = parser.parse_args(argv)
+  if args.json:
+    _check_writable(args.json)  # before minutes of computing
   files = [golden.read(path) for path in args.files]
   kinds = [kind_of(file) for file in files]  # of all files before any is computed
   for file, kind in zip(files, kinds, strict=True):
@@ -151,8 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     replay(file)
     _print(file, kind, time.monotonic() - started)
   if args.json:
-    with atomic_write(args.json) as temporary:
-      temporary.write_text(json.dumps(_report(list(zip(files, kinds, strict=True))), indent=1))
+    report = json.dumps(_report(list(zip(files, kinds, strict=True))), indent=1)
+    with _telling(args.json), atomic_write(args.json) as temporary:
+      temporary.write_text(report)
   checked, arrays, skipped, worst = _summary(files)
   failures = sum(map(_failures, files))
   if failures:

@@ -291,13 +291,13 @@ def _check_training(golden: Golden, loaded: Loaded) -> None:
     'adamw',
     config['lr'], betas=BETAS, weight_decay=WEIGHT_DECAY, decay_all=True, clip_norm=config['clip']
   )
-  metrics = []
-  runs = replay.steps('diffuse', flat, trainable, loss, optimizer, lambda step: config['lr'], batches)
+  metrics, doubt = [], replay.Doubt(BETAS)
+  runs = replay.steps('diffuse', flat, trainable, loss, optimizer, lambda step: config['lr'], batches, doubt)
   for number, (params, after) in enumerate(runs, 1):
     metrics.append(after)
     if golden.below(f'train_dedup/params_step{number}'):
-      ours = replay.to_torch(latent_diffusion.TABLE, params)
-      replay.check_parameters(golden, f'train_dedup/params_step{number}', ours)
+      ours = (replay.to_torch(latent_diffusion.TABLE, tree) for tree in (params, doubt.total))
+      replay.check_parameters(golden, f'train_dedup/params_step{number}', *ours)
   golden.close('train_dedup/loss', [m['loss'] for m in metrics])
   golden.close('train_dedup/grad_norm_preclip', [m['gradient_norm'] for m in metrics])
 

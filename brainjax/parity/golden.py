@@ -119,10 +119,24 @@ class Golden:
         f'{prefix}/{name}', value, bound, floor=floor, quantity=f'{prefix}/* ({len(self.below(prefix))} arrays)'
       )
 
-  def absolute(self, name: str, actual: Any, keep: Any = slice(None), quantity: str = '') -> None:
-    """Compares parameters after optimizer steps, entries `keep` of them: the largest absolute difference."""
+  def absolute(
+    self, name: str, actual: Any, keep: Any = slice(None), quantity: str = '', granted: np.ndarray | float = 0.0
+  ) -> None:
+    """Compares parameters after optimizer steps, entries `keep` of them: the largest absolute difference.
+
+    Args:
+      name: of the array.
+      actual: ours.
+      keep: index of the entries.
+      quantity: line of the table.
+      granted: taken off each difference.
+    """
     expected, actual = self.peek(name), np.asarray(actual)
-    error = np.inf if actual.shape != expected.shape else _largest(actual[keep] - expected[keep])
+    error = np.inf
+    if actual.shape == expected.shape:
+      difference = np.abs(actual - expected)
+      # Not finite stays not finite.
+      error = _largest((difference - np.minimum(granted, difference))[keep])
     self._add(name, quantity, error, PARAMETERS, 'absolute')
 
   def equal(self, name: str, actual: Any, quantity: str = '') -> None:

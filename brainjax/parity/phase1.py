@@ -128,13 +128,14 @@ def _check_training(golden: Golden, run: str, variant: str, flat, views_of) -> N
     return contrast_loss(views_of(params, batch['fmri'], noise), batch['fmri'], weights)
 
   batches = ({'fmri': f, 'noise': n} for f, n in zip(fmri, noise, strict=True))
-  metrics = []
+  metrics, doubt = [], replay.Doubt(BETAS)
   for number, (params, after) in enumerate(
-    replay.steps('contrast', flat, contrast.TRAINABLE, loss, optimizer, rate, batches), 1
+    replay.steps('contrast', flat, contrast.TRAINABLE, loss, optimizer, rate, batches, doubt), 1
   ):
     metrics.append(after)
     if golden.below(f'{run}/params_step{number}'):
-      replay.check_parameters(golden, f'{run}/params_step{number}', replay.to_torch(fmri_mae.TABLE, params))
+      ours = (replay.to_torch(fmri_mae.TABLE, tree) for tree in (params, doubt.total))
+      replay.check_parameters(golden, f'{run}/params_step{number}', *ours)
   golden.close(f'{run}/lr', [m['learning_rate'] for m in metrics])
   golden.close(f'{run}/loss', [m['loss'] for m in metrics])
   golden.close(f'{run}/grad_norm_preclip', [m['gradient_norm'] for m in metrics])

@@ -163,7 +163,9 @@ def _check_training(golden: Golden, flat, trainable: str, loss, gradient, forwar
   )  # fmt: skip
   trained, frozen = trees.split(flat, trainable)
   metrics, separate, coded = [], [], []
-  for number, (params, after) in enumerate(replay.steps('attend', flat, trainable, loss, optimizer, rate, batches), 1):
+  doubt = replay.Doubt(BETAS)
+  runs = replay.steps('attend', flat, trainable, loss, optimizer, rate, batches, doubt)
+  for number, (params, after) in enumerate(runs, 1):
     before, batch = trained, batches[number - 1]
     gradients = flatten(gradient(before, frozen, batch))
     separate.append([replay.norm(trees.below(gradients, part).values()) for part in TABLES])
@@ -173,7 +175,8 @@ def _check_training(golden: Golden, flat, trainable: str, loss, gradient, forwar
     for part, table in TABLES.items():
       prefix = f'train/params_{part}_step{number}'
       if golden.below(prefix):
-        replay.check_parameters(golden, prefix, replay.to_torch(table, trees.below(params, part)))
+        ours = (replay.to_torch(table, trees.below(tree, part)) for tree in (params, doubt.total))
+        replay.check_parameters(golden, prefix, *ours)
   golden.close('train/lr', [m['learning_rate'] for m in metrics])
   golden.close('train/loss_total', [m['loss'] for m in metrics])
   golden.close('train/loss_fmri', [m['fmri_loss'] for m in metrics])

@@ -124,15 +124,22 @@ def curve(title: str, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
 
 
 def trace(title: str, original: np.ndarray, predicted: np.ndarray, masked: np.ndarray, num_voxels: int = 320) -> str:
-  """The first voxels of one fMRI sample: original, prediction and (shaded) what the model did not see; each V."""
-  original, predicted, masked = original[:num_voxels], predicted[:num_voxels], masked[:num_voxels].astype(bool)
+  """Neighbouring voxels of one fMRI sample, each V: original, prediction and (shaded) what the model did not see.
+
+  They are the first ones, or those around the first border of the mask where that comes later.
+  """
+  borders = np.flatnonzero(np.diff(masked.astype(int)))
+  first = int(borders[0]) + 1 - num_voxels // 2 if len(borders) else 0
+  first = min(max(first, 0), max(len(original) - num_voxels, 0))
+  original, predicted, masked = (row[first : first + num_voxels] for row in (original, predicted, masked))
+  last = len(original) - 1
   low, high = _bounds(np.concatenate([original, predicted]))
-  parts, (x, y) = _frame(f'{title}: original and predicted fMRI', low, high, (0.0, float(len(original) - 1)))
+  parts, (x, y) = _frame(f'{title}: original and predicted fMRI', low, high, (float(first), float(first + last)))
   edges = np.flatnonzero(np.diff(np.concatenate([[0], masked.astype(int), [0]])))
   for start, stop in edges.reshape(-1, 2):  # runs of masked voxels
-    left, right = x(start), x(min(stop, len(original) - 1))
+    left, right = x(first + start), x(first + min(stop, last))
     height = CHART_HEIGHT - TOP - BOTTOM
     parts.append(f'<rect class="masked" x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" height="{height}"/>')
-  voxels = np.arange(len(original))
+  voxels = first + np.arange(len(original))
   parts += [_line(x(voxels), y(original), 'line2'), _line(x(voxels), y(predicted), 'line0')]
   return ''.join(parts) + '</svg>'

@@ -70,12 +70,17 @@ class Page:
   provenance: dict[str, dict] = dataclasses.field(default_factory=dict)
 
 
+def _key(css: str, text: str) -> str:
+  """An entry of a legend; its mark and its words stay on one line."""
+  return f' <span class="entry"><span class="key {css}"></span>{escape(text)}</span>'
+
+
 def _charts_section(page: Page) -> str:
   parts = []
   for stage, panels in page.curves.items():
     figures = []
     for name, splits in panels.items():
-      keys = ''.join(f'<span class="key k{i % 3}"></span>{escape(split)}' for i, split in enumerate(splits))
+      keys = ''.join(_key(f'k{i % 3}', split) for i, split in enumerate(splits))
       figures.append(
         f'<figure>{drawings.curve(f"{stage} {name}", splits)}<figcaption>{escape(name)}{keys}</figcaption></figure>'
       )
@@ -84,8 +89,8 @@ def _charts_section(page: Page) -> str:
 
 
 def _traces_section(page: Page) -> str:
-  keys = '<span class="key k2"></span>original<span class="key k0"></span>predicted<span class="key kn"></span>masked'
-  parts = [f'<p class="note">First voxels of test responses, which no stage has learned from.{keys}</p>']
+  keys = _key('k2', 'original') + _key('k0', 'predicted') + _key('kn', 'masked')
+  parts = [f'<p class="note">Some neighbouring voxels of test responses, which no stage has learned from.{keys}</p>']
   for stage, samples in page.traces.items():
     charts = (
       f'<figure>{drawings.trace(f"{stage}, response {i + 1}", t.original, t.predicted, t.masked)}'

@@ -47,7 +47,8 @@ def section(page: Page) -> str:
     f'{baseline_key} ┆ chance. '
     f'Best of samples is chosen with knowledge of the stimulus: an upper bound, not an accuracy.{classifier}</p>'
     f'{_table("Table of scores", heads, rows, "scores")}'
-    f'{_differences(page.scores["baselines"])}{_zero_shot(page.scores)}{_subsets(page.scores["subsets"])}'
+    f'{_frechet(page.scores.get("fid", {}))}{_differences(page.scores["baselines"])}{_zero_shot(page.scores)}'
+    f'{_subsets(page.scores["subsets"])}'
     f'{_nearest_note(page.scores)}{_ceiling(page.scores)}'
   )
 
@@ -81,6 +82,22 @@ def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float]) ->
     f'<td role="cell" data-label="shuffled">{" to ".join(drawings.number(v, unit) for v in part["null"]["interval"])}</td>'
     f'<td role="cell" data-label="p">{part["null"]["p_value"]:.3g}</td></tr>'
   )
+
+
+def _frechet(distances: dict[str, dict]) -> str:
+  """The Frechet distance by each network's features: no interval, so a sentence and not a row."""
+  items = []
+  for name, found in distances.items():
+    others = ''.join(f', {baseline_label(b)} {drawings.number(v)}' for b, v in found.get('baselines', {}).items())
+    items.append(f'{name}: model, first sample {drawings.number(found["first_sample"])}{others}')
+  if not items:
+    return ''
+  count = ' and '.join(map(str, found['num_images']))
+  text = (
+    f'Frechet distance (FID) of features, smaller is better: {"; ".join(items)}. Of {count} pictures it is far too '
+    'large: it compares methods on these pictures only.'
+  )
+  return f'<p class="note">{escape(text)}</p>'
 
 
 def _differences(baselines: dict[str, dict]) -> str:

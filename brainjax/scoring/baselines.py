@@ -11,7 +11,7 @@ from brainjax.checkpoints import load_weights
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.metrics.baseline import PENALTIES, RidgeResult, ridge
 from brainjax.metrics.fid import feature_table
-from brainjax.models.autoencoder import VQModel
+from brainjax.models import autoencoder
 from brainjax.stages.first_stage import encode_pictures
 from brainjax.trees import below, unflatten
 
@@ -39,14 +39,13 @@ def to_latents(workdir: Path, train: ArrayDataset, test: ArrayDataset) -> Baseli
     test: test rows.
   """
   flat, info = load_weights(workdir / 'diffuse' / 'weights')
-  settings = info['settings']['first_stage']
-  first_stage = VQModel(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+  first_stage = autoencoder.first_stage(info['settings']['first_stage'])
   weights = below(flat, 'first_stage')
   latents = encode_pictures(first_stage, weights, train.pictures)  # P h w C
   found = _fit(train, test, latents.reshape(len(latents), -1))
   predicted = found.predictions.reshape(-1, *latents.shape[1:]).astype(np.float32)
   decode = sharding.RowMap(
-    lambda params, z: first_stage.apply({'params': params}, z, method='decode'), unflatten(weights), batch_size=1
+    lambda params, z: first_stage.apply({'params': params}, z, method='to_image'), unflatten(weights), batch_size=1
   )
   images = decode(predicted)
   about = _about('voxels to first-stage latents, decoded', found)

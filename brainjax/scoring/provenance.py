@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import brainjax
+from brainjax import classifiers
 from brainjax.checkpoints import load_weights
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.files import sha256
@@ -60,15 +61,22 @@ def provenance(
 def _weights(config: ConfigDict, workdir: Path) -> dict[str, str]:
   """SHA-256 of the trained weights in the workdir, and of the files and folders that the run started from."""
   found = {name: workdir / name / 'weights' for name in TRAINED}
-  found |= {f'{field} = {path}': Path(path) for field, path in _sources(config).items()}
+  found |= _sources(config)
   return {name: _digest_of(path) for name, path in found.items() if path.exists()}
 
 
-def _sources(config: ConfigDict) -> dict[str, str]:
+def _sources(config: ConfigDict) -> dict[str, Path]:
+  """What the run started from and what judged it: 'field = value' -> file or folder."""
   fields = ('attend.init_from', 'attend.image_init_from', 'contrast.init_from', 'diffuse.init_from')
-  fields += ('diffuse.prior_init_from', 'evaluate.classifier')
-  values = {field: config[field.split('.')[0]][field.split('.')[1]] for field in fields}
-  return {field: value for field, value in values.items() if value}
+  fields += ('diffuse.prior_init_from', 'evaluate.classifier', 'evaluate.features')
+  found = {}
+  for field in fields:
+    section, name = field.split('.')
+    value = config[section][name]
+    for source in (value,) if isinstance(value, str) else value:
+      if source:
+        found[f'{field} = {source}'] = classifiers.lite0_file() if source == classifiers.LITE0 else Path(source)
+  return found
 
 
 def _digest_of(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Scores a run's reconstructions, and leaves scores.json, pictures.png, training_curves.png and report.html."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 
 from brainjax import classifiers, report
 from brainjax.datasets.arrays import ArrayDataset
+from brainjax.errors import UserError
 from brainjax.evaluate import ITEMS_FILE, evaluate
 from brainjax.metrics.images import Images, read_images
 from brainjax.scoring import baselines, provenance, showcase, test_set
@@ -18,7 +20,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   """Writes the results into the workdir; returns what scores.json holds."""
   images = read_images(workdir / 'reconstruct' / 'images.npz')
   classifier = classifiers.load(config.evaluate.classifier) if config.evaluate.classifier else None
-  more = [classifiers.load(source) for source in config.evaluate.features]
+  more = _features(config.evaluate.features)
   train = stage_data.target_rows(config, 'train', image_size=config.data.image_size)
   test = stage_data.test(config).take(np.arange(len(images.stimuli)))
   made = {}
@@ -39,7 +41,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     baselines=pictures,
     subsets=test_set.subsets(train, test),
     training_images=train.pictures,
-    features={one.key: one.features for one in more},
+    features=more,
     facts={
       'zero_shot': test_set.zero_shot(config, train, test),
       'noise_ceiling': test_set.ceiling(config),
@@ -49,6 +51,17 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   draw(images, workdir)
   report.write_page(page(config, workdir, images, scores, train, test, made), workdir / 'report.html')
   return scores
+
+
+def _features(sources: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+  """Key of each network -> its features; two networks with one key are told, as one's scores would be lost."""
+  found = {}
+  for source in sources:
+    network = classifiers.load(source, needs_classes=False)
+    if network.key in found:
+      raise UserError(f'evaluate.features: {source} would be scored under the name {network.key} as one before it; leave one out')
+    found[network.key] = network.features
+  return found
 
 
 def draw(images: Images, workdir: Path) -> None:

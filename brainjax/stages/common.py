@@ -25,6 +25,11 @@ def compute_dtype(config: ConfigDict) -> Any:
   return jnp.dtype(config.dtype)
 
 
+def remat(config: ConfigDict) -> bool:
+  """Whether to recompute activations: `config.remat`, where 'auto' does so on accelerators, whose memory is short."""
+  return config.remat == 'on' or config.remat == 'auto' and jax.default_backend() != 'cpu'
+
+
 def num_steps(stage: ConfigDict, steps_per_epoch: int) -> int:
   """`num_steps` if given, else `num_epochs` of `steps_per_epoch`."""
   return stage.num_steps or round(stage.num_epochs * steps_per_epoch)
@@ -103,9 +108,14 @@ def fmri_side(
 
 def take_sizes(section: ConfigDict, sizes: Mapping[str, Any]) -> None:
   """Sets the fields of a model's config to the sizes that its weights have, so that weights of any size just work."""
-  for name in section:
-    if name in sizes:
-      section[name] = tuple(sizes[name]) if isinstance(sizes[name], list) else sizes[name]
+  for name, value in tuples(sizes).items():
+    if name in section:
+      section[name] = value
+
+
+def tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """JSON has lists where the models, which must be hashable, have tuples."""
+  return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def tell_resized(stage: str, source: str, sizes: Mapping[str, Any], num_voxels: int) -> None:

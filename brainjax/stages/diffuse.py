@@ -1,5 +1,6 @@
 """Phase 3: the fMRI encoder conditions a latent diffusion model (paper, section 3.3)."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
 from brainjax.errors import UserError
-from brainjax.models.autoencoder import VQModel
+from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, losses
@@ -26,15 +27,27 @@ class Models(NamedTuple):
 
   conditioner: FmriConditioner
   unet: UNet
-  first_stage: VQModel
+  first_stage: VQModel | KLModel
 
 
-def models(config: ConfigDict, num_voxels: int) -> Models:
-  """The parts as the config sizes them, for so many voxels."""
+def models(config: ConfigDict, num_voxels: int, sizes: Mapping[str, Any] | None = None) -> Models:
+  """The parts as the config sizes them, for so many voxels.
+
+  Args:
+    config: the run's.
+    num_voxels: V.
+    sizes: constructor arguments of `unet` and `first_stage` that the weights of a prior bring along: they win.
+  """
   dtype = common.compute_dtype(config)
-  mae = config.fmri_mae
-  context = {'context_dim': config.unet.context_dim, **config.conditioner.to_dict()}
+  mae, sizes = config.fmri_mae, sizes or {}
+  unet_sizes = {'remat': common.remat(config)} | config.unet.to_dict()
+  if 'unet' in sizes:  # the releases say no number of groups: theirs is the default
+    unet_sizes |= {'num_groups': UNet.num_groups} | common.tuples(sizes['unet'])
+  context = {'context_dim': unet_sizes['context_dim'], **config.conditioner.to_dict()}
   time_cond = context.pop('time_condition')
+  if unet_sizes.get('time_cond'):  # such as that of a fine-tuned model
+    time_cond = True
+    context |= {name: unet_sizes[name] for name in ('context_tokens', 'global_pool') if name in unet_sizes}
   conditioner = FmriConditioner(
     num_voxels=num_voxels,
     patch_size=mae.patch_size,
@@ -42,24 +55,23 @@ def models(config: ConfigDict, num_voxels: int) -> Models:
     depth=mae.depth,
     num_heads=mae.num_heads,
     mlp_ratio=mae.mlp_ratio,
-    remat=mae.remat,
+    remat=common.remat(config),
     dtype=dtype,
     **context,
   )
-  first_stage = first_stage_module.model(config)
-  unet = UNet(
-    in_channels=first_stage.embed_dim,
-    out_channels=first_stage.embed_dim,
-    context_tokens=conditioner.context_tokens,
-    time_cond=time_cond,
-    global_pool=conditioner.global_pool,
-    dtype=dtype,
-    **config.unet.to_dict(),
-  )
+  first_stage = first_stage_module.model(config, sizes.get('first_stage'))
+  unet_sizes |= {
+    'in_channels': first_stage.embed_dim,
+    'out_channels': first_stage.embed_dim,
+    'context_tokens': conditioner.context_tokens,
+    'time_cond': time_cond,
+    'global_pool': conditioner.global_pool,
+  }
+  unet = UNet(**unet_sizes, dtype=dtype)
   return Models(conditioner, unet, first_stage)
 
 
-def latent_shape(first_stage: VQModel) -> tuple[int, int, int]:
+def latent_shape(first_stage: VQModel | KLModel) -> tuple[int, int, int]:
   """h w C of the latent of one picture."""
   side = first_stage.resolution // 2 ** (len(first_stage.ch_mult) - 1)
   return side, side, first_stage.embed_dim
@@ -93,51 +105,56 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
 
   Args:
     config: the run's.
-    fmri_weights: of the attend or contrast stage, or a converted phase-1 or phase-2 checkpoint.
+    fmri_weights: of the attend or contrast stage, or a converted phase-1 or phase-2 checkpoint; or of a model that is
+      fine-tuned already, whose conditioner goes on.
   """
   config = config.copy_and_resolve_references()
   stage = config.diffuse
   prior, prior_info = common.start_weights(
-    stage.prior_init_from, 'diffuse.prior_init_from', 'the UNet and first stage of label2img', stage.random_init
+    stage.prior_init_from, 'diffuse.prior_init_from', 'a UNet and its first stage, such as label2img', stage.random_init
   )
   fmri, fmri_info = common.start_weights(
     fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init
   )
-  fmri, fmri_sizes = common.fmri_side(fmri, fmri_info)
+  fine_tuned = below(fmri, 'conditioner')
+  if fine_tuned:
+    fmri_sizes = fmri_info['settings']['conditioner']
+    common.take_sizes(config.conditioner, fmri_sizes)
+  else:
+    fmri, fmri_sizes = common.fmri_side(fmri, fmri_info)
   common.take_sizes(config.fmri_mae, fmri_sizes)
   sizes = prior_info.get('settings', {})
-  unknown = {'num_head_channels': None, 'transformer_depth': 1}
-  if any(sizes.get('unet', {}).get(name, value) != value for name, value in unknown.items()):
-    raise UserError(
-      f'diffuse.prior_init_from = {stage.prior_init_from!r} has a UNet with {", ".join(unknown)} other than label2img; '
-      'such a prior cannot be fine-tuned here yet.'
-    )
-  if prior and 'first_stage/codebook' not in prior:
-    raise UserError(
-      f'diffuse.prior_init_from = {stage.prior_init_from!r} has no VQ first stage (Stable Diffusion has a KL one); '
-      'only priors with a VQ first stage, such as label2img, can be fine-tuned here.'
-    )
-  for part in ('unet', 'first_stage'):
-    common.take_sizes(config[part], sizes.get(part, {}))
+  if prior:
+    _check_prior(stage.prior_init_from, sizes, config.data.image_size)
   cached = stage.cache_latents
   if cached and not prior:
     raise UserError('config.diffuse.cache_latents encodes with the first stage of diffuse.prior_init_from, which is not there.')
   encode = (
-    partial(first_stage_module.encode_pictures, first_stage_module.model(config), below(prior, 'first_stage'))
+    partial(
+      first_stage_module.encode_pictures,
+      first_stage_module.model(config, sizes.get('first_stage')),
+      below(prior, 'first_stage'),
+    )
     if cached
     else None
   )
   crop = None if cached else _crop(stage)
   data = stage_data.paired(config, 'diffuse', config.data.image_size, transform=crop, encode=encode)
-  parts = models(config, data.num_voxels)
+  parts = models(config, data.num_voxels, sizes)
   shapes = common.fresh_shapes(lambda key: init(parts, key))
   pretrained = {path: x for path, x in prior.items() if path.startswith(('unet/', 'first_stage/'))}
-  if fmri:
+  wanted = below(shapes, 'conditioner')
+  if fmri and not fine_tuned:
     common.tell_resized('diffuse', fmri_weights, fmri_sizes, data.num_voxels)
-    taken = hand_over.mae_to_conditioner(
-      fmri, below(shapes, 'conditioner'), config.released.pool_drops_norms and config.conditioner.global_pool, fmri_weights
-    )
-    pretrained |= put_below('conditioner', taken)
+    drop_norms = config.released.pool_drops_norms and parts.conditioner.global_pool
+    pretrained |= put_below('conditioner', hand_over.mae_to_conditioner(fmri, wanted, drop_norms, fmri_weights))
+  elif fine_tuned:
+    if fmri_sizes['num_voxels'] != data.num_voxels:
+      raise UserError(
+        f'diffuse.init_from = {fmri_weights!r} is a fine-tuned model for {fmri_sizes["num_voxels"]} voxels, these data have '
+        f'{data.num_voxels}; it has layers over its patches, which cannot be resized. Start from weights of phase 1 or 2.'
+      )
+    pretrained |= put_below('conditioner', hand_over.conditioner_again(fine_tuned, wanted, fmri_weights))
   noise = {'schedule': sizes['schedule']} if 'schedule' in sizes else {}  # the prior's, where its file says it
   schedule = diffusion.make_schedule(**noise.get('schedule', {}))
 
@@ -145,7 +162,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     if cached:
       latent = batch['latent']
     else:  # the first stage is frozen and its input is data: no gradient is asked for
-      latent = parts.first_stage.apply({'params': params['first_stage']}, batch['image'], method='encode')
+      latent = parts.first_stage.apply({'params': params['first_stage']}, batch['image'], method='to_latent')
     key_t, key_eps = jax.random.split(key)
     t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
     eps = jax.random.normal(key_eps, latent.shape)
@@ -169,6 +186,28 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     },
     **fields,
   )
+
+
+def _check_prior(source: str, sizes: Mapping[str, Any], image_size: int) -> None:
+  """What the sizes of a prior must be, whatever they are."""
+  field = f'diffuse.prior_init_from = {source!r}'
+  if lacking := [name for name in ('unet', 'first_stage') if name not in sizes]:
+    raise UserError(
+      f'{field} holds no {" and no ".join(lacking)}; convert a file with both, such as label2img or Stable Diffusion 1.'
+    )
+  unet, first_stage = sizes['unet'], sizes['first_stage']
+  channels = unet['in_channels'], unet['out_channels'], first_stage['embed_dim']
+  if len(set(channels)) != 1:
+    raise UserError(
+      f'{field} has a UNet from {channels[0]} to {channels[1]} channels and a first stage whose latents have '
+      f'{channels[2]}; they must be equal (priors for inpainting or image conditions are of no use here).'
+    )
+  factor = 2 ** (len(first_stage['ch_mult']) + len(unet['channel_mult']) - 2)
+  if image_size % factor:
+    raise UserError(
+      f'{field} halves pictures {factor.bit_length() - 1} times in all, so that config.data.image_size must be a multiple '
+      f'of {factor}; it is {image_size}.'
+    )
 
 
 def predict_eps(

@@ -1,25 +1,41 @@
 """Trains a small VQ autoencoder on rendered scenes: the first stage of the demo's prior."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from sklearn.cluster import MiniBatchKMeans
 
 from brainjax import sharding
 from brainjax.datasets import transforms
-from brainjax.models.autoencoder import VQModel
+from brainjax.models import autoencoder
+from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.simulator.batches import RenderedBatches
 from brainjax.stages import common
 from brainjax.stages.stage import Stage
 from brainjax.trees import unflatten
 
 
-def model(config: ConfigDict) -> VQModel:
-  """The first stage of `config.first_stage` at the picture size of the data."""
-  return VQModel(**config.first_stage.to_dict(), resolution=config.data.image_size, dtype=common.compute_dtype(config))
+def model(config: ConfigDict, sizes: Mapping[str, Any] | None = None) -> VQModel | KLModel:
+  """The first stage of `config.first_stage` at the picture size of the data.
+
+  Args:
+    config: the run's.
+    sizes: constructor arguments that weights bring along, where there are such: they win. Without a number of codes
+      the first stage is a KL one.
+  """
+  arguments, size = config.first_stage.to_dict(), config.data.image_size
+  if sizes:
+    arguments |= {'num_groups': VQModel.num_groups} | sizes
+    if 'n_embed' not in sizes:
+      del arguments['n_embed']
+    # Attention follows levels; the sizes that name them count from the picture's.
+    levels = [2**level for level in range(len(sizes['ch_mult']))]
+    attends = [factor for factor in levels if sizes['resolution'] // factor in sizes['attn_resolutions']]
+    arguments['attn_resolutions'] = tuple(size // factor for factor in attends)
+  return autoencoder.first_stage(arguments | {'resolution': size}, common.compute_dtype(config))
 
 
 # Deviation of the noise on latents in training: the decoder learns to bear what quantization and sampling leave.
@@ -72,6 +88,8 @@ def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndar
     weights: its flat parameters.
     images: N H W 3 uint8, to measure the latents on.
   """
+  from sklearn.cluster import MiniBatchKMeans  # a second to import, for the demo's prior alone
+
   latents = encode_pictures(vq, weights, images)
   mean, scale = latents.mean(axis=(0, 1, 2)), latents.std()
   kernel = weights['post_quant_conv/kernel']
@@ -86,10 +104,10 @@ def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndar
   }
 
 
-def encode_pictures(vq: VQModel, weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> np.ndarray:
+def encode_pictures(model: VQModel | KLModel, weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> np.ndarray:
   """Latents of pictures, for training on them without the encoder: P H W 3 uint8 -> P h w C float32."""
   encode = sharding.RowMap(
-    lambda params, image: vq.apply({'params': params}, image, method='encode'),
+    lambda params, image: model.apply({'params': params}, image, method='to_latent'),
     unflatten(weights),
     batch_size=32,
     prepare=transforms.to_signed_unit,

@@ -53,6 +53,9 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
   expected |= {row.path: np.shape(state[row.torch]) for row in spec.loose if row.torch in state}
   if 'betas' in state:
     settings['schedule'] = schedule_buffers.read(state, where)
+  elif spec.schedule:
+    settings['schedule'] = dict(spec.schedule)
+    notes.append(f'no noise schedule is in the file; taken is the published one, {_said(spec.schedule)}')
   params = move(spec.table, state, expected, where, notes, plan_only)
   return Converted(
     params=params,
@@ -64,6 +67,10 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
     num_values=sum(int(np.prod(tensor.shape)) for tensor in source.state.values()),
     notes=notes,
   )
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+  return ', '.join(f'{name}={value}' for name, value in settings.items())
 
 
 def move(
@@ -85,17 +92,20 @@ def move(
     plan_only: use arrays without values, and give back nothing.
   """
   if plan_only:
-    engine.to_jax(
-      table, {name: np.broadcast_to(np.int8(0), tensor.shape) for name, tensor in state.items()}, expected, where
-    )
+    # Stand-ins of one byte a value, which tell floating point from other types.
+    stand_ins = {
+      name: np.broadcast_to(np.bool_(0) if tensor.dtype.kind in 'iub' else np.int8(0), tensor.shape)
+      for name, tensor in state.items()
+    }
+    planned = engine.to_jax(table, stand_ins, expected, where)
+    _check_floating({path: array.dtype != np.bool_ for path, array in planned.items()}, where)
     return {}
   if halves := sorted({str(tensor.dtype) for tensor in state.values() if tensor.dtype.kind not in 'iub'} - {'float32'}):
     notes.append(f'converted {", ".join(halves)} to float32')
   params = engine.to_jax(table, state, expected, where)
+  _check_floating({path: array.dtype == np.float32 for path, array in params.items()}, where)
   bad = []
   for path, array in params.items():
-    if array.dtype != np.float32:
-      raise UserError(f'{where}: {path} would have the type {array.dtype}; weights must be floating point')
     if not np.isfinite(array).all():
       bad.append(path)
     for name, back in engine.to_torch(table, {path: array}).items():
@@ -105,3 +115,8 @@ def move(
   if bad:
     notes.append(f'WARNING: values that are not finite (inf, nan) in {", ".join(bad[:10])}')
   return params
+
+
+def _check_floating(floating: Mapping[str, bool], where: str) -> None:
+  if odd := [path for path, is_floating in floating.items() if not is_floating]:
+    raise UserError(f'{where}: {", ".join(odd[:20])} would come from integers; weights must be floating point')

@@ -64,7 +64,31 @@ def merge_time_condition(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
   return rest | {'class_embedding/kernel': kernel.astype(np.float32), 'class_embedding/bias': bias.astype(np.float32)}
 
 
-def autoencoder_config(settings: Settings, scaling_factor: float) -> dict[str, Any]:
+def scheduler_config(schedule: Settings) -> dict[str, Any]:
+  """Noise schedule (num_steps, start, end) -> config of diffusers' `PNDMScheduler`, which other schedulers load as well."""
+  return {
+    '_class_name': 'PNDMScheduler',
+    'beta_schedule': 'scaled_linear',
+    'beta_start': schedule['start'],
+    'beta_end': schedule['end'],
+    'num_train_timesteps': schedule['num_steps'],
+    'prediction_type': 'epsilon',
+    'set_alpha_to_one': False,
+    'skip_prk_steps': True,
+    'steps_offset': 1,
+  }
+
+
+def schedule_settings(config: Settings, where: str) -> dict[str, Any]:
+  """The way back, from the config of any scheduler."""
+  wanted = {'beta_schedule': 'scaled_linear', 'prediction_type': 'epsilon', 'trained_betas': None}
+  if config.get('beta_schedule') is None:
+    raise UserError(f'{where} says no beta_schedule, so that the noise schedule is not known')
+  _refuse(config, wanted, where)
+  return {'num_steps': config['num_train_timesteps'], 'start': config['beta_start'], 'end': config['beta_end']}
+
+
+def autoencoder_config(settings: Settings) -> dict[str, Any]:
   """Settings of `VQModel` or `KLModel` -> config of diffusers' `VQModel` or `AutoencoderKL`."""
   attends = [
     settings['resolution'] // 2**level in settings['attn_resolutions'] for level in range(len(settings['ch_mult']))
@@ -79,7 +103,7 @@ def autoencoder_config(settings: Settings, scaling_factor: float) -> dict[str, A
     'up_block_types': ['AttnUpDecoderBlock2D' if attend else 'UpDecoderBlock2D' for attend in attends[::-1]],
     'latent_channels': settings['z_channels'],
     'sample_size': settings['resolution'],
-    'scaling_factor': scaling_factor,
+    'scaling_factor': 1.0 if 'n_embed' in settings else settings.get('latent_scale', 0.18215),
     'norm_num_groups': settings.get('num_groups', 32),
   }
   if 'n_embed' in settings:
@@ -137,7 +161,10 @@ def unet_settings(config: Settings, where: str) -> dict[str, Any]:
 
 def autoencoder_settings(config: Settings, where: str) -> dict[str, Any]:
   """Config of `VQModel` or `AutoencoderKL` -> settings of ours."""
-  neutral = {'act_fn': 'silu', 'norm_type': 'group', 'mid_block_add_attention': True, 'lookup_from_codebook': False}
+  neutral = {
+    'act_fn': 'silu', 'norm_type': 'group', 'mid_block_add_attention': True, 'lookup_from_codebook': False,
+    'shift_factor': None,
+  }  # fmt: skip
   _refuse(config, neutral, where)
   widths, types = config['block_out_channels'], config['down_block_types']
   resolution = 256
@@ -154,4 +181,6 @@ def autoencoder_settings(config: Settings, where: str) -> dict[str, Any]:
   }
   if config['_class_name'] == 'VQModel':
     settings['n_embed'] = config['num_vq_embeddings']
+  else:
+    settings['latent_scale'] = float(config.get('scaling_factor', 0.18215))
   return settings

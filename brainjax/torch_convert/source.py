@@ -127,7 +127,8 @@ def _config_beside(path: Path, notes: list[str]) -> dict[str, Any]:
       continue
     parameters = found.get('model', {}).get('params', {}) if isinstance(found.get('model'), dict) else {}
     if isinstance(unet := parameters.get('unet_config'), dict) and isinstance(unet.get('params'), dict):
-      found = {f'unet_{key}': value for key, value in unet['params'].items()}
+      scale = {name: parameters[name] for name in ('scale_factor',) if name in parameters}
+      found = {f'unet_{key}': value for key, value in unet['params'].items()} | scale
     config |= found
     notes.append(f'read {beside.name} beside the weights')
   return config

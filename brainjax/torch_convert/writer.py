@@ -1,8 +1,9 @@
 """Writes a PyTorch state dict to a .pth file (with PyTorch) or to a .safetensors file (without)."""
 
+import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ def check_target(path: str | os.PathLike) -> Path:
   return path
 
 
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+  """Turns what keeps a file or folder from being written into a `UserError`."""
+  try:
+    yield
+  except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # PyTorch tells of a full disk by a RuntimeError
+    reason = str(error).split('\n')[0][:200]
+    raise UserError(
+      f'{path} cannot be written ({reason}), and nothing is there under that name; make room or choose another --out'
+    ) from error
+
+
 def _torch(path: Path) -> Any:
   try:
     import torch
@@ -55,10 +68,10 @@ def write_state(
   """
   path = check_target(path)
   if path.suffix == '.safetensors':
-    with atomic_write(path) as temporary:
+    with writing(path), atomic_write(path) as temporary:
       safetensors.numpy.save_file(dict(state), temporary, metadata={'format': 'pt'})
     return
   torch = _torch(path)
   tensors = OrderedDict((name, torch.from_numpy(np.require(array, requirements='W'))) for name, array in state.items())
-  with atomic_write(path) as temporary:
+  with writing(path), atomic_write(path) as temporary:
     torch.save({key: tensors, **(beside or {})} if key else tensors, temporary)

@@ -53,6 +53,14 @@ def test_resume_gives_exactly_the_next_batches(done):
       np.testing.assert_array_equal(values, batch[name])
 
 
+def test_a_place_in_data_of_another_size_is_refused():
+  batches = loader.make_loader(numbered(9), 2)
+  next(batches)
+  with pytest.raises(UserError, match='saved with 9 training rows, but the data now have 8'):
+    loader.make_loader(numbered(8), 2).set_state(batches.get_state())
+  loader.make_loader(numbered(8), 2).set_state({'next_index': 1})  # as before rows were saved
+
+
 def test_augmentation_follows_seed_epoch_and_row_only():
   def draws(batch_size, shuffle, seed=0, epochs=2):
     batches = loader.make_loader(numbered(8), batch_size, seed=seed, shuffle=shuffle, transform=noisy)

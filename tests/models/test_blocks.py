@@ -1,55 +1,16 @@
 """A scanned stack of blocks against timm's, the blocks that the published code is made of."""
 
-import importlib
-import importlib.machinery
-import sys
-import types
 from functools import partial
 
 import flax.linen as nn
 import jax
 import numpy as np
-import pytest
 
 from brainjax.models.blocks import Block, run_stack
 from brainjax.torch_convert import engine
 from brainjax.torch_convert.tables import fmri_mae
 from brainjax.trees import flatten, unflatten
-
-
-class _AnyName(type):
-  def __getattr__(cls, name):
-    if name.startswith('__'):
-      raise AttributeError(name)
-    return name
-
-
-class _Anything(metaclass=_AnyName):
-  """Stands for whatever timm takes from torchvision while it is imported; its blocks use none of it."""
-
-
-@pytest.fixture
-def timm_block(monkeypatch):
-  """timm's transformer block. timm insists on importing torchvision, which has no build without a GPU everywhere."""
-  pytest.importorskip('torch')
-  if importlib.util.find_spec('timm') is None:
-    pytest.skip('timm is not installed')
-  if importlib.util.find_spec('torchvision') is None:
-    parts = ('', '.ops', '.ops.misc', '.transforms', '.transforms.functional', '.models', '.models.feature_extraction')
-    for name in (*parts, '.datasets', '.datasets.folder', '.utils'):
-      module = types.ModuleType('torchvision' + name)
-      module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
-      module.__path__, module.__version__ = [], '0'
-      if name:  # the package itself gives its submodules
-        module.__getattr__ = _give
-      monkeypatch.setitem(sys.modules, module.__name__, module)
-  return importlib.import_module('timm.models.vision_transformer').Block
-
-
-def _give(name):
-  if name.startswith('__'):
-    raise AttributeError(name)
-  return _Anything
+from tests.models import timm_modules
 
 
 class _Stack(nn.Module):
@@ -58,7 +19,8 @@ class _Stack(nn.Module):
     return run_stack(partial(Block, 3, 18), 4, False, x)
 
 
-def test_a_stack_equals_timms_blocks(timm_block):
+def test_a_stack_equals_timms_blocks(monkeypatch):
+  timm_block = timm_modules.load(monkeypatch, 'timm.models.vision_transformer').Block
   import torch
 
   torch.manual_seed(5)

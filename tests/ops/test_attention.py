@@ -21,6 +21,8 @@ def test_parts_give_what_the_whole_gives(monkeypatch):
   np.testing.assert_allclose(parts[1], whole[1], atol=1e-6)
   for ours, expected in zip(gradients_of_parts, gradients, strict=True):
     np.testing.assert_allclose(ours, expected, atol=1e-6)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')  # the way of other devices
+  np.testing.assert_allclose(attention.attention(query, key, value), whole[1], atol=1e-6)
   # By hand: softmax of the scaled products, in float64.
   q, k, v = (np.asarray(x, np.float64) for x in (query, key, value))
   scores = np.einsum('blnd,bmnd->bnlm', q, k) / 2

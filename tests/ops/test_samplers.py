@@ -209,6 +209,23 @@ def test_plms_equals_diffusers(number):
   assert np.all(np.isfinite(plms(START)))
 
 
+@pytest.mark.parametrize('number', [1, 2, 4, 25, 50])
+def test_dpm_equals_diffusers(number):
+  torch = pytest.importorskip('torch')
+  diffusers = pytest.importorskip('diffusers')
+  options = {name: value for name, value in oracle_options().items() if name != 'set_alpha_to_one'}
+  scheduler = diffusers.DPMSolverMultistepScheduler(**options)  # second order, DPM-Solver++, to zero noise
+  steps = diffusion.sample_steps(1000, number)
+  scheduler.set_timesteps(timesteps=steps[::-1].tolist())
+  x = torch.from_numpy(START)
+  for t in scheduler.timesteps:
+    x = scheduler.step(formula(torch)(x, t), t, x).prev_sample
+  x0, trajectory = jax.jit(lambda x: samplers.dpm(jax_formula, x, OTHER, steps, return_trajectory=True))(START)
+  np.testing.assert_allclose(x0, x.numpy(), rtol=0, atol=2e-5 * np.abs(x.numpy()).max())
+  np.testing.assert_array_equal(trajectory.x[0], START)
+  np.testing.assert_array_equal(trajectory.x[-1], trajectory.pred_x0[-1])
+
+
 @pytest.mark.parametrize('eta', [0.0, 0.3, 1.0])
 def test_ddim_equals_diffusers(eta):
   torch = pytest.importorskip('torch')
@@ -255,13 +272,14 @@ def gaussian_eps(x, t):
   return jnp.sqrt(1 - alpha) * (x - jnp.sqrt(alpha) * MEAN) / (alpha * DEVIATION**2 + 1 - alpha)
 
 
-@pytest.mark.parametrize('name', ['plms', 'ddim', 'ddim stochastic', 'ddpm'])
+@pytest.mark.parametrize('name', ['plms', 'dpm', 'ddim', 'ddim stochastic', 'ddpm'])
 def test_gaussian_data_are_recovered(name):
   key = jax.random.key(5)
   start = jax.random.normal(jax.random.key(4), (2000, 2, 1, 1))
   steps, many = diffusion.sample_steps(1000, 100), diffusion.sample_steps(1000, 500)
   run = {
     'plms': lambda x: samplers.plms(gaussian_eps, x, SCHEDULE, steps),
+    'dpm': lambda x: samplers.dpm(gaussian_eps, x, SCHEDULE, diffusion.sample_steps(1000, 50)),
     'ddim': lambda x: samplers.ddim(gaussian_eps, x, SCHEDULE, steps),
     'ddim stochastic': lambda x: samplers.ddim(gaussian_eps, x, SCHEDULE, many, eta=1.0, key=key),
     'ddpm': lambda x: samplers.ddpm(gaussian_eps, x, SCHEDULE, key=key),

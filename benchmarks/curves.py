@@ -1,0 +1,82 @@
+"""Scaling curves: time against batch, voxels, pictures sampled together, devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+from benchmarks import chart
+from benchmarks.rows import Row
+
+WAYS = ('engineer',)
+
+
+def curves(device: str, quick: bool) -> dict[str, dict]:
+  """Name -> title, what is varied, and a row for each of its values."""
+  if quick:
+    batches, voxels, pictures = (1, 2), (80, 160), (1, 2)
+  elif device == 'cpu':
+    batches, voxels, pictures = (1, 2, 4, 8, 16), (1024, 4192, 8192, 16384, 32768), (1, 2, 4, 8)
+  else:
+    batches, voxels, pictures = (8, 32, 128, 250, 500), (1024, 4192, 8192, 16384, 32768), (1, 5, 20, 40, 80)
+  fixed = 2 if device == 'cpu' else 32
+  return {
+    'batch': {
+      'title': 'contrast step',
+      'of': 'batch',
+      'rows': {batch: Row('contrast', batch, WAYS, {}) for batch in batches},
+    },
+    'voxels': {
+      'title': f'contrast step, batch {fixed}',
+      'of': 'voxels',
+      'rows': {count: Row('contrast', fixed, WAYS, {}, count) for count in voxels},
+    },
+    'items': {
+      'title': 'one sampling step (UNet)',
+      'of': 'pictures at once (test items x samples)',
+      'rows': {count: Row('unet', count, WAYS, {}) for count in pictures},
+    },
+  }
+
+
+def devices(device: str) -> list[int]:
+  """Counts of GPUs to use, where there is more than one; CPU devices share the same cores."""
+  if device == 'cpu':
+    return []
+  count = len(subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True, check=True).stdout.splitlines())
+  return [n for n in (1, 2, 4, 8) if n <= count] if count > 1 else []
+
+
+def run(bench, device: str, quick: bool, folder: Path) -> None:
+  """Measures all curves, prints them, writes JSON and chart."""
+  found = {}
+  try:
+    for name, curve in curves(device, quick).items():
+      seconds = {way: {} for way in ('ours', *WAYS)}
+      for value, row in curve['rows'].items():
+        print(f'measuring {name} {value}', file=sys.stderr, flush=True)
+        result = bench.measure(row)
+        for way, part in {'ours': result['ours'], **result['peers']}.items():
+          if 'seconds' in part:
+            seconds[way][value] = part['seconds']
+      found[name] = {'title': curve['title'], 'of': curve['of'], 'seconds': seconds}
+    counts = devices(device)
+    seconds = {}
+    for count in counts:
+      with mock.patch.dict(os.environ, CUDA_VISIBLE_DEVICES=','.join(map(str, range(count)))):
+        seconds[count] = bench.measure(Row('contrast', 32 * count, (), {}))['ours']['seconds']
+    if counts:
+      found['devices'] = {'title': 'contrast step, batch 32 a device', 'of': 'devices', 'seconds': {'ours': seconds}}
+  finally:
+    bench.close()
+  for curve in found.values():
+    print(f'{curve["title"]} against {curve["of"]}')
+    for way, points in curve['seconds'].items():
+      print(f'  {way}: ' + ', '.join(f'{value}: {seconds:.3g} s' for value, seconds in points.items()))
+  if 'devices' not in found:
+    print('against devices: not measured, there is one')
+  file = folder / f'{device}_curves{"_quick" if quick else ""}.json'
+  file.write_text(json.dumps(found, indent=1))
+  chart.draw_curves(found, file.with_suffix('.png'))

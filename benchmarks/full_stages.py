@@ -1,0 +1,36 @@
+"""The stages of a config without their data: for measuring what they cost."""
+
+import contextlib
+import sys
+from unittest import mock
+
+from brainjax.stages import attend, contrast, diffuse
+from brainjax.stages import data as stage_data
+from brainjax.stages.stage import Stage
+
+STEPS_PER_EPOCH = 150  # only the schedule depends on it
+
+
+def make(name, config, mesh, num_voxels: int) -> Stage:
+  """The stage as `launch.py` makes it, but for its batches; random weights."""
+  data = stage_data.StageData(num_voxels, None, None, STEPS_PER_EPOCH, {'statistics': None, 'num_voxels': {}})
+  makers = {
+    'contrast': lambda: contrast.make(config, mesh),
+    'attend': lambda: attend.make(config, ''),
+    'diffuse': lambda: diffuse.make(config, ''),
+  }
+  with (
+    mock.patch.object(stage_data, 'contrast', lambda *_: data),
+    mock.patch.object(stage_data, 'paired', lambda *_, **__: data),
+    contextlib.redirect_stdout(sys.stderr),  # that there are no weights to start from
+  ):
+    return makers[name]()
+
+
+def shapes(name: str, config, num_rows: int, num_voxels: int) -> dict[str, tuple[int, ...]]:
+  """Field of a batch -> its shape."""
+  sides = {'attend': config.image_mae.image_size, 'diffuse': config.data.image_size}
+  found = {'fmri': (num_rows, num_voxels), 'weight': (num_rows,)}
+  if name in sides:
+    found['image'] = (num_rows, sides[name], sides[name], 3)
+  return found

@@ -1,0 +1,170 @@
+"""Our side of each row: built once, then called as often as is measured. Uses the code that `launch.py` runs."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import full_stages
+from benchmarks.rows import PLMS_STEPS, Row, config, voxels
+from benchmarks.work import FEW, Work, extrapolated
+from brainjax import reconstruct, sharding, train
+from brainjax.ops import diffusion
+from brainjax.stages import diffuse
+from brainjax.trees import below, flatten, unflatten
+
+
+def build(row: Row, quick: bool, full: bool = False, changes: dict | None = None) -> Work:
+  """What a row computes, ready to be called.
+
+  Args:
+    row: see `rows`.
+    quick: at tiny sizes.
+    full: sample all steps instead of computing their time from a few.
+    changes: path of a config field -> value, for trying other ways.
+  """
+  settings = config(quick)
+  settings.update_from_flattened_dict(changes or {})
+  makers = {'contrast': _training, 'attend': _training, 'diffuse': _training, 'matmul': _matmul, 'copy': _copy}
+  if row.name == 'sample':
+    return _sample(row, settings, quick, full)
+  return makers.get(row.name, _forward)(row, settings, quick)
+
+
+def _matmul(row: Row, settings: ConfigDict, quick: bool) -> Work:
+  dtype = jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16
+  a = jax.random.normal(jax.random.key(0), (row.batch, row.batch), dtype)
+  product = jax.jit(jnp.matmul)
+  return Work(lambda: product(a, a).block_until_ready())
+
+
+def _copy(row: Row, settings: ConfigDict, quick: bool) -> Work:
+  a = jnp.ones(row.batch * 2**18, jnp.float32)  # so many MiB
+  copy = jax.jit(lambda x: x + 1)  # a copy alone is optimised away
+  return Work(lambda: copy(a).block_until_ready())
+
+
+class Pieces(NamedTuple):
+  """What a training step is made of."""
+
+  step: Callable
+  arguments: Callable[[], tuple]
+
+
+def training_step(row: Row, settings: ConfigDict, num_voxels: int) -> Pieces:
+  """The jitted step of the training loop and what makes its arguments (state, frozen, batch, key)."""
+  mesh = sharding.make_mesh(devices=jax.devices())
+  stage = full_stages.make(row.name, settings, mesh, num_voxels)
+  shapes = full_stages.shapes(row.name, settings, row.batch, num_voxels)
+
+  def arguments():
+    rng = np.random.default_rng(0)
+    batch = {name: rng.standard_normal(shape, np.float32).clip(-1, 1) for name, shape in shapes.items()}
+    batch['weight'] = np.ones(row.batch, np.float32)
+    init_key, root = sharding.put_same(tuple(jax.random.split(jax.random.key(0))), mesh)
+    return *train.initialise(stage, init_key, mesh), sharding.put_batch(batch, mesh), root
+
+  return Pieces(train.make_step(stage, mesh), arguments)
+
+
+def _training(row: Row, settings: ConfigDict, quick: bool) -> Work:
+  pieces = training_step(row, settings, voxels(row, quick))
+  state, *rest = pieces.arguments()
+
+  def call():
+    nonlocal state
+    state, metrics = pieces.step(state, *rest)
+    jax.block_until_ready((state, metrics))  # the CPU frees what it works with only now
+
+  return Work(call)
+
+
+class Forward(NamedTuple):
+  """A function of parameters and inputs, with the shapes of the inputs."""
+
+  apply: Callable
+  part: str  # of the parameters
+  inputs: dict[str, tuple]  # name -> shape; 't' holds whole numbers
+
+
+def forward(name: str, settings: ConfigDict, batch: int, num_voxels: int) -> tuple[diffuse.Models, Forward]:
+  """The parts of the diffusion model, and one of its passes: 'unet', 'encode' or 'decode'."""
+  parts = diffuse.models(settings, num_voxels)
+  side, latent = settings.data.image_size, diffuse.latent_shape(parts.first_stage)
+  context = (parts.conditioner.context_tokens, parts.unet.context_dim)
+  if name == 'unet':
+    apply = lambda p, x, t, context: parts.unet.apply({'params': p}, x, t, context)
+    return parts, Forward(apply, 'unet', {'x': (batch, *latent), 't': (batch,), 'context': (batch, *context)})
+  shape = (batch, side, side, 3) if name == 'encode' else (batch, *latent)
+  apply = lambda p, x: parts.first_stage.apply({'params': p}, x, method=name)
+  return parts, Forward(apply, 'first_stage', {'x': shape})
+
+
+def _forward(row: Row, settings: ConfigDict, quick: bool) -> Work:
+  parts, (apply, part, shapes) = forward(row.name, settings, row.batch, voxels(row, quick))
+  params = _parameters(parts, [part])[part]
+  rng = np.random.default_rng(0)
+  inputs = {name: jnp.asarray(rng.standard_normal(shape, np.float32)) for name, shape in shapes.items()}
+  if 't' in inputs:
+    inputs['t'] = jnp.full(row.batch, 500, jnp.int32)
+  jitted = jax.jit(apply)
+  return Work(lambda: jitted(params, *inputs.values()).block_until_ready())
+
+
+def _parameters(parts: diffuse.Models, wanted: list[str]) -> dict:
+  """Random parameters of some of the parts; the others are not made."""
+  make = jax.jit(lambda key: {name: x for name, x in diffuse.init(parts, key).items() if name in wanted})
+  return make(jax.random.key(0))
+
+
+def _sample(row: Row, settings: ConfigDict, quick: bool, full: bool) -> Work:
+  parts = diffuse.models(settings, voxels(row, quick))
+  params = _parameters(parts, list(parts._fields))
+  rng = np.random.default_rng(0)
+  part_size = min(row.batch, settings.reconstruct.batch_size)
+  batch = {
+    'fmri': jnp.asarray(rng.standard_normal((part_size, voxels(row, quick)), np.float32)),
+    'item': jnp.zeros(part_size, jnp.int32),
+    'sample': jnp.arange(part_size),
+  }
+  options = dict(sampler='plms', eta=0.0, guidance=1.0)
+  sample = jax.jit(
+    partial(reconstruct._sample, parts, diffusion.make_schedule(), **options), static_argnames='num_steps'
+  )
+  root = jax.random.key(0)
+
+  def seconds(num_steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(0, row.batch, part_size):
+      np.asarray(sample(params, batch, root, num_steps=num_steps))
+    return time.perf_counter() - start
+
+  return Work(timed=partial(seconds, PLMS_STEPS) if full else partial(extrapolated, seconds, FEW[quick]))
+
+
+def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Callable, tuple]:
+  """(step, shapes of its arguments), for counting what it computes; nothing is allocated."""
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  stage = full_stages.make(row.name, settings, mesh, num_voxels)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  flat = jax.eval_shape(lambda k: flatten(stage.init(k)), key)
+  trained, frozen = train.split(flat, stage.trainable)
+  counter = jax.ShapeDtypeStruct((), jnp.int32)
+  state = train.TrainState(step=counter, params=trained, opt_state=jax.eval_shape(stage.optimizer.init, trained))
+  shapes = full_stages.shapes(row.name, settings, row.batch, num_voxels)
+  batch = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+  return train.make_step(stage, mesh), (state, frozen, batch, key)
+
+
+def abstract_forward(name: str, settings: ConfigDict, batch: int, num_voxels: int) -> tuple[Callable, tuple]:
+  """(pass, shapes of its arguments)."""
+  parts, (apply, part, shapes) = forward(name, settings, batch, num_voxels)
+  flat = jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), jax.eval_shape(lambda: jax.random.key(0)))
+  kinds = {name: jnp.int32 if name == 't' else jnp.float32 for name in shapes}
+  inputs = [jax.ShapeDtypeStruct(shape, kinds[name]) for name, shape in shapes.items()]
+  return jax.jit(apply), (unflatten(below(flat, part)), *inputs)
