@@ -1,17 +1,12 @@
 """The report's gallery: cards of stimulus, samples, baselines and nearest training pictures, with their controls."""
 
-from __future__ import annotations
-
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from brainjax.report import drawings, encode
+from brainjax.report.contents import Page
 from brainjax.report.labels import baseline_label, headline, label
-
-if TYPE_CHECKING:
-  from brainjax.report.page import Page
 
 MARKUP = 500  # bytes of text around a picture, at most
 

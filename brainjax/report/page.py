@@ -1,73 +1,17 @@
 """The self-contained report.html: scores, gallery, curves, provenance in one file that opens from disk."""
 
-import dataclasses
 import json
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from string import Template
 
-import numpy as np
-
 from brainjax.files import atomic_write
-from brainjax.metrics.images import Images
 from brainjax.report import drawings, gallery, score_section
+from brainjax.report.contents import Page
 
 ASSETS = Path(__file__).parent
 MAX_BYTES = 15_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Trace:
-  """One fMRI sample of a masked stage: original V, predicted V, masked V (true where the model did not see)."""
-
-  original: np.ndarray
-  predicted: np.ndarray
-  masked: np.ndarray
-  caption: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Strip:
-  """A picture as it comes about: labels of K steps; row name -> K H W 3 uint8."""
-
-  labels: list[str]
-  rows: dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Page:
-  """Everything the report shows.
-
-  Attributes:
-    title: heading.
-    images: stimuli and samples.
-    scores: what scores.json holds.
-    items: what scores_items.npz holds: 'scores/<name>' N S, ....
-    summary: a sentence below the title.
-    subject: N texts, or None.
-    baselines: name -> N H W 3 uint8.
-    nearest: N S H W 3 uint8, nearest training picture of each sample, or None.
-    nearest_names: N S texts, what they show, or None.
-    curves: stage -> scalar -> split -> (steps, values), from `stage_metrics`.
-    traces: stage -> samples of fMRI reconstructions.
-    denoising: one sample along the sampler's steps, or None.
-    provenance: title -> mapping of plain values (config, versions, weights, data statistics).
-  """
-
-  title: str
-  images: Images
-  scores: dict
-  items: dict[str, np.ndarray]
-  summary: str = ''
-  subject: np.ndarray | None = None
-  baselines: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-  nearest: np.ndarray | None = None
-  nearest_names: np.ndarray | None = None
-  curves: dict[str, dict] = dataclasses.field(default_factory=dict)
-  traces: dict[str, list[Trace]] = dataclasses.field(default_factory=dict)
-  denoising: Strip | None = None
-  provenance: dict[str, dict] = dataclasses.field(default_factory=dict)
 
 
 def _key(css: str, text: str) -> str:

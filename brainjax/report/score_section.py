@@ -1,16 +1,11 @@
 """The report's scores: headline, table with intervals drawn, baselines, parts of the test set, ceilings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING
 
 from brainjax.report import drawings
+from brainjax.report.contents import Page
 from brainjax.report.labels import baseline_label, headline, label
-
-if TYPE_CHECKING:
-  from brainjax.report.page import Page
 
 HOWS = {'mean_of_samples': 'mean over samples', 'best_of_samples': 'best of samples', 'first_sample': 'first sample'}
 

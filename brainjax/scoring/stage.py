@@ -12,7 +12,7 @@ from brainjax.datasets.arrays import ArrayDataset
 from brainjax.errors import UserError
 from brainjax.evaluate import ITEMS_FILE, evaluate
 from brainjax.metrics.images import Images, read_images
-from brainjax.scoring import baselines, provenance, showcase, test_set
+from brainjax.scoring import baselines, held_out, provenance, showcase
 from brainjax.stages import data as stage_data
 
 
@@ -39,12 +39,12 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     seed=config.seed,
     out=workdir,
     baselines=pictures,
-    subsets=test_set.subsets(train, test),
+    subsets=held_out.subsets(train, test),
     training_images=train.pictures,
     features=more,
     facts={
-      'zero_shot': test_set.zero_shot(config, train, test),
-      'noise_ceiling': test_set.ceiling(config),
+      'zero_shot': held_out.zero_shot(config, train, test),
+      'noise_ceiling': held_out.ceiling(config),
       'about_baselines': about,
     },
   )

@@ -67,6 +67,6 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     raise OSError('disk full')
 
   monkeypatch.setattr(torch, 'save', broken)
-  with pytest.raises(OSError, match='disk full'):
+  with pytest.raises(UserError, match=r'a\.pth cannot be written .disk full.'):
     write_state(tmp_path / 'a.pth', STATE)
   assert list(tmp_path.iterdir()) == []

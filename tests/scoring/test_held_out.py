@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainjax.datasets.arrays import ArrayDataset
-from brainjax.scoring import test_set
+from brainjax.scoring import held_out
 from brainjax.simulator import stimuli
 from configs import tiny
 
@@ -26,10 +26,10 @@ def config(simulated=False):
 def test_categories_are_matched_by_wordnet_id():
   train = rows([0, 1, 2], ['n1', 'n2', 'n2'], ['cat', 'dog', 'dog'])
   test = rows([10, 11, 12], ['n2', 'n3', 'n4'], ['hound', 'cat', 'owl'])  # a name may mean something else
-  parts = test_set.subsets(train, test)
-  assert parts[test_set.SEEN].tolist() == [True, False, False]
-  assert parts[test_set.UNSEEN].tolist() == [False, True, True] and len(parts) == 2
-  facts = test_set.zero_shot(config(), train, test)
+  parts = held_out.subsets(train, test)
+  assert parts[held_out.SEEN].tolist() == [True, False, False]
+  assert parts[held_out.UNSEEN].tolist() == [False, True, True] and len(parts) == 2
+  facts = held_out.zero_shot(config(), train, test)
   assert facts['matched_by'] == 'WordNet id' and facts['test_categories_in_training'] == ['hound']
   assert (facts['num_test_categories'], facts['num_training_categories']) == (3, 2)
   assert 'simulated_attributes' not in facts
@@ -38,20 +38,20 @@ def test_categories_are_matched_by_wordnet_id():
 def test_without_ids_names_count_and_without_names_nothing_is_claimed():
   train = rows([0, 1], ['', ''], ['cat', 'dog'])
   test = rows([10, 11, 12], ['', '', ''], ['cat', 'owl', ''])
-  parts = test_set.subsets(train, test)
-  assert [parts[name].tolist() for name in (test_set.SEEN, test_set.UNSEEN, test_set.UNKNOWN)] == [
+  parts = held_out.subsets(train, test)
+  assert [parts[name].tolist() for name in (held_out.SEEN, held_out.UNSEEN, held_out.UNKNOWN)] == [
     [True, False, False],
     [False, True, False],
     [False, False, True],
   ]
-  assert test_set.zero_shot(config(), train, test)['matched_by'] == 'category name'
+  assert held_out.zero_shot(config(), train, test)['matched_by'] == 'category name'
 
 
 def test_simulated_categories_share_attributes_but_no_combination():
   table = stimuli.categories()
   train = rows(range(150), table.wordnet_ids[:150], table.names[:150], table.train)
   test = rows(range(150, 200), table.wordnet_ids[150:], table.names[150:], table.test)
-  facts = test_set.zero_shot(config(simulated=True), train, test)
+  facts = held_out.zero_shot(config(simulated=True), train, test)
   assert facts['num_test_categories_in_training'] == 0
   shared = facts['simulated_attributes']['test_categories_by_most_attributes_shared_with_a_training_category']
   counted = {}
@@ -69,11 +69,11 @@ def test_noise_ceiling_of_repeated_trials(monkeypatch):
   signal = rng.normal(size=(20, 400))
   trials = (np.sqrt(0.3) * signal[stimulus] + np.sqrt(0.7) * rng.normal(size=(160, 400))).astype(np.float32)
   made = ArrayDataset({'fmri': trials, 'stimulus': stimulus})
-  monkeypatch.setattr(test_set.stage_data, 'rows', lambda *args, **options: made)
-  found = test_set.ceiling(config())['sbj_1']
+  monkeypatch.setattr(held_out.stage_data, 'rows', lambda *args, **options: made)
+  found = held_out.ceiling(config())['sbj_1']
   # 0.3 of one trial's variance is signal; of a mean over 8: 0.3 / (0.3 + 0.7 / 8).
   assert found['voxels']['median'] == pytest.approx(0.3 / (0.3 + 0.7 / 8), abs=0.05)
   assert found['split_half_identification']['value'] == 1 and found['repetitions'] == [8, 8]
   once = ArrayDataset({'fmri': trials[:20], 'stimulus': stimulus[:20]})
-  monkeypatch.setattr(test_set.stage_data, 'rows', lambda *args, **options: once)
-  assert 'more than once' in test_set.ceiling(config())['sbj_1']['missing']
+  monkeypatch.setattr(held_out.stage_data, 'rows', lambda *args, **options: once)
+  assert 'more than once' in held_out.ceiling(config())['sbj_1']['missing']
