@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
   config.attend.update({'decoder_depth': 1, 'cross_depth': 2, 'eval_every': 100, 'checkpoint_every': 200})
   config.attend.image_mask_ratio = 0.98  # one visible patch: what is there must come from fMRI
   config.attend.image_init_from = PRIOR
-  config.diffuse.update({'num_steps': 1000, 'batch_size': 32, 'eval_every': 200})
+  config.diffuse.update({'num_steps': 850, 'batch_size': 32, 'eval_every': 200})
   config.diffuse.update({'checkpoint_every': 200, 'cache_latents': True, 'cosine_schedule': True})
   config.diffuse.prior_init_from = PRIOR
 
