@@ -21,7 +21,7 @@ from brainjax.stages import diffuse
 def xla(row: Row, quick: bool) -> float:
   """Operations of the row's program: what the result needs, so nothing is recomputed, and loops are unrolled."""
   settings = config(quick)
-  settings.remat = 'off'
+  settings.remat = False
   width = voxels(row, quick)
   with (
     mock.patch.object(blocks.nn, 'scan', partial(nn.scan, unroll=10**6)),  # XLA counts a loop's body once

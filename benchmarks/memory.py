@@ -69,7 +69,7 @@ def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
   from configs import god_sbj3
 
   config = god_sbj3.get_config()
-  config.dtype, config.remat = dtype, 'on'  # as on accelerators
+  config.dtype = dtype
   attention.CACHED_SCORES = attention.MAX_SCORES
   config.attend.random_init = config.diffuse.random_init = True  # there are no files to start from
   config.attend.image_init_from = config.diffuse.prior_init_from = ''

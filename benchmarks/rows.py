@@ -74,8 +74,8 @@ def rows(device: str, quick: bool) -> list[Row]:
   table += [Row('contrast', 250 if gpu else 8, TRAINING, half if gpu else most)]
   table += [Row('attend', batch, TRAINING, half if gpu else most) for batch in ((4, 32) if gpu else (4,))]
   goal = third if gpu else {'released': 0.5, 'engineer': 0.8}
-  table += [Row('diffuse', batch, TRAINING, goal) for batch in ((8, 32) if gpu else (1, 2))]
-  table += [Row(name, 2, FORWARD, {}) for name in ('unet', 'encode', 'decode')]
+  table += [Row('diffuse', batch, TRAINING if batch in (1, 8) else TRAINING[:2], goal) for batch in ((8, 32) if gpu else (1, 2))]
+  table += [Row('unet', 2, FORWARD, {}), *(Row(name, 2, FORWARD[:1], {}) for name in ('encode', 'decode'))]
   goal = {'engineer': 0.25 if gpu else 1.0}
   table += [Row('sample', batch, FORWARD[:1], goal) for batch in ((SAMPLES, 50 * SAMPLES) if gpu else (SAMPLES,))]
   return [*table, Row('loader', 250, ('engineer',), {}), Row('start', 0, (), {}), Row('start', 1, (), {})]
@@ -88,6 +88,7 @@ def config(quick: bool) -> ConfigDict:
     chosen.data.image_size = 16
     chosen.first_stage.ch_mult = (1,)
     chosen.unet.update({'channel_mult': (1,), 'attention_resolutions': (1,)})
+  chosen.remat = False  # these batches fit
   chosen.attend.random_init = chosen.diffuse.random_init = True
   chosen.attend.image_init_from = chosen.diffuse.prior_init_from = ''
   return chosen

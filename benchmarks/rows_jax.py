@@ -1,6 +1,5 @@
 """Our side of each row: built once, then called as often as is measured. Uses the code that `launch.py` runs."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import full_stages
 from benchmarks.rows import PLMS_STEPS, Row, config, voxels
-from benchmarks.work import FEW, Work, extrapolated
+from benchmarks.work import FEW, Work, elapsed, extrapolated
 from brainjax import reconstruct, sharding, train
 from brainjax.ops import diffusion
 from brainjax.stages import diffuse
@@ -133,18 +132,29 @@ def _sample(row: Row, settings: ConfigDict, quick: bool, full: bool) -> Work:
     'sample': jnp.arange(part_size),
   }
   options = dict(sampler='plms', eta=0.0, guidance=1.0)
-  sample = jax.jit(
-    partial(reconstruct._sample, parts, diffusion.make_schedule(), **options), static_argnames='num_steps'
-  )
+  schedule = diffusion.make_schedule()
+  whole = jax.jit(partial(reconstruct._sample, parts, schedule, num_steps=PLMS_STEPS, **options))
+  latent = jax.jit(partial(reconstruct._latent, parts, schedule, **options), static_argnames='num_steps')
+  decode = jax.jit(partial(reconstruct._decode, parts))
   root = jax.random.key(0)
+  parts_of_batch = -(-row.batch // part_size)
 
-  def seconds(num_steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(0, row.batch, part_size):
-      np.asarray(sample(params, batch, root, num_steps=num_steps))
-    return time.perf_counter() - start
+  if full:
+    return Work(lambda: [np.asarray(whole(params, batch, root)) for _ in range(parts_of_batch)])
+  few = FEW[quick]
+  steps = {number: latent.lower(params, batch, root, num_steps=number) for number in few}
 
-  return Work(timed=partial(seconds, PLMS_STEPS) if full else partial(extrapolated, seconds, FEW[quick]))
+  def warm():
+    for number in few:
+      steps[number] = steps[number].compile()
+    decode(params, steps[few[0]](params, batch, root)).block_until_ready()
+
+  def seconds() -> float:
+    sampling = extrapolated(lambda number: elapsed(lambda: steps[number](params, batch, root).block_until_ready()), few)
+    pictures = jnp.zeros((part_size, *diffuse.latent_shape(parts.first_stage)))
+    return parts_of_batch * (sampling + elapsed(lambda: np.asarray(decode(params, pictures))))
+
+  return Work(timed=seconds, warm=warm)
 
 
 def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Callable, tuple]:

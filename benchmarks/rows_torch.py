@@ -1,9 +1,7 @@
 """PyTorch's side of each row: the method put together from torch, transformers and diffusers, written in three ways."""
 
 import os
-import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +12,7 @@ from torch import nn
 from benchmarks import torch_autoencoders
 from benchmarks.rows import PLMS_STEPS, Row, config, voxels
 from benchmarks.torch_autoencoders import info_nce, masked_error, patches_of, vit_config
-from benchmarks.work import FEW, Work, extrapolated
+from benchmarks.work import FEW, Work, elapsed, extrapolated
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -270,7 +268,7 @@ def _sample(row: Row, settings: ConfigDict, num_voxels: int, quick: bool, full: 
   shape = (part_size, settings.first_stage.embed_dim, latent, latent)
   scheduler = PNDMScheduler(**NOISE)
 
-  def pictures(num_steps: int) -> np.ndarray:
+  def sampled(num_steps: int) -> torch.Tensor:
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == 'cuda'):
       context, addition = condition(fmri)
       x = torch.randn(shape, device=device)
@@ -278,13 +276,20 @@ def _sample(row: Row, settings: ConfigDict, num_voxels: int, quick: bool, full: 
       for t in scheduler.timesteps:
         pred = denoiser(x, t.expand(part_size).to(device), context, class_labels=addition).sample
         x = scheduler.step(pred, t, x).prev_sample
-      image = vq.decode(x).sample.clip(-1, 1)
-      return ((image + 1) * 127.5).round().byte().cpu().numpy()
+      x.sum().item()  # waits
+      return x
 
-  def seconds(num_steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(0, row.batch, part_size):
-      pictures(num_steps)
-    return time.perf_counter() - start
+  def decoded(x: torch.Tensor) -> np.ndarray:
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == 'cuda'):
+      return ((vq.decode(x).sample.clip(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
 
-  return Work(timed=partial(seconds, PLMS_STEPS) if full else partial(extrapolated, seconds, FEW[quick]))
+  parts_of_batch = -(-row.batch // part_size)
+  if full:
+    return Work(lambda: [decoded(sampled(PLMS_STEPS)) for _ in range(parts_of_batch)])
+
+  def seconds() -> float:
+    sampling = extrapolated(lambda number: elapsed(lambda: sampled(number)), FEW[quick])
+    x = torch.zeros(shape, device=device)
+    return parts_of_batch * (sampling + elapsed(lambda: decoded(x)))
+
+  return Work(timed=seconds, warm=lambda: decoded(sampled(1)))

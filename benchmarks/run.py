@@ -304,7 +304,7 @@ def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
   parser.add_argument('--quick', action='store_true', help='tiny sizes: whether it works, not how fast it is')
-  parser.add_argument('--full', action='store_true', help='sample all 250 steps instead of computing their time from 2 and 5')
+  parser.add_argument('--full', action='store_true', help='sample all 250 steps instead of computing their time from a few')
   parser.add_argument('--rows', default='', help='names or keys, joined by commas; default: all')
   parser.add_argument('--repetitions', type=int, default=3, help='of each side, beside each other way')
   parser.add_argument('--out', type=Path, default=Path('runs/benchmarks'))

@@ -12,23 +12,29 @@ from typing import NamedTuple
 from benchmarks.rows import PLMS_STEPS
 
 # Sampling steps that are measured where all of them would take too long: {quick: (few, more)}.
-FEW = {False: (2, 5), True: (2, 10)}
+FEW = {False: (1, 2), True: (2, 10)}
 LEAST = 0.3  # seconds that one repetition lasts at least
 
 
 class Work(NamedTuple):
-  """One of the two: a call that is timed from outside, or one that returns its seconds."""
+  """One of the two: a call that is timed from outside, or one that returns its seconds, with what warms it up."""
 
   call: Callable[[], object] | None = None
   timed: Callable[[], float] | None = None
+  warm: Callable[[], object] | None = None
 
   def seconds(self) -> float:
     """Of one call."""
     if self.timed:
       return self.timed()
-    start = time.perf_counter()
-    self.call()
-    return time.perf_counter() - start
+    return elapsed(self.call)
+
+
+def elapsed(call: Callable[[], object]) -> float:
+  """Seconds of a call."""
+  start = time.perf_counter()
+  call()
+  return time.perf_counter() - start
 
 
 def extrapolated(seconds: Callable[[int], float], few: tuple[int, int], steps: int = PLMS_STEPS) -> float:
@@ -63,7 +69,7 @@ def serve(build: Callable[[str], Work], device_bytes: Callable[[], int | None]) 
         work = build(*key)
         answer = {'seconds': time.perf_counter() - start}
       elif command == 'first':
-        work.seconds()
+        work.warm() if work.warm else work.seconds()
         answer = {'seconds': time.perf_counter() - start}
         if work.timed is None:
           calls = max(1, round(LEAST / max(work.seconds(), 1e-6)))

@@ -81,7 +81,6 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
   """Field -> rule, in the order in which they are checked."""
   table = {
     'dtype': one_of('auto', 'float32', 'bfloat16'),
-    'remat': one_of('auto', 'on', 'off'),
     'log_every': POSITIVE,
     'seed': SEED,
     'mesh.data': DEVICES,

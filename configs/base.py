@@ -9,8 +9,7 @@ def get_config() -> ConfigDict:
 
   config.seed = 2022  # of initial weights, shuffling, masks, noise, validation split
   config.dtype = 'auto'  # compute precision: float32, bfloat16, or auto (bfloat16 on GPU and TPU, float32 on CPU)
-  # Recompute activations in the backward pass, for less memory and up to a third more work: on, off, or auto (on GPU and TPU).
-  config.remat = 'auto'
+  config.remat = True  # recompute activations in the backward pass: far less memory, up to a third more work
   config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})  # devices per axis; -1: the rest
   config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
   config.data.num_val_stimuli = 100
   config.data.sparse_augmentation = 0.2
 
-  config.remat = 'off'
+  config.remat = False
   config.fmri_mae.patch_size = 512  # wide patches: kernels are shared between patches, and data are few
   config.fmri_mae.width = 256
   config.fmri_mae.depth = 1

@@ -35,7 +35,7 @@ def models(config: ConfigDict, num_voxels: int) -> tuple[FmriMAE, ImageMAE]:
     cross_heads=config.image_mae.num_heads,
     cross_mlp_dim=config.image_mae.mlp_dim,
     cross_residual=stage.cross_residual,
-    remat=common.remat(config),
+    remat=config.remat,
     dtype=dtype,
     **config.fmri_mae.to_dict(),
   )

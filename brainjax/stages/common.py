@@ -25,11 +25,6 @@ def compute_dtype(config: ConfigDict) -> Any:
   return jnp.dtype(config.dtype)
 
 
-def remat(config: ConfigDict) -> bool:
-  """Whether to recompute activations: `config.remat`, where 'auto' does so on accelerators, whose memory is short."""
-  return config.remat == 'on' or config.remat == 'auto' and jax.default_backend() != 'cpu'
-
-
 def num_steps(stage: ConfigDict, steps_per_epoch: int) -> int:
   """`num_steps` if given, else `num_epochs` of `steps_per_epoch`."""
   return stage.num_steps or round(stage.num_epochs * steps_per_epoch)

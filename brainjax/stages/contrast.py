@@ -27,7 +27,7 @@ def model(config: ConfigDict, num_voxels: int) -> FmriMAE:
   return FmriMAE(
     num_voxels=num_voxels,
     decoder_depth=config.contrast.decoder_depth,
-    remat=common.remat(config),
+    remat=config.remat,
     dtype=common.compute_dtype(config),
     **config.fmri_mae.to_dict(),
   )

@@ -40,7 +40,7 @@ def models(config: ConfigDict, num_voxels: int, sizes: Mapping[str, Any] | None 
   """
   dtype = common.compute_dtype(config)
   mae, sizes = config.fmri_mae, sizes or {}
-  unet_sizes = {'remat': common.remat(config)} | config.unet.to_dict()
+  unet_sizes = {'remat': config.remat} | config.unet.to_dict()
   if 'unet' in sizes:  # the releases say no number of groups: theirs is the default
     unet_sizes |= {'num_groups': UNet.num_groups} | common.tuples(sizes['unet'])
   context = {'context_dim': unet_sizes['context_dim'], **config.conditioner.to_dict()}
@@ -55,7 +55,7 @@ def models(config: ConfigDict, num_voxels: int, sizes: Mapping[str, Any] | None 
     depth=mae.depth,
     num_heads=mae.num_heads,
     mlp_ratio=mae.mlp_ratio,
-    remat=common.remat(config),
+    remat=config.remat,
     dtype=dtype,
     **context,
   )
