@@ -82,7 +82,7 @@ def check_weights(source: str | os.PathLike) -> Path:
   source = Path(source).absolute()
   if not source.exists():
     raise UserError(
-      f'weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.'
+      f'the weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.'
     )
   if source.suffix == '.safetensors':
     with _opened(source):

@@ -41,6 +41,11 @@ FREE_OF_STAGE = ('eval_every', 'checkpoint_every')
 # Fields of a stage that may name weights, those that must, and the stage before, for where `init_from` is empty.
 WEIGHTS = {'contrast': ('init_from',), 'attend': ('init_from',), 'diffuse': ('init_from',), 'evaluate': ('classifier', 'features')}
 NEEDED_WEIGHTS = {'attend': ('image_init_from',), 'diffuse': ('prior_init_from',)}
+# Where the needed ones come from.
+ORIGIN = {
+  'image_init_from': 'pytorch_model.bin of facebook/vit-mae-base (Hugging Face), by python -m brainjax.convert pytorch_model.bin',
+  'prior_init_from': 'model.ckpt of label2img (pretrains/ldm/label2img of MinD-Vis), by python -m brainjax.convert model.ckpt',
+}
 AFTER = {'attend': 'contrast', 'diffuse': 'attend', 'reconstruct': 'diffuse', 'label2img': 'first_stage_training'}
 
 
@@ -218,7 +223,8 @@ def _check_weights(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> 
     for field in (*NEEDED_WEIGHTS.get(name, ()), *WEIGHTS.get(name, ())):
       sources = (section[field],) if isinstance(section[field], str) else section[field]
       needed = field in NEEDED_WEIGHTS.get(name, ())
-      wanted += [(f'config.{name}.{field} = {source!r}', source) for source in sources if source or needed]
+      origin = f' (made from {ORIGIN[field]}; docs/weights.md)' if needed else ''
+      wanted += [(f'config.{name}.{field} = {source!r}{origin}', source) for source in sources if source or needed]
     before = AFTER.get(name)
     if before and not section.get('init_from') and before not in stages[:position]:
       wanted.append((f'stage {name} begins with what stage {before} leaves', workdir / before / 'weights'))
