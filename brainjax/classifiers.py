@@ -151,4 +151,5 @@ def _made(name: str, key: str, model, variables, prepare: Callable[[np.ndarray],
   in_batches = partial(sharding.RowMap, params=variables, batch_size=BATCH, prepare=prepare)
   if isinstance(model, ClipVision):
     return Classifier(name, key, None, in_batches(model.apply))
-  return Classifier(name, key, in_batches(probabilities), in_batches(features))
+  judge = in_batches(probabilities)
+  return Classifier(name, key, judge, in_batches(features, params=judge.params))  # one copy on the devices

@@ -140,6 +140,9 @@ class RowMap:
     batch_size: rows at a time; rounded up to the number of devices.
     prepare: applied to each batch on the host first.
 
+  Attributes:
+    params: as they lie on the devices; another map may take them.
+
   Example:
     encode = RowMap(lambda params, x: model.apply({'params': params}, x), params, 32)
     latents = encode(pictures)
@@ -153,7 +156,7 @@ class RowMap:
     prepare: Callable[[np.ndarray], np.ndarray] | None = None,
   ):
     self._mesh = make_mesh(1, -1, devices=jax.local_devices())
-    self._params = jax.device_put(params, tree_shardings(self._mesh, params))
+    self.params = jax.device_put(params, tree_shardings(self._mesh, params))
     self._size = padded(batch_size, self._mesh.size)
     self._apply, self._prepare = jax.jit(apply), prepare
 
@@ -165,5 +168,5 @@ class RowMap:
       count = len(part)
       part = self._prepare(part) if self._prepare else part
       part = np.concatenate([part, np.zeros((self._size - count, *part.shape[1:]), part.dtype)])
-      results.append(np.asarray(self._apply(self._params, jax.device_put(part, batch_sharding(self._mesh))))[:count])
+      results.append(np.asarray(self._apply(self.params, jax.device_put(part, batch_sharding(self._mesh))))[:count])
     return np.concatenate(results)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainjax import sharding
-from brainjax.stages import attend, contrast
+from brainjax.stages import attend, common, contrast
 from tests.mesh_runs import contrast_rows, on_eight_devices
 
 
@@ -95,6 +95,13 @@ def test_rows_that_fill_a_batch_count_nowhere_in_attend():
   np.testing.assert_allclose(filled, total, rtol=1e-6)
   for name, value in metrics.items():
     np.testing.assert_allclose(filled_metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_rows_that_fill_a_batch_count_nowhere_in_extremes():
+  # Two views of a batch of two rows and one that fills it up.
+  views = np.float32([[[1], [-7]], [[3], [2]], [[99], [0]], [[-8], [5]], [[4], [4]], [[0], [-99]]])
+  found = common.extremes(np.float32([1, 0.5, 0]), latent=views, pred=views[:3])
+  assert {name: float(value) for name, value in found.items()} == {'max_latent': 8, 'max_pred': 7}
 
 
 def test_a_batch_is_filled_up_to_the_devices():

@@ -179,6 +179,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     loss_weights = stage.fmri_weight, stage.image_weight
     total, metrics = attend_loss(fmri_out, image_out, fmri, image, weight, loss_weights, stage.normalise_patches)
     return total, metrics | common.extremes(
+      batch['weight'],
       fmri_latent=fmri_out['latent'],
       fmri_prediction=fmri_out['pred'],
       image_latent=image_out['latent'],

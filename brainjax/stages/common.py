@@ -82,9 +82,19 @@ def start_weights(
     raise UserError(f'{field} = {source!r} is to give {what}: {error}') from error
 
 
-def extremes(**activations: jax.Array) -> dict[str, jax.Array]:
-  """`max_<name>` -> the largest magnitude of each array: metrics that tell of divergence before the loss does."""
-  return {f'max_{name}': jnp.abs(jax.lax.stop_gradient(x)).max().astype(jnp.float32) for name, x in activations.items()}
+def extremes(weight: jax.Array, **activations: jax.Array) -> dict[str, jax.Array]:
+  """`max_<name>` -> the largest magnitude of each array: metrics that tell of divergence before the loss does.
+
+  Args:
+    weight: of the rows, B; those of weight 0 fill the batch up and do not count.
+    activations: B ..., or several views of the batch, one after the other.
+  """
+
+  def largest(x):
+    rows = jnp.abs(jax.lax.stop_gradient(x)).reshape(len(x), -1).max(axis=1)
+    return jnp.where(jnp.tile(weight, len(x) // len(weight)) > 0, rows, 0).max().astype(jnp.float32)
+
+  return {f'max_{name}': largest(x) for name, x in activations.items()}
 
 
 def fresh_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:

@@ -136,7 +136,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
     noise = jnp.concatenate([jax.random.uniform(view, shape) for view in jax.random.split(key, num_views)])
     views = mae.apply({'params': params}, jnp.concatenate([fmri] * num_views), noise, stage.mask_ratio)
     total, metrics = contrast_loss(views, fmri, weights, info_nce, self_info_nce, batch['weight'])
-    return total, metrics | common.extremes(latent=views['latent'], prediction=views['pred'])
+    return total, metrics | common.extremes(batch['weight'], latent=views['latent'], prediction=views['pred'])
 
   pretrained = {}
   if before:

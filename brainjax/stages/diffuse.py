@@ -168,7 +168,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     eps = jax.random.normal(key_eps, latent.shape)
     pred, context = predict_eps(parts, params, schedule, latent, batch['fmri'], t, eps)
     value = losses.weighted_mean(diffusion.eps_loss(pred, eps), batch['weight'])
-    return value, common.extremes(context=context, prediction=pred)
+    return value, common.extremes(batch['weight'], context=context, prediction=pred)
 
   fields = common.training_fields(config, 'diffuse', data.steps_per_epoch, cosine=stage.cosine_schedule, decay_all=True)
   return Stage(
