@@ -109,7 +109,7 @@ def step(name, config, mesh, rows):
   trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(stage.init(k)), key)), stage.trainable)
   optimizer_state = laid_out(mesh, jax.eval_shape(stage.optimizer.init, trained))
   counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
-  state = train.TrainState(step=counter, params=trained, opt_state=optimizer_state)
+  state = train.TrainState(step=counter, nonfinite=counter, params=trained, opt_state=optimizer_state)
   return train.make_step(stage, mesh).lower(state, frozen, batch, key).compile()
 
 

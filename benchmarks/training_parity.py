@@ -208,7 +208,7 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
   def loss(params, batch, key):
     del key
     args = (batch[name] for name in ('latent', 'fmri', 't', 'eps'))
-    return diffuse.eps_loss(parts, params, schedule, *args).mean(), {}
+    return diffusion.eps_loss(diffuse.predict_eps(parts, params, schedule, *args)[0], batch['eps']).mean(), {}
 
   trainable = diffuse.trainable(
     ConfigDict({'released': config.released.to_dict(), 'diffuse': {'train_unet': settings.train_unet}})

@@ -71,6 +71,15 @@ def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict
   return dict(params), info
 
 
+def read_info(source: str | os.PathLike) -> dict[str, Any]:
+  """The `info` of `load_weights`, without loading the arrays. Raises what `check_weights` raises."""
+  source = check_weights(source)
+  if source.suffix == '.safetensors':
+    with _opened(source) as (_, info):
+      return info
+  return json.loads((source / 'weights.json').read_text())
+
+
 def check_weights(source: str | os.PathLike) -> Path:
   """The absolute path of weights that are there, as they were written if they came with checksums; they are not loaded.
 
@@ -220,9 +229,15 @@ class RunCheckpoints:
       hosts.on_first(self._put_aside, damaged, fault, step)
     if faults:
       self._manager.reload()
-    restored = self._manager.restore(
-      step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore())
-    )
+    try:
+      restored = self._manager.restore(
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore())
+      )
+    except (ValueError, KeyError) as error:  # its files are whole, so it is another model's
+      raise UserError(
+        f'checkpoint {step} in {self._directory} holds other arrays than this config trains (the model, its sizes or the '
+        'optimizer changed, or brainjax did); go on with the old config, or choose another --workdir.'
+      ) from error
     return step, restored['state'], restored['notes']
 
   def _fault(self, step: int) -> str:

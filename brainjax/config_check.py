@@ -210,8 +210,8 @@ def check(config: ConfigDict, stages: Sequence[str], known_stages: Sequence[str]
   for field, rule, value in table:
     if not rule.holds(value):
       raise UserError(f'config.{field} is {value!r}; expected {rule.expected}.')
-  for name in stages:
-    if name not in config or config[name].get('select') != 'best':
+  for name in ('contrast', 'attend', 'diffuse'):  # those of the prior bring their own
+    if name not in stages or config[name].select != 'best':
       continue
     if not config.data.num_val_stimuli or name == 'contrast' and not config.data.contrast_god_subjects:
       raise UserError(

@@ -10,6 +10,8 @@ from typing import Any
 
 # What a full disk, a full quota or a limit on file sizes says.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a path says that cannot be written or read.
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 class UserError(Exception):
@@ -44,14 +46,11 @@ def command_line(main: Callable[..., Any]) -> Callable[..., int]:
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       return 128 + signal.SIGPIPE
     except OSError as error:
-      if error.errno not in NO_ROOM:
+      if error.errno not in NO_ROOM + NO_PLACE:
         raise
+      advice = 'Make room on that disk; the same command goes on.' if error.errno in NO_ROOM else 'Choose another path.'
       where = f'{error.filename}: ' if error.filename else ''
-      print(
-        f'error: {where}{error.strerror}; files that were complete before are intact. Make room on that disk; the same '
-        'command goes on.',
-        file=sys.stderr,
-      )
+      print(f'error: {where}{error.strerror}; files that were complete before are intact. {advice}', file=sys.stderr)
       return UserError.status
     except KeyboardInterrupt:
       print('interrupted', file=sys.stderr)

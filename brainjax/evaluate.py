@@ -251,6 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   for command in (comparison, scoring):
     command.add_argument('--seed', type=int, default=0)
   options = parser.parse_args(arguments)
+  if options.seed < 0:
+    raise UserError(f'--seed is {options.seed}; expected 0 or more.')
   if options.command == 'compare':
     result = compare(options.run_a, options.run_b, seed=options.seed)
     _print_comparison(result)

@@ -66,8 +66,6 @@ def make(
     decay_all: decay every parameter (phase 3); otherwise biases and normalisation weights are not decayed.
     clip_norm: largest gradient norm of each of `clip_groups`.
     clip_groups: path prefixes that are clipped on their own.
-    skip_nonfinite: how many consecutive steps with non-finite gradients are skipped before they are applied and the
-      run stops; 0 stops at the first.
   """
   mask: Callable = lambda params: {path: decay_all or not NO_DECAY.search(path) for path in params}
   if name == 'muon':
@@ -83,8 +81,7 @@ def make(
     )
   else:
     update = optax.adamw(learning_rate, b1=betas[0], b2=betas[1], eps=1e-8, weight_decay=weight_decay, mask=mask)
-  optimizer = optax.chain(clip_by_group_norm(clip_norm, clip_groups), update)
-  return optax.apply_if_finite(optimizer, skip_nonfinite) if skip_nonfinite else optimizer
+  return optax.chain(clip_by_group_norm(clip_norm, clip_groups), update)
 
 
 def _matrices(params: Mapping[str, jax.Array]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:

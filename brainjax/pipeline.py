@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax import classifiers, config_check, hosts, scoring, sharding
-from brainjax.checkpoints import check_weights, load_weights, save_weights
+from brainjax.checkpoints import check_weights, load_weights, read_info, save_weights
 from brainjax.datasets import arrays, bold5000, god, hcp
 from brainjax.errors import UserError
 from brainjax.files import atomic_write, put_aside
@@ -235,6 +235,9 @@ def _check_weights(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> 
         (classifiers.check if name == 'evaluate' else check_weights)(source)
       except UserError as error:
         raise UserError(f'{what}: {error}') from error
+    if name == 'diffuse' and section.prior_init_from and Path(section.prior_init_from).exists():
+      settings = read_info(section.prior_init_from).get('settings', {})
+      diffuse.check_prior(section.prior_init_from, settings, config.data.image_size)
     if name == 'evaluate' and 'reconstruct' not in stages[:position]:
       images.read_images(workdir / 'reconstruct' / 'images.npz')
 
@@ -357,6 +360,11 @@ def _taken(file: Path) -> Iterator[None]:
       fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       raise UserError(f'another run is at work in {file.parent}; wait for it or choose another --workdir.') from error
+    except OSError as error:
+      raise UserError(
+        f'{file.parent} lies on a file system without locks ({error.strerror}); mount it with them (Lustre: -o flock) or '
+        'choose another --workdir.'
+      ) from error
     handle.truncate(0)
     handle.write(f'{socket.gethostname()} {os.getpid()} {time.time()}\n')  # what the other hosts must find
     handle.flush()

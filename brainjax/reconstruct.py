@@ -16,7 +16,7 @@ from PIL import Image
 from brainjax import sharding
 from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError, command_line
-from brainjax.files import atomic_write
+from brainjax.files import atomic_folder
 from brainjax.metric_writer import progress
 from brainjax.models.autoencoder import first_stage
 from brainjax.models.conditioner import FmriConditioner
@@ -266,15 +266,15 @@ def main(argv: list[str] | None = None) -> None:
     raise UserError(f'--fmri={args.fmri} cannot be read as a .npy array of numbers ({error}).') from error
   if not isinstance(fmri, np.ndarray):
     raise UserError(f'--fmri={args.fmri} is an .npz archive of {", ".join(fmri.files)}; save one of them as .npy.')
-  pictures = Reconstructor(args.weights)(
-    fmri, num_samples=args.num_samples, num_steps=args.num_steps, sampler=args.sampler, seed=args.seed
-  )
-  for item, samples in enumerate(pictures):
-    for number, picture in enumerate(samples):
-      with atomic_write(out / f'trial{item:04d}_sample{number}.png') as path:
-        Image.fromarray(picture).save(path)
-  with atomic_write(out / 'images.npz') as path:
-    np.savez_compressed(path, samples=pictures)
+  with atomic_folder(out) as folder:  # a place that cannot be written is told before hours of sampling
+    folder.mkdir()
+    pictures = Reconstructor(args.weights)(
+      fmri, num_samples=args.num_samples, num_steps=args.num_steps, sampler=args.sampler, seed=args.seed
+    )
+    for item, samples in enumerate(pictures):
+      for number, picture in enumerate(samples):
+        Image.fromarray(picture).save(folder / f'trial{item:04d}_sample{number}.png')
+    np.savez_compressed(folder / 'images.npz', samples=pictures)
 
 
 if __name__ == '__main__':

@@ -33,9 +33,11 @@ GRACE = 25.0
 
 @flax.struct.dataclass
 class TrainState:
-  """What a step changes: the number of steps done, trained parameters, optimizer state."""
+  """What a step changes: the number of steps done, of them the last in a row that were not finite, trained parameters,
+  optimizer state."""
 
   step: jax.Array
+  nonfinite: jax.Array
   params: Params
   opt_state: Any
 
@@ -67,14 +69,17 @@ def initialise(stage: Stage, key: jax.Array, mesh: Mesh) -> tuple[TrainState, Pa
     raise UserError(f'stage {stage.name}: no parameter matches the expression of what trains, {stage.trainable!r}.')
   abstract = jax.eval_shape(stage.optimizer.init, trained)
   opt_state = jax.jit(stage.optimizer.init, out_shardings=sharding.tree_shardings(mesh, abstract))(trained)
-  step = sharding.put_same(jnp.zeros((), jnp.int32), mesh)
-  return TrainState(step=step, params=trained, opt_state=opt_state), frozen
+  step, nonfinite = sharding.put_same((jnp.zeros((), jnp.int32),) * 2, mesh)
+  return TrainState(step=step, nonfinite=nonfinite, params=trained, opt_state=opt_state), frozen
 
 
 def make_step(
   stage: Stage, mesh: Mesh
 ) -> Callable[[TrainState, Params, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-  """The jitted step: `(state, frozen, batch, root key) -> (state, metrics)`; the state is donated."""
+  """The jitted step: `(state, frozen, batch, root key) -> (state, metrics)`; the state is donated.
+
+  Of up to `skip_nonfinite` steps in a row whose loss or gradient is not finite, parameters and optimizer stay as they were.
+  """
 
   def step(state: TrainState, frozen: Params, batch: Batch, root: jax.Array):
     key = jax.random.fold_in(root, state.step)
@@ -83,20 +88,26 @@ def make_step(
       return stage.loss(unflatten({**frozen, **trained}), batch, key)
 
     (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-    if stage.skip_nonfinite:  # the optimizer skips by gradients: let them tell of the loss
-      gradients = jax.tree.map(lambda g: g * jnp.where(jnp.isfinite(value), 1, jnp.nan).astype(g.dtype), gradients)
     # Summed over the batch straight into shards; without being told the compiler may keep whole copies.
     gradients = sharding.constrain(mesh, gradients)
     updates, opt_state = stage.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    gradient_norm = optax.global_norm(gradients)
+    nonfinite = jnp.where(jnp.isfinite(value) & jnp.isfinite(gradient_norm), 0, state.nonfinite + 1)
+    if stage.skip_nonfinite:
+      skip = (nonfinite > 0) & (nonfinite <= stage.skip_nonfinite)
+      params, opt_state = jax.tree.map(
+        lambda old, new: jnp.where(skip, old, new), (state.params, state.opt_state), (params, opt_state)
+      )
     metrics = {
       **metrics,
       'loss': value,
-      'gradient_norm': optax.global_norm(gradients),
+      'gradient_norm': gradient_norm,
       'update_ratio': optax.global_norm(updates) / optax.global_norm(state.params),
       'learning_rate': stage.learning_rate(state.step),
     }
-    return sharding.constrain(mesh, TrainState(step=state.step + 1, params=params, opt_state=opt_state)), metrics
+    after = TrainState(step=state.step + 1, nonfinite=nonfinite, params=params, opt_state=opt_state)
+    return sharding.constrain(mesh, after), metrics
 
   return jax.jit(step, donate_argnums=0)
 
@@ -158,7 +169,7 @@ def _steps(
   step_fn = make_step(stage, mesh)
   validate = _make_validate(stage, mesh, root) if stage.validation else None
   with contextlib.closing(progress(stage.num_steps, stage.name, first)) as bar:
-    pending = _Pending(stage, writer, bar, directory)
+    pending = _Pending(stage, writer, bar, directory, int(jax.device_get(state.nonfinite)) if first else 0)
     for done in range(first + 1, stage.num_steps + 1):
       batch = next(stage.batches)
       state, metrics = step_fn(state, frozen, sharding.put_batch(batch, mesh), root)
@@ -209,11 +220,11 @@ def _make_validate(stage: Stage, mesh: Mesh, root: jax.Array) -> Callable[[Train
 class _Pending:
   """Metrics that are still on the device, with the batches they came from; fetched and checked at each log."""
 
-  def __init__(self, stage: Stage, writer: MetricWriter, bar: Any, directory: Path):
+  def __init__(self, stage: Stage, writer: MetricWriter, bar: Any, directory: Path, streak: int):
     self._stage, self._writer, self._bar, self._directory = stage, writer, bar, directory
     self._steps: list[tuple[int, dict[str, jax.Array]]] = []
     self._batches: list[Mapping[str, np.ndarray]] = []
-    self._streak = 0  # steps in a row that were not finite
+    self._streak = streak  # steps in a row that were not finite
     self.started = time.monotonic()
 
   def add(self, step: int, metrics: dict[str, jax.Array], batch: Mapping[str, np.ndarray]) -> None:

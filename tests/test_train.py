@@ -114,10 +114,9 @@ def test_as_many_steps_as_allowed_are_skipped(tmp_path, infinite_loss):
       return jnp.sum((w - jnp.nan_to_num(x)) ** 2) / 2 + jnp.where(jnp.isnan(x), jnp.inf, 0.0), {}
     return jnp.sum((w - x) ** 2) / 2, {}
 
-  def run(broken, folder, allowed):
-    optimizer = optax.apply_if_finite(optax.sgd(0.5), allowed)
-    fields = dict(init=lambda key: {'trained': {'w': jnp.full(7, 4.0)}}, loss=loss, optimizer=optimizer, checkpoint_every=3)
-    return _run(_stage(6, broken=broken, skip_nonfinite=allowed, **fields), tmp_path / folder)
+  def run(broken, folder, allowed, steps=6):
+    fields = dict(init=lambda key: {'trained': {'w': jnp.full(7, 4.0)}}, loss=loss, optimizer=optax.sgd(0.5), checkpoint_every=3)
+    return _run(_stage(steps, broken=broken, skip_nonfinite=allowed, **fields), tmp_path / folder)
 
   w = 4.0
   for x in (0, 3, 5):
@@ -125,6 +124,20 @@ def test_as_many_steps_as_allowed_are_skipped(tmp_path, infinite_loss):
   np.testing.assert_allclose(run((1, 2, 4), 'two', 2)['trained/w'], w, rtol=1e-6)
   with pytest.raises(UserError, match='the loss of step 3 is'):
     run((1, 2, 4), 'one', 1)
+  # As the sentence advises: the same workdir goes on when more are allowed.
+  np.testing.assert_allclose(run((1, 2, 4), 'one', 2)['trained/w'], w, rtol=1e-6)
+  # A run that goes on remembers how many there were in a row: two before the checkpoint of step 3, one after it.
+  run((1, 2, 3), 'again', 2, steps=3)
+  with pytest.raises(UserError, match='the loss of step 4 is'):
+    run((1, 2, 3), 'again', 2)
+
+
+def test_a_checkpoint_of_another_model_or_optimizer_is_told(tmp_path):
+  _run(_stage(2), tmp_path)
+  with pytest.raises(UserError, match='checkpoint 2 in .* holds other arrays than this config trains'):
+    _run(_stage(4, optimizer=optax.sgd(0.1)), tmp_path)
+  with pytest.raises(UserError, match='checkpoint 2 in .* holds other arrays than this config trains'):
+    _run(_stage(4, init=lambda key: {'trained': {'w': jnp.zeros(9)}, 'frozen': {'w': jnp.zeros(9)}}), tmp_path)
 
 
 def test_sigterm_saves_the_step_it_came_in_and_leaves(tmp_path):

@@ -87,7 +87,8 @@ def load(
 
   Returns:
     Columns fmri `N V` float32; stimulus, class_index, subject (place in `subjects`) `N` int32; and the pictures.
-    `info`: subjects, roi, statistics, num_voxels and mask by subject; names and wordnet_ids by stimulus.
+    `info`: subjects, roi, statistics, num_voxels and mask by subject; names and wordnet_ids by stimulus; picture_stimulus, the
+    stimulus of each picture.
   """
   arrays.check_split(split, SPLITS)
   if split == 'val' and not num_val_stimuli:
@@ -149,6 +150,7 @@ def load(
     part['fmri'] = transforms.fit_width(part['fmri'], width)
   columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
   info |= {'names': names, 'wordnet_ids': wordnet_ids}
+  info['picture_stimulus'] = np.unique(columns['stimulus'])  # of each row of the table
   table, place_of_row = pictures.table(columns['stimulus'], image_size) if pictures.wanted else (None, None)
   return arrays.ArrayDataset(columns, table, place_of_row, signed_unit, info=info)
 

@@ -150,7 +150,8 @@ def _check_single(golden: Golden, loaded: Loaded) -> None:
   golden.close('q_posterior/variance', posterior.variance)
   golden.close('q_posterior/log_variance', posterior.log_variance)
 
-  loss = replay.jit(lambda params: diffuse.eps_loss(parts, params, schedule, x0, fmri, t, noise))(params)
+  predicted = replay.jit(lambda params: diffuse.predict_eps(parts, params, schedule, x0, fmri, t, noise)[0])(params)
+  loss = diffusion.eps_loss(predicted, noise)
   golden.close('p_losses/loss', loss.mean())
   golden.close('p_losses/loss_simple', loss.mean())
   golden.close('p_losses/loss_vlb', (_vlb_weights(schedule)[np.asarray(t)] * loss).mean())
@@ -277,8 +278,8 @@ def _check_training(golden: Golden, loaded: Loaded) -> None:
   def loss(params, batch, key):
     del key
     latent = parts.first_stage.apply({'params': params['first_stage']}, batch['image'], method='encode')
-    per_sample = diffuse.eps_loss(parts, params, schedule, latent, batch['fmri'], batch['t'], batch['eps'])
-    return per_sample.mean(), {}
+    predicted, _ = diffuse.predict_eps(parts, params, schedule, latent, batch['fmri'], batch['t'], batch['eps'])
+    return diffusion.eps_loss(predicted, batch['eps']).mean(), {}
 
   arrays = {
     'image': golden.input('train/image_hwc'),

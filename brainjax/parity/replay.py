@@ -142,7 +142,8 @@ def steps(
     learning_rate=learning_rate, batches=None, validation=None, num_steps=0, eval_every=0, checkpoint_every=0,
     log_every=0, skip_nonfinite=0, select='last', info={},
   )  # fmt: skip
-  state = train.TrainState(step=jnp.zeros((), jnp.int32), params=trained, opt_state=optimizer.init(trained))
+  zero = jnp.zeros((), jnp.int32)
+  state = train.TrainState(step=zero, nonfinite=zero, params=trained, opt_state=optimizer.init(trained))
   run, key = None, jax.random.key(0)
   for batch in batches:
     batch = jax.tree.map(jnp.asarray, batch)

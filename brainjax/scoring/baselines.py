@@ -9,7 +9,7 @@ import numpy as np
 from brainjax import sharding
 from brainjax.checkpoints import load_weights
 from brainjax.datasets.arrays import ArrayDataset
-from brainjax.metrics.baseline import PENALTIES, RidgeResult, ridge
+from brainjax.metrics.baseline import PENALTIES, ridge
 from brainjax.metrics.fid import feature_table
 from brainjax.models import autoencoder
 from brainjax.stages.first_stage import encode_pictures
@@ -42,13 +42,13 @@ def to_latents(workdir: Path, train: ArrayDataset, test: ArrayDataset) -> Baseli
   first_stage = autoencoder.first_stage(info['settings']['first_stage'])
   weights = below(flat, 'first_stage')
   latents = encode_pictures(first_stage, weights, train.pictures)  # P h w C
-  found = _fit(train, test, latents.reshape(len(latents), -1))
-  predicted = found.predictions.reshape(-1, *latents.shape[1:]).astype(np.float32)
+  predictions, penalties = _fit(train, test, latents.reshape(len(latents), -1))
+  predicted = predictions.reshape(-1, *latents.shape[1:]).astype(np.float32)
   decode = sharding.RowMap(
     lambda params, z: first_stage.apply({'params': params}, z, method='to_image'), unflatten(weights), batch_size=1
   )
   images = decode(predicted)
-  about = _about('voxels to first-stage latents, decoded', found)
+  about = _about('voxels to first-stage latents, decoded', penalties)
   return Baseline(np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8), about)
 
 
@@ -64,27 +64,40 @@ def to_features(
     test: test rows.
   """
   known = np.asarray(features(train.pictures), np.float64)  # P D
-  found = _fit(train, test, known)
+  predictions, penalties = _fit(train, test, known)
   # Correlation after the mean is taken out: features have large means that every picture shares.
   mean = known.mean(axis=0)
-  table = feature_table((found.predictions - mean)[:, None], known - mean)[:, 0]  # N P
-  about = _about(f'voxels to features of the {name}, training picture of the most correlated features', found)
+  table = feature_table((predictions - mean)[:, None], known - mean)[:, 0]  # N P
+  about = _about(f'voxels to features of the {name}, training picture of the most correlated features', penalties)
   return Baseline(train.pictures[table.argmax(axis=1)], about)
 
 
-def _fit(train: ArrayDataset, test: ArrayDataset, targets: np.ndarray) -> RidgeResult:
-  """Ridge regression to targets of the pictures, P T. Trials of one stimulus share a fold."""
-  stimulus = train.columns['stimulus']
-  fmri, new = train.columns['fmri'], test.columns['fmri']
-  folds = min(NUM_FOLDS, len(np.unique(stimulus)))
-  return ridge(fmri, targets[train.picture_row], new, groups=stimulus, num_folds=folds)
+def _fit(train: ArrayDataset, test: ArrayDataset, targets: np.ndarray) -> tuple[np.ndarray, list[float]]:
+  """Ridge regression to targets of the pictures, P T. Trials of one stimulus share a fold.
+
+  One for each subject: the same column is another voxel in another brain.
+  """
+  predictions, penalties = np.zeros((len(test), targets.shape[1])), []
+  for subject in np.unique(test.columns['subject']):
+    rows, new = (np.flatnonzero(data.columns['subject'] == subject) for data in (train, test))
+    stimulus = train.columns['stimulus'][rows]
+    found = ridge(
+      train.columns['fmri'][rows],
+      targets[train.picture_row[rows]],
+      test.columns['fmri'][new],
+      groups=stimulus,
+      num_folds=min(NUM_FOLDS, len(np.unique(stimulus))),
+    )
+    predictions[new] = found.predictions
+    penalties.append(found.penalty)
+  return predictions, penalties
 
 
-def _about(method: str, found: RidgeResult) -> dict[str, Any]:
+def _about(method: str, penalties: list[float]) -> dict[str, Any]:
   return {
     'method': f'ridge regression, {method}',
-    'penalty': found.penalty,
+    'penalty': penalties[0] if len(penalties) == 1 else penalties,  # one a subject
     'penalty_unit': 'mean squared norm of a centred training row',
     'penalties_tried': list(PENALTIES),
-    'chosen_by': f'{NUM_FOLDS}-fold cross-validation over training stimuli',
+    'chosen_by': f'cross-validation over training stimuli, at most {NUM_FOLDS} folds',
   }

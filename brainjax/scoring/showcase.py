@@ -16,7 +16,7 @@ from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
 from brainjax.reconstruct import Reconstructor
 from brainjax.report import Strip, Trace
-from brainjax.stages import attend
+from brainjax.stages import attend, common
 from brainjax.trees import unflatten
 
 NUM_TRACES = 3
@@ -79,7 +79,7 @@ def denoising(config: ConfigDict, workdir: Path, test: ArrayDataset) -> Strip:
   options = config.reconstruct.to_dict()
   for name in ('num_items', 'num_samples', 'batch_size'):
     options.pop(name)
-  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights')
+  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config))
   steps, noisy, expected = reconstructor.denoising(test.columns['fmri'][0], num_pictures=STRIP_LENGTH, **options)
   labels = ['noise' if step == 0 else f'step {step}' for step in steps]
   return Strip(labels, {'noisy latent, decoded': noisy, 'what the model expects': expected})

@@ -116,9 +116,7 @@ def page(
 
 def _names_of_pictures(train: ArrayDataset) -> list[str]:
   """The category of each of `train.pictures`."""
-  stimulus = np.zeros(len(train.pictures), int)
-  stimulus[train.picture_row] = train.columns['stimulus']
-  return [train.info['names'][number] for number in stimulus.tolist()]
+  return [train.info['names'][number] for number in train.info['picture_stimulus'].tolist()]
 
 
 def summary(scores: dict[str, Any]) -> str:

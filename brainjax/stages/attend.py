@@ -40,6 +40,7 @@ def models(config: ConfigDict, num_voxels: int) -> tuple[FmriMAE, ImageMAE]:
     **config.fmri_mae.to_dict(),
   )
   image = ImageMAE(
+    remat=config.remat,
     decoder_depth=stage.image_decoder_depth,
     cross_depth=depth,
     fmri_width=config.fmri_mae.width,

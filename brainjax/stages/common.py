@@ -33,7 +33,9 @@ def num_steps(stage: ConfigDict, steps_per_epoch: int) -> int:
 def schedule(stage: ConfigDict, steps_per_epoch: int, cosine: bool = True) -> optax.Schedule:
   """Learning rate by step: warm-up, then cosine over the whole run or constant."""
   if not cosine:
-    return lambda step: jnp.full((), stage.learning_rate)
+    return optax.linear_schedule(
+      0.0 if stage.warmup_epochs else stage.learning_rate, stage.learning_rate, round(stage.warmup_epochs * steps_per_epoch)
+    )
   epochs = num_steps(stage, steps_per_epoch) / steps_per_epoch
   return optim.warmup_cosine(stage.learning_rate, min(stage.warmup_epochs, epochs / 2), epochs, steps_per_epoch)
 
@@ -52,7 +54,6 @@ def training_fields(
       betas=tuple(stage.betas),
       weight_decay=stage.weight_decay,
       clip_norm=stage.clip_norm,
-      skip_nonfinite=config.skip_nonfinite,
       **optimizer,
     ),
     'learning_rate': rate,

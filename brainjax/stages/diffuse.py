@@ -125,7 +125,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   common.take_sizes(config.fmri_mae, fmri_sizes)
   sizes = prior_info.get('settings', {})
   if prior:
-    _check_prior(stage.prior_init_from, sizes, config.data.image_size)
+    check_prior(stage.prior_init_from, sizes, config.data.image_size)
   cached = stage.cache_latents
   if cached and not prior:
     raise UserError('config.diffuse.cache_latents encodes with the first stage of diffuse.prior_init_from, which is not there.')
@@ -188,8 +188,8 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   )
 
 
-def _check_prior(source: str, sizes: Mapping[str, Any], image_size: int) -> None:
-  """What the sizes of a prior must be, whatever they are."""
+def check_prior(source: str, sizes: Mapping[str, Any], image_size: int) -> None:
+  """Raises a `UserError` where a prior with these sizes cannot be fine-tuned on pictures of this size."""
   field = f'diffuse.prior_init_from = {source!r}'
   if lacking := [name for name in ('unet', 'first_stage') if name not in sizes]:
     raise UserError(
@@ -219,30 +219,13 @@ def predict_eps(
   t: jax.Array,
   eps: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """(predicted noise B h w C, context B T D) of noised latents; arguments as `eps_loss`."""
-  context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
-  return parts.unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context), context
-
-
-def eps_loss(
-  parts: Models,
-  params: Any,
-  schedule: diffusion.Schedule,
-  latent: jax.Array,
-  fmri: jax.Array,
-  t: jax.Array,
-  eps: jax.Array,
-) -> jax.Array:
-  """Squared error of the predicted noise of each sample (Ho et al. 2020, eq. 14).
+  """(predicted noise B h w C, context B T D) of noised latents.
 
   Args:
     latent: B h w C. fmri: B V. t: B, diffusion steps. eps: B h w C, the noise.
-
-  Returns:
-    B.
   """
-  pred, _ = predict_eps(parts, params, schedule, latent, fmri, t, eps)
-  return diffusion.eps_loss(pred, eps)
+  context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
+  return parts.unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context), context
 
 
 def _crop(stage: ConfigDict):

@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     validation: gives this host's share of the validation batches, or None.
     num_steps: to train.
     eval_every, checkpoint_every, log_every: in steps.
-    skip_nonfinite: consecutive steps with a loss or gradient that is not finite before the run stops; the optimizer skips them.
+    skip_nonfinite: consecutive steps with a loss or gradient that is not finite before the run stops; they are skipped.
     select: 'last', or 'best' by validation loss.
     info: saved with the finished weights: what is needed to use them.
   """

@@ -6,8 +6,9 @@ from brainjax.datasets.arrays import ArrayDataset
 from brainjax.scoring import baselines
 
 
-def rows(pictures, picture_row, fmri):
-  return ArrayDataset({'fmri': fmri, 'stimulus': picture_row + 100}, pictures, picture_row)
+def rows(pictures, picture_row, fmri, subject=0):
+  columns = {'fmri': fmri, 'stimulus': picture_row + 100, 'subject': np.broadcast_to(subject, len(fmri))}
+  return ArrayDataset(columns, pictures, picture_row)
 
 
 def test_the_training_picture_with_the_predicted_features_is_found():
@@ -28,3 +29,19 @@ def test_the_training_picture_with_the_predicted_features_is_found():
   found = baselines.to_features(features, 'toy', train, test)
   np.testing.assert_array_equal(found.pictures, pictures[shown])
   assert 'toy' in found.about['method'] and found.about['penalty'] in found.about['penalties_tried']
+
+
+def test_each_subject_has_a_regression_of_its_own():
+  # The second brain has the first one's voxels in another order: one regression for both would find nothing.
+  rng = np.random.default_rng(1)
+  pictures = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+  features = lambda images: images.reshape(len(images), -1)[:, :5].astype(np.float64)
+  project = rng.normal(size=(5, 30))
+  respond = lambda rows, order: (features(pictures[rows]) @ project)[:, order].astype(np.float32)
+  orders = np.arange(30), rng.permutation(30)
+  seen, shown = np.arange(40), np.array([7, 3, 30])
+  train = rows(pictures, np.tile(seen, 2), np.concatenate([respond(seen, o) for o in orders]), np.repeat([0, 1], 40))
+  test = rows(pictures[shown], np.tile(np.arange(3), 2), np.concatenate([respond(shown, o) for o in orders]), np.repeat([0, 1], 3))
+  found = baselines.to_features(features, 'toy', train, test)
+  np.testing.assert_array_equal(found.pictures, pictures[np.tile(shown, 2)])
+  assert len(found.about['penalty']) == 2
