@@ -65,6 +65,7 @@ def test_extrapolated_seconds():
   assert extrapolated(lambda steps: 3 + 0.5 * steps, (2, 5)) == pytest.approx(3 + 0.5 * 250)
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path, capsys):
   run.main(['--quick', '--repetitions=1', f'--out={tmp_path}'])
   told = capsys.readouterr().out

@@ -26,7 +26,7 @@ assert [float(s.data[0]) for s in batch.addressable_shards] == [0, 2, 4, 6, 8, 1
 # Rows in evaluation: nine in batches of eight, every parameter split over all devices.
 kernel, rows = np.arange(56, dtype=np.float32).reshape(7, 8), np.arange(63, dtype=np.float32).reshape(9, 7)
 mapped = sharding.RowMap(lambda params, x: x @ params['a']['kernel'], {'a': {'kernel': kernel}}, 3)
-assert mapped._params['a']['kernel'].addressable_shards[0].data.shape == (7, 1)
+assert mapped.params['a']['kernel'].addressable_shards[0].data.shape == (7, 1)
 np.testing.assert_array_equal(mapped(rows), rows @ kernel)
 """
 
