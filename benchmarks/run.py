@@ -284,7 +284,7 @@ def publish(file: Path, text: str, device: str) -> None:
   begin, end = f'<!-- {device} -->', f'<!-- end of {device} -->'
   head, _, rest = page.read_text().partition(begin)
   _, _, tail = rest.partition(end)
-  page.write_text(f'{head}{begin}\n{where}\n\n{text}\n{end}{tail}')
+  page.write_text(f'{head}{begin}\n{where}\n\n{text}\n\n![Bars of each row](images/speed_{device}.png)\n{end}{tail}')
   shutil.copy(file.with_suffix('.png'), ROOT / f'docs/images/speed_{device}.png')
   (ROOT / 'benchmarks/results').mkdir(exist_ok=True)
   shutil.copy(file, ROOT / f'benchmarks/results/{device}.json')
