@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     return
   try:
     rest = flags.FLAGS(argv)[1:]
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
+  except Exception as error:  # whatever the code of a config file raises
     told = error
     while told.args and isinstance(told.args[0], Exception):  # as absl and ml_collections wrap them
       told = told.args[0]

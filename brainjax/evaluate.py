@@ -239,13 +239,13 @@ def _print_comparison(result: dict[str, dict]) -> None:
 @command_line
 def main(arguments: Sequence[str] | None = None) -> None:
   """Command line: `compare RUN_A RUN_B` and `score IMAGES.npz --out=DIR` (image scores only: no classifier)."""
-  parser = argparse.ArgumentParser(prog='python -m brainjax.evaluate', description=__doc__)
+  parser = argparse.ArgumentParser(prog='python -m brainjax.evaluate', description=__doc__, allow_abbrev=False)
   commands = parser.add_subparsers(dest='command', required=True)
-  comparison = commands.add_parser('compare', help='paired bootstrap of two runs on the same stimuli')
+  comparison = commands.add_parser('compare', help='paired bootstrap of two runs on the same stimuli', allow_abbrev=False)
   comparison.add_argument('run_a', type=Path)
   comparison.add_argument('run_b', type=Path)
   comparison.add_argument('--json', type=Path, help='also write the result here')
-  scoring = commands.add_parser('score', help='image scores of an images.npz, without class accuracy')
+  scoring = commands.add_parser('score', help='image scores of an images.npz, without class accuracy', allow_abbrev=False)
   scoring.add_argument('images', type=Path)
   scoring.add_argument('--out', type=Path, required=True)
   for command in (comparison, scoring):
@@ -253,6 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = parser.parse_args(arguments)
   if options.seed < 0:
     raise UserError(f'--seed is {options.seed}; expected 0 or more.')
+  for name, path in (('--json', getattr(options, 'json', None)), ('--out', getattr(options, 'out', None))):
+    if path and path.exists():
+      raise UserError(f'{name}={path} exists already; nothing is overwritten, choose another path.')
   if options.command == 'compare':
     result = compare(options.run_a, options.run_b, seed=options.seed)
     _print_comparison(result)

@@ -17,7 +17,7 @@ from brainjax.trees import put_below
 @command_line
 def main(argv: list[str] | None = None) -> None:
   """Command line."""
-  parser = argparse.ArgumentParser(prog='python -m brainjax.pack_prior', description=__doc__)
+  parser = argparse.ArgumentParser(prog='python -m brainjax.pack_prior', description=__doc__, allow_abbrev=False)
   parser.add_argument('--workdir', required=True, type=Path, help='workdir of configs/demo_prior.py')
   parser.add_argument('--out', required=True, type=Path, help='folder for demo_prior.safetensors and demo_classifier.safetensors')
   args = parser.parse_args(argv)

@@ -65,6 +65,9 @@ def run(
     UserError: what a user can mend.
   """
   config_check.check(config, stages, STAGES)
+  known = _flat(json.loads(config.to_json_best_effort()))
+  if unknown := [field for field in accepted if field not in known]:
+    raise UserError(f'--accept_changes={",".join(unknown)}: no such field of the config; the fields are in configs/base.py.')
   sharding.make_mesh(**config.mesh.to_dict())  # says whether there are so many devices
   workdir = workdir.absolute()
   config = _with_paths(config, workdir)

@@ -98,11 +98,11 @@ def _by_subject(name: str, done: dict) -> dict:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(prog='python -m brainjax.prepare', description='Raw files -> TFDS (ArrayRecord).')
+  parser = argparse.ArgumentParser(prog='python -m brainjax.prepare', description='Raw files -> TFDS (ArrayRecord).', allow_abbrev=False)
   commands = parser.add_subparsers(dest='dataset', required=True)
 
   def command(name, run, text, raw='folder of the raw files'):
-    made = commands.add_parser(name, help=text, description=text)
+    made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     made.set_defaults(run=run)
     if raw:
       made.add_argument('--raw', required=True, help=raw)
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
   made.add_argument('--images', required=True, help='folder of the pictures')
   made.add_argument('--mask', help='one or more, comma-separated; each is an ROI named like its file')
   made.add_argument('--subject', default='sub-01', help='name of the subject; default: sub-01')
-  made = commands.add_parser('check', help='looks over a folder of raw or prepared data: facts, and a page of pictures')
+  made = commands.add_parser('check', help='looks over a folder of raw or prepared data: facts, and a page of pictures', allow_abbrev=False)
   made.set_defaults(run=_check)
   made.add_argument('folder', help='folder of raw or prepared data')
   made.add_argument('--pages', help='folder for check_<data set>.png; default: the same folder')

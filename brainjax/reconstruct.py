@@ -248,7 +248,7 @@ def _denoise(
 @command_line
 def main(argv: list[str] | None = None) -> None:
   """Command line."""
-  parser = argparse.ArgumentParser(prog='python -m brainjax.reconstruct', description=__doc__)
+  parser = argparse.ArgumentParser(prog='python -m brainjax.reconstruct', description=__doc__, allow_abbrev=False)
   parser.add_argument('--weights', required=True, help='folder of the diffuse stage, or of a converted LDM checkpoint')
   parser.add_argument('--fmri', required=True, help='.npy file: trials x voxels, prepared as in training')
   parser.add_argument('--out', required=True, help='new folder for images.npz and PNG files')

@@ -151,7 +151,7 @@ def _claim(out: Path, settings: dict) -> None:
 @command_line
 def main(argv: list[str] | None = None) -> None:
   """Parses the command line and runs the simulation."""
-  parser = argparse.ArgumentParser(prog='python -m brainjax.simulate', description=__doc__)
+  parser = argparse.ArgumentParser(prog='python -m brainjax.simulate', description=__doc__, allow_abbrev=False)
   parser.add_argument('--out', required=True, help='folder to write (Kamitani/npz and HCP/npz below it)')
   parser.add_argument('--voxels', type=int, help='voxels of every subject; default: the real numbers, 4133 to 4643')
   parser.add_argument('--subjects', type=int, default=5, help='GOD subjects, 1 to 5 (default 5)')

@@ -168,7 +168,7 @@ def get_config() -> ConfigDict:
   config.released.train_decoder_positions = False  # B15
   config.released.train_conditioner_positions = False  # section 5: pos_embed of the conditioner trains and decays
   config.released.wrap_to_pretrained_width = False  # B25
-  return config
+  return config.lock()  # a mistyped field in a config made from this one is an error, not a new field
 
 
 def training(

@@ -10,7 +10,7 @@ from configs import base, demo
 
 def get_config() -> ConfigDict:
   """The four parts one after the other; about an hour on two CPU cores."""
-  config = base.get_config()
+  config = base.get_config().unlock()  # for the sections of these stages
   config.seed = 0
   config.stages = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
   config.data.image_size = 64
@@ -25,4 +25,4 @@ def get_config() -> ConfigDict:
   config.label2img.update({'num_steps': 4000, 'num_scenes': 12_288, **common})
   config.scene_classifier = base.training(1, 64, 2e-3, warmup_epochs=100.0, clip_norm=1.0)
   config.scene_classifier.update({'num_steps': 1500, 'betas': (0.9, 0.99), 'weight_decay': 0.0})
-  return config
+  return config.lock()

@@ -105,6 +105,11 @@ def test_impossible_values_are_told_by_name(field, value):
   assert '\n' not in str(caught.value)
 
 
+def test_a_mistyped_field_in_a_config_file_is_refused():
+  with pytest.raises(AttributeError, match='rio'):
+    _config('tiny').data.rio = 'V1'
+
+
 def test_values_that_exclude_each_other():
   def fails(match, **changes):
     config = _config('god_sbj3')
@@ -118,7 +123,7 @@ def test_values_that_exclude_each_other():
   fails('attend.fmri_weight is 0.0', attend__fmri_weight=0.0, attend__image_weight=0.0)
   fails('diffuse.cache_latents is True', diffuse__cache_latents=True, diffuse__prior_init_from='')
   fails('leaves contrast nothing', contrast__select='best', data__num_val_stimuli=9, data__contrast_god_subjects=())
-  config = _config('god_sbj3')
+  config = _config('god_sbj3').unlock()
   del config.data.roi
   with pytest.raises(UserError, match="lacks a field of configs/base.py: 'roi'"):
     config_check.check(config, KNOWN, KNOWN)

@@ -261,9 +261,11 @@ def test_compare_refuses_other_stimuli_and_missing_runs(tmp_path, capsys):
 
 def test_score_command_reads_the_file_of_reconstruct(tmp_path, capsys):
   np.savez(tmp_path / 'images.npz', **fields(make()), categories=np.array([f'category {i}' for i in range(NUM_ITEMS)]))
-  assert evaluate.main(['score', str(tmp_path / 'images.npz'), f'--out={tmp_path}']) == 0
+  command = ['score', str(tmp_path / 'images.npz'), f'--out={tmp_path}/scored']
+  assert evaluate.main(command) == 0
   assert 'pairwise_pcc' in capsys.readouterr().out
-  assert (tmp_path / 'scores.json').is_file() and not list(tmp_path.glob('.*'))
+  assert sorted(path.name for path in (tmp_path / 'scored').iterdir()) == ['scores.json', 'scores_items.npz']
+  assert evaluate.main(command) == 2 and 'scored exists already' in capsys.readouterr().err
 
 
 def damaged():

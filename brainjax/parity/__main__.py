@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   Returns:
     0: everything within bounds and every array accounted for; 1: not so; 2: a file cannot be replayed.
   """
-  parser = argparse.ArgumentParser(prog='python -m brainjax.parity', description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(prog='python -m brainjax.parity', description=__doc__.splitlines()[0], allow_abbrev=False)
   parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz', help='golden files of the original code')
   parser.add_argument('--json', type=Path, metavar='OUT', help='also write every number there')
   args = parser.parse_args(argv)
