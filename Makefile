@@ -16,6 +16,7 @@ test-slow: $(VENV)/ready-test
 
 lint: $(VENV)/ready-test
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 
 # Makes configs/demo_prior.safetensors and configs/demo_classifier.safetensors again (about an hour).

@@ -34,6 +34,12 @@ def main(argv: list[str]) -> None:
     while told.args and isinstance(told.args[0], Exception):  # as absl and ml_collections wrap them
       told = told.args[0]
     lines = str(told.args[0] if told.args else told).strip().splitlines() or [type(told).__name__]
+    if isinstance(told, KeyError):
+      flag = next((given for given in argv if f'.{lines[0].strip(chr(39))}' in given), 'the config file')
+      hint = ''.join(f' {line}' for line in lines[1:])
+      raise UserError(f'{flag}: no such field: {lines[0]}.{hint} The fields are in configs/base.py.') from error
+    if isinstance(told, SyntaxError):
+      raise UserError(f'{told.filename} is no Python file: {lines[0]}; the configs are in configs/.') from error
     if 'Traceback' in str(error):  # of a config file that failed
       lines = [lines[0], lines[-1]]
     raise UserError(f'flags: {" ".join(lines)}; see README.') from error
@@ -61,7 +67,13 @@ def main(argv: list[str]) -> None:
 
   workdir = Path(WORKDIR.value or Path('runs', Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem))
   with hosts.ending_together():
-    pipeline.run(config, workdir, tuple(config.stages if STAGES.value is None else STAGES.value), STAGES.value is not None, ACCEPT.value)
+    pipeline.run(
+      config,
+      workdir,
+      tuple(config.stages if STAGES.value is None else STAGES.value),
+      STAGES.value is not None,
+      ACCEPT.value,
+    )
 
 
 if __name__ == '__main__':

@@ -30,7 +30,9 @@ def xla(row: Row, quick: bool) -> float:
     if row.name in ('contrast', 'attend', 'diffuse'):
       return _count(*rows_jax.abstract_step(row, settings, width))
     if row.name == 'sample':
-      once = _count(*rows_jax.abstract_forward('decode', settings, row.batch, width)) + _count(*_condition(settings, row.batch, width))
+      once = _count(*rows_jax.abstract_forward('decode', settings, row.batch, width)) + _count(
+        *_condition(settings, row.batch, width)
+      )
       return once + (PLMS_STEPS + 1) * _count(*rows_jax.abstract_forward('unet', settings, row.batch, width))
     return _count(*rows_jax.abstract_forward(row.name, settings, row.batch, width))
 
@@ -120,8 +122,12 @@ def attend_step(settings: ConfigDict, num_voxels: int) -> float:
   trained += _weights((1 + tokens) * mae.width * image.width)
   trained += _cross(image_kept, 1 + tokens, image.width, image.mlp_dim, stage.cross_depth)
   trained += _blocks(1 + patches, stage.image_decoder_depth, image.decoder_width, image.decoder_mlp_dim)
-  trained += _weights(image_kept * image.width * image.decoder_width + patches * image.decoder_width * image.patch_size**2 * 3)
-  frozen = _blocks(1 + patches, image.depth, image.width, image.mlp_dim) + _blocks(image_kept, image.depth, image.width, image.mlp_dim)
+  trained += _weights(
+    image_kept * image.width * image.decoder_width + patches * image.decoder_width * image.patch_size**2 * 3
+  )
+  frozen = _blocks(1 + patches, image.depth, image.width, image.mlp_dim) + _blocks(
+    image_kept, image.depth, image.width, image.mlp_dim
+  )
   return 2 * (trained.step() + frozen.forward())
 
 
@@ -208,7 +214,11 @@ def autoencoder(settings: ConfigDict, encode: bool) -> float:
 def conditioner(settings: ConfigDict, num_voxels: int) -> Macs:
   """One pass for one sample."""
   mae, tokens, out = settings.fmri_mae, num_voxels // settings.fmri_mae.patch_size, settings.conditioner.context_tokens
-  ends = tokens * mae.patch_size * mae.width + mae.width * (tokens + out) * (tokens // 2) + out * mae.width * settings.unet.context_dim
+  ends = (
+    tokens * mae.patch_size * mae.width
+    + mae.width * (tokens + out) * (tokens // 2)
+    + out * mae.width * settings.unet.context_dim
+  )
   return _fmri_encoder(settings, tokens) + _weights(ends)
 
 
@@ -234,11 +244,13 @@ def by_hand(row: Row, quick: bool) -> float:
     'unet': lambda: 2 * unet(settings).forward(),
     'encode': lambda: 2 * autoencoder(settings, encode=True),
     'decode': lambda: 2 * autoencoder(settings, encode=False),
-    'sample': lambda: 2
-    * (
-      conditioner(settings, width).forward()
-      + (PLMS_STEPS + 1) * unet(settings).forward()
-      + autoencoder(settings, encode=False)
+    'sample': lambda: (
+      2
+      * (
+        conditioner(settings, width).forward()
+        + (PLMS_STEPS + 1) * unet(settings).forward()
+        + autoencoder(settings, encode=False)
+      )
     ),
   }
   return row.batch * per_sample[row.name]()

@@ -105,7 +105,9 @@ def main() -> None:
   measured(prepare, args.folder)
   measured(stream, args.folder)
   flops = step_flops(args.voxels)
-  print(f'contrast: {flops / 1e9:.0f} GFLOP a sample: {FLOPS / 2 / flops:.0f} samples a second on an H100 at half its peak')
+  print(
+    f'contrast: {flops / 1e9:.0f} GFLOP a sample: {FLOPS / 2 / flops:.0f} samples a second on an H100 at half its peak'
+  )
 
 
 if __name__ == '__main__':

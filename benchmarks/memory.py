@@ -70,7 +70,7 @@ def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
 
   config = god_sbj3.get_config()
   config.dtype = dtype
-  attention.CACHED_SCORES = attention.MAX_SCORES
+  attention.on_cpu = lambda: False  # the accelerator's way, though this is traced on a CPU
   config.attend.random_init = config.diffuse.random_init = True  # there are no files to start from
   config.attend.image_init_from = config.diffuse.prior_init_from = ''
   mesh = sharding.make_mesh(devices // fsdp, fsdp, devices_of(target, devices))
@@ -90,7 +90,12 @@ def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
       raise
     cells = ['', '', 'does not fit: {:.2f} of {:.2f}'.format(*(float(x) * 2**30 / 1e9 for x in too_much.groups()))]
   seconds = f'{time.monotonic() - started:.0f} s'
-  print('|', ' | '.join([name, str(devices), f'{devices // fsdp} x {fsdp}', str(rows // devices), *cells, seconds]), '|', flush=True)
+  print(
+    '|',
+    ' | '.join([name, str(devices), f'{devices // fsdp} x {fsdp}', str(rows // devices), *cells, seconds]),
+    '|',
+    flush=True,
+  )
 
 
 def step(name, config, mesh, rows):
@@ -104,7 +109,10 @@ def step(name, config, mesh, rows):
 
   stage = full_stages.make(name, config, mesh, VOXELS)
   shapes = full_stages.shapes(name, config, rows, VOXELS)
-  batch = {key: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.batch_sharding(mesh)) for key, shape in shapes.items()}
+  batch = {
+    key: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.batch_sharding(mesh))
+    for key, shape in shapes.items()
+  }
   key = jax.eval_shape(lambda: jax.random.key(0))
   trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(stage.init(k)), key)), stage.trainable)
   optimizer_state = laid_out(mesh, jax.eval_shape(stage.optimizer.init, trained))
@@ -129,7 +137,8 @@ def sampler(name, config, mesh, rows):
   params = {part: unflatten(below(flat, part)) for part in parts._fields}
   shapes = {'fmri': ((rows, VOXELS), jnp.float32), 'item': ((rows,), jnp.int32), 'sample': ((rows,), jnp.int32)}
   batch = {
-    field: jax.ShapeDtypeStruct(shape, kind, sharding=sharding.batch_sharding(mesh)) for field, (shape, kind) in shapes.items()
+    field: jax.ShapeDtypeStruct(shape, kind, sharding=sharding.batch_sharding(mesh))
+    for field, (shape, kind) in shapes.items()
   }
   options = {field: config[name][field] for field in ('num_steps', 'sampler', 'eta', 'guidance')}
   sample = partial(reconstruct._sample, parts, diffusion.make_schedule(), **options)

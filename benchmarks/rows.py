@@ -70,11 +70,16 @@ def rows(device: str, quick: bool) -> list[Row]:
   gpu = device == 'gpu'
   half, third = {'released': 0.5, 'engineer': 0.5}, {'released': 1 / 3, 'engineer': 1 / 3}
   most = {'released': 0.8, 'engineer': 0.8}
-  table = [Row('matmul', 16384 if gpu else 4096, ('engineer',), {}), Row('copy', 4096 if gpu else 1024, ('engineer',), {})]
+  table = [
+    Row('matmul', 16384 if gpu else 4096, ('engineer',), {}),
+    Row('copy', 4096 if gpu else 1024, ('engineer',), {}),
+  ]
   table += [Row('contrast', 250 if gpu else 8, TRAINING, half if gpu else most)]
   table += [Row('attend', batch, TRAINING, half if gpu else most) for batch in ((4, 32) if gpu else (4,))]
   goal = third if gpu else {'released': 0.5, 'engineer': 0.8}
-  table += [Row('diffuse', batch, TRAINING if batch in (1, 8) else TRAINING[:2], goal) for batch in ((8, 32) if gpu else (1, 2))]
+  table += [
+    Row('diffuse', batch, TRAINING if batch in (1, 8) else TRAINING[:2], goal) for batch in ((8, 32) if gpu else (1, 2))
+  ]
   table += [Row('unet', 2, FORWARD, {}), *(Row(name, 2, FORWARD[:1], {}) for name in ('encode', 'decode'))]
   goal = {'engineer': 0.25 if gpu else 1.0}
   table += [Row('sample', batch, FORWARD[:1], goal) for batch in ((SAMPLES, 50 * SAMPLES) if gpu else (SAMPLES,))]
@@ -97,4 +102,3 @@ def config(quick: bool) -> ConfigDict:
 def voxels(row: Row, quick: bool) -> int:
   """The fMRI width of a row."""
   return row.voxels or (QUICK_VOXELS if quick else VOXELS)
-

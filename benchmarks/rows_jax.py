@@ -165,7 +165,9 @@ def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Call
   flat = jax.eval_shape(lambda k: flatten(stage.init(k)), key)
   trained, frozen = train.split(flat, stage.trainable)
   counter = jax.ShapeDtypeStruct((), jnp.int32)
-  state = train.TrainState(step=counter, nonfinite=counter, params=trained, opt_state=jax.eval_shape(stage.optimizer.init, trained))
+  state = train.TrainState(
+    step=counter, nonfinite=counter, params=trained, opt_state=jax.eval_shape(stage.optimizer.init, trained)
+  )
   shapes = full_stages.shapes(row.name, settings, row.batch, num_voxels)
   batch = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
   return train.make_step(stage, mesh), (state, frozen, batch, key)

@@ -39,7 +39,9 @@ def build(row: Row, way: str, folder: str) -> Work:
 
   # As the published code does: everything in memory, one row at a time.
   values = rows.gather(np.arange(len(rows)))['fmri']
-  loaded = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(values)), row.batch, shuffle=True)
+  loaded = torch.utils.data.DataLoader(
+    torch.utils.data.TensorDataset(torch.from_numpy(values)), row.batch, shuffle=True
+  )
 
   def seconds() -> float:
     start = time.perf_counter()

@@ -77,7 +77,9 @@ def image_mae(settings: ConfigDict, fused_attention: bool) -> nn.Module:
   for part in (large, small):
     part._attn_implementation = 'sdpa' if fused_attention else 'eager'
   depths = (image.depth, small, stage.image_decoder_depth)
-  return torch_autoencoders.Picture(image.image_size, image.patch_size, large, *depths, settings.fmri_mae.width, stage.cross_depth)
+  return torch_autoencoders.Picture(
+    image.image_size, image.patch_size, large, *depths, settings.fmri_mae.width, stage.cross_depth
+  )
 
 
 def conditioner(settings: ConfigDict, num_voxels: int) -> nn.Module:
@@ -85,7 +87,9 @@ def conditioner(settings: ConfigDict, num_voxels: int) -> nn.Module:
   mae = settings.fmri_mae
   sizes = (num_voxels, mae.patch_size, mae.width, mae.depth, mae.num_heads)
   context = (settings.conditioner.context_tokens, settings.unet.context_dim)
-  return torch_autoencoders.TimeConditioner(*sizes, *context, mae.mlp_ratio, time_width=4 * settings.unet.model_channels)
+  return torch_autoencoders.TimeConditioner(
+    *sizes, *context, mae.mlp_ratio, time_width=4 * settings.unet.model_channels
+  )
 
 
 def unet(settings: ConfigDict) -> nn.Module:

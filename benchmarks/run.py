@@ -33,7 +33,11 @@ LIMIT = 1800  # seconds that one call may take; compilation by torch is slow on 
 LOADER_SUBJECTS = {False: 8, True: 1}
 NO_GPU = 'not measured: no GPU on this machine'
 # Nothing is compiled ahead, and a quick run compiles quickly.
-ENVIRONMENT = {'JAX_ENABLE_COMPILATION_CACHE': 'false', 'TORCHINDUCTOR_FORCE_DISABLE_CACHES': '1', 'TOKENIZERS_PARALLELISM': 'false'}
+ENVIRONMENT = {
+  'JAX_ENABLE_COMPILATION_CACHE': 'false',
+  'TORCHINDUCTOR_FORCE_DISABLE_CACHES': '1',
+  'TOKENIZERS_PARALLELISM': 'false',
+}
 QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
 
@@ -65,7 +69,9 @@ class Side:
     except BrokenPipeError:
       line = ''
     if not line:
-      raise Failed('no answer in time' if self._process.poll() is None else f'the process ended ({self._process.returncode})')
+      raise Failed(
+        'no answer in time' if self._process.poll() is None else f'the process ended ({self._process.returncode})'
+      )
     answer = json.loads(line)
     if 'failed' in answer:
       raise Failed(answer['failed'])
@@ -228,7 +234,9 @@ def machine(device: str) -> dict[str, Any]:
 def gpu_name() -> str | None:
   """Of the first GPU, or None."""
   try:
-    said = subprocess.run(['nvidia-smi', '--query-gpu=name', '--format=csv,noheader'], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+      ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader'], capture_output=True, text=True, check=True
+    )
   except (OSError, subprocess.CalledProcessError):
     return None
   return said.stdout.splitlines()[0].strip() if said.stdout.strip() else None
@@ -279,7 +287,9 @@ def publish(file: Path, text: str, device: str) -> None:
   """Puts a table between its markers in docs/performance.md, the chart beside the other images, the JSON beside this file."""
   about = machine(device)
   versions = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
-  where = f'{about.get("gpu") or ""} {about["cores"]} cores of {about["cpu"]}; Python {about["python"]}, {versions}.'.strip()
+  where = (
+    f'{about.get("gpu") or ""} {about["cores"]} cores of {about["cpu"]}; Python {about["python"]}, {versions}.'.strip()
+  )
   page = ROOT / 'docs/performance.md'
   begin, end = f'<!-- {device} -->', f'<!-- end of {device} -->'
   head, _, rest = page.read_text().partition(begin)
@@ -295,7 +305,9 @@ def chosen(table_rows: list[Row], asked: str) -> list[Row]:
   names = asked.split(',') if asked else []
   known = {name for row in table_rows for name in (row.name, row.key)}
   if unknown := set(names) - known:
-    raise SystemExit(f'error: --rows has {", ".join(sorted(unknown))}; there are {", ".join(row.key for row in table_rows)}.')
+    raise SystemExit(
+      f'error: --rows has {", ".join(sorted(unknown))}; there are {", ".join(row.key for row in table_rows)}.'
+    )
   return [row for row in table_rows if not names or row.name in ('matmul', 'copy') or {row.name, row.key} & set(names)]
 
 
@@ -304,14 +316,22 @@ def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
   parser.add_argument('--quick', action='store_true', help='tiny sizes: whether it works, not how fast it is')
-  parser.add_argument('--full', action='store_true', help='sample all 250 steps instead of computing their time from a few')
+  parser.add_argument(
+    '--full', action='store_true', help='sample all 250 steps instead of computing their time from a few'
+  )
   parser.add_argument('--rows', default='', help='names or keys, joined by commas; default: all')
   parser.add_argument('--repetitions', type=int, default=3, help='of each side, beside each other way')
   parser.add_argument('--out', type=Path, default=Path('runs/benchmarks'))
-  parser.add_argument('--set', action='append', default=[], help='field=value of the config, to try another way on our side')
+  parser.add_argument(
+    '--set', action='append', default=[], help='field=value of the config, to try another way on our side'
+  )
   parser.add_argument('--no_compile', action='store_true', help='without torch.compile, which compiles for minutes')
   parser.add_argument('--curves', action='store_true', help='scaling curves instead of the table')
-  parser.add_argument('--docs', action='store_true', help='also put table and chart into docs/performance.md, JSON into benchmarks/results')
+  parser.add_argument(
+    '--docs',
+    action='store_true',
+    help='also put table and chart into docs/performance.md, JSON into benchmarks/results',
+  )
   args = parser.parse_args(argv)
   os.environ['JAX_PLATFORMS'] = 'cpu'  # of this process, which only counts
   os.chdir(ROOT)

@@ -103,8 +103,12 @@ def soak(workdir: Path, num_steps: int) -> tuple[dict[str, float], list[Sample]]
   config.data.update({'hcp': f'{workdir}/simulated/HCP', 'god': f'{workdir}/simulated/Kamitani/npz'})
   config.data.prepared = f'{workdir}/prepared'
   config.simulate.update({'voxels': 128, 'hcp_subjects': 2, 'image_size': 64})
-  config.fmri_mae.update({'patch_size': 16, 'width': 24, 'depth': 2, 'num_heads': 2, 'decoder_width': 16, 'decoder_num_heads': 2})
-  config.contrast.update({'num_steps': num_steps, 'batch_size': 8, 'eval_every': num_steps // 40, 'checkpoint_every': num_steps // 40})
+  config.fmri_mae.update(
+    {'patch_size': 16, 'width': 24, 'depth': 2, 'num_heads': 2, 'decoder_width': 16, 'decoder_num_heads': 2}
+  )
+  config.contrast.update(
+    {'num_steps': num_steps, 'batch_size': 8, 'eval_every': num_steps // 40, 'checkpoint_every': num_steps // 40}
+  )
   pipeline.prepare_data(config, workdir, ('contrast',))
   mesh = sharding.make_mesh()
   stage = contrast.make(config, mesh)

@@ -258,7 +258,9 @@ class TimeConditioner(Conditioner):
   def __init__(self, *args, time_width: int, **kwargs):
     super().__init__(*args, **kwargs)
     dim, tokens = self.dim_mapper.out_features, self.channel_mapper[1].out_channels
-    self.time = nn.Sequential(nn.Conv1d(tokens, tokens // 2, 1), nn.Conv1d(tokens // 2, 1, 1), nn.Linear(dim, time_width))
+    self.time = nn.Sequential(
+      nn.Conv1d(tokens, tokens // 2, 1), nn.Conv1d(tokens // 2, 1, 1), nn.Linear(dim, time_width)
+    )
 
   def forward(self, fmri):
     """fMRI B V -> context B T C, addition B E."""

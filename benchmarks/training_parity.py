@@ -84,7 +84,10 @@ def torch_fmri(cross=None) -> nn.Module:
 
 def torch_picture() -> nn.Module:
   """The autoencoder of pictures in PyTorch."""
-  large, small = vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP), vit_config(DECODER['decoder_width'], DECODER['decoder_num_heads'], 32)
+  large, small = (
+    vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP),
+    vit_config(DECODER['decoder_width'], DECODER['decoder_num_heads'], 32),
+  )
   return torch_autoencoders.Picture(PIXELS, PIXEL_PATCH, large, DEPTH, small, DECODER['decoder_depth'], WIDTH)
 
 
@@ -164,7 +167,9 @@ def run_attend(num_steps: int) -> tuple[list[float], list[float]]:
   steps = replay.steps('attend', flat, attend.TRAINABLE, loss, optimizer, rate, batches)
   ours = [metrics['loss'] for _, metrics in steps]
 
-  fmri_oracle = fill(torch_fmri(vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP)), engine.to_torch(fmri_mae.TABLE, below(flat, 'fmri')))
+  fmri_oracle = fill(
+    torch_fmri(vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP)), engine.to_torch(fmri_mae.TABLE, below(flat, 'fmri'))
+  )
   image_oracle = fill(torch_picture(), engine.to_torch(image_mae.TABLE, below(flat, 'image')))
 
   def torch_loss(batch):

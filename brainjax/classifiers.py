@@ -20,7 +20,7 @@ from brainjax.models.clip import ClipVision
 from brainjax.models.efficientnet import EfficientNetLite
 from brainjax.models.inception import InceptionV3
 from brainjax.torch_convert.convert_file import convert_file
-from brainjax.trees import unflatten
+from brainjax.trees import tuples, unflatten
 
 BATCH = 64  # as score_tables.in_blocks asks for
 LITE0 = 'efficientnet_lite0'
@@ -73,7 +73,7 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
       f'{source} holds no network that judges pictures; convert one (docs/evaluation.md lists them) or leave it out of '
       'evaluate.classifier and evaluate.features.'
     )
-  settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+  settings = tuples(settings)
   variables = {'params': unflatten(flat)}
   bicubic, bilinear = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
   if 'widths' in settings:

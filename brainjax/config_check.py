@@ -30,7 +30,9 @@ SEED = Rule(lambda x: 0 <= x < 2**32, 'at least 0 and less than 2**32')
 DEVICES = Rule(lambda x: x == -1 or x > 0, '-1 (the rest) or more than 0')
 TEXTS = Rule(
   # Files and folders have these names, so they must not be paths.
-  lambda x: all(isinstance(name, str) and re.fullmatch(r'[A-Za-z0-9][\w-]*', name) for name in x) and len(set(x)) == len(x),
+  lambda x: (
+    all(isinstance(name, str) and re.fullmatch(r'[A-Za-z0-9][\w-]*', name) for name in x) and len(set(x)) == len(x)
+  ),
   "different names of letters, digits, _ and - in quotes, such as ('sbj_3',)",
 )
 SIZES = Rule(lambda x: len(x) > 0 and all(isinstance(n, int) and n > 0 for n in x), 'one or more whole numbers above 0')
@@ -162,7 +164,8 @@ def _stage_rules(config: ConfigDict) -> dict[str, Rule]:
     'contrast.self_weight': NOT_NEGATIVE,
     'contrast.cross_weight': NOT_NEGATIVE,
     'contrast.mask_loss': Rule(
-      lambda _: masked or contrasted, 'True, where no contrastive loss is on with a weight: nothing is learned otherwise'
+      lambda _: masked or contrasted,
+      'True, where no contrastive loss is on with a weight: nothing is learned otherwise',
     ),
     'contrast.negatives': one_of('global', 'per_device', 'paired'),
     'contrast.decoder_depth': POSITIVE,
@@ -186,7 +189,9 @@ def _stage_rules(config: ConfigDict) -> dict[str, Rule]:
     ),
     'reconstruct.sampler': one_of('plms', 'dpm', 'ddim'),
     'reconstruct.num_steps': _sample_steps(sampling.num_steps),
-    'reconstruct.eta': Rule(lambda x: x >= 0 and not (x and sampling.sampler != 'ddim'), '0 or more, and 0 with any sampler but ddim'),
+    'reconstruct.eta': Rule(
+      lambda x: x >= 0 and not (x and sampling.sampler != 'ddim'), '0 or more, and 0 with any sampler but ddim'
+    ),
     'reconstruct.guidance': NOT_NEGATIVE,
     'reconstruct.num_samples': POSITIVE,
     'reconstruct.batch_size': POSITIVE,
@@ -206,7 +211,9 @@ def check(config: ConfigDict, stages: Sequence[str], known_stages: Sequence[str]
   try:
     table = [(field, rule, _value(config, field)) for field, rule in rules(config).items()]
   except (KeyError, AttributeError) as error:
-    raise UserError(f'the config lacks a field of configs/base.py: {error.args[0]}; begin with base.get_config().') from error
+    raise UserError(
+      f'the config lacks a field of configs/base.py: {error.args[0]}; begin with base.get_config().'
+    ) from error
   for field, rule, value in table:
     if not rule.holds(value):
       raise UserError(f'config.{field} is {value!r}; expected {rule.expected}.')

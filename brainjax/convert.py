@@ -11,7 +11,7 @@ import numpy as np
 
 import brainjax
 from brainjax.checkpoints import load_weights, save_weights
-from brainjax.errors import UserError, command_line
+from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder, sha256
 from brainjax.torch_convert import adapt, engine, kinds, schedule_buffers
 from brainjax.torch_convert.convert_file import Converted, convert_file
@@ -23,8 +23,8 @@ from brainjax.trees import below
 KIND_OF_STAGE = {'contrast': 'phase1', 'attend': 'phase2', 'diffuse': 'ldm'}  # ldm_sd1 without a codebook
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(prog='python -m brainjax.convert', description=__doc__, allow_abbrev=False)
+def _parser() -> ArgumentParser:
+  parser = ArgumentParser(prog='python -m brainjax.convert', description=__doc__)
   parser.add_argument(
     'source', help='a released file (.pth, .ckpt, .bin, .safetensors), a diffusers folder, or converted weights'
   )

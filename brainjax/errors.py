@@ -1,12 +1,13 @@
 """The one kind of error that a user's mistake raises, and how a command reports it."""
 
+import argparse
 import errno
 import functools
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 # What a full disk, a full quota or a limit on file sizes says.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -24,6 +25,16 @@ class Stopped(UserError):
   """SIGTERM asked a run to stop, and it has saved its state."""
 
   status = 128 + signal.SIGTERM
+
+
+class ArgumentParser(argparse.ArgumentParser):
+  """Its faults are `UserError`s, and names of options are written in full."""
+
+  def __init__(self, **kwargs: Any):
+    super().__init__(allow_abbrev=False, **kwargs)
+
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f'{self.prog}: {message}; --help shows what there is.')
 
 
 def command_line(main: Callable[..., Any]) -> Callable[..., int]:

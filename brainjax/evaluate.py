@@ -1,6 +1,5 @@
 """Reconstructed images to scores with intervals, chance levels and nulls (scores.json); comparison of two runs."""
 
-import argparse
 import hashlib
 import json
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainjax.errors import UserError, command_line
+from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_write, sha256
 from brainjax.metrics import fid, lpips, nearest, score_tables, statistics
 from brainjax.metrics.images import Images, read_images
@@ -239,13 +238,13 @@ def _print_comparison(result: dict[str, dict]) -> None:
 @command_line
 def main(arguments: Sequence[str] | None = None) -> None:
   """Command line: `compare RUN_A RUN_B` and `score IMAGES.npz --out=DIR` (image scores only: no classifier)."""
-  parser = argparse.ArgumentParser(prog='python -m brainjax.evaluate', description=__doc__, allow_abbrev=False)
+  parser = ArgumentParser(prog='python -m brainjax.evaluate', description=__doc__)
   commands = parser.add_subparsers(dest='command', required=True)
-  comparison = commands.add_parser('compare', help='paired bootstrap of two runs on the same stimuli', allow_abbrev=False)
+  comparison = commands.add_parser('compare', help='paired bootstrap of two runs on the same stimuli')
   comparison.add_argument('run_a', type=Path)
   comparison.add_argument('run_b', type=Path)
   comparison.add_argument('--json', type=Path, help='also write the result here')
-  scoring = commands.add_parser('score', help='image scores of an images.npz, without class accuracy', allow_abbrev=False)
+  scoring = commands.add_parser('score', help='image scores of an images.npz, without class accuracy')
   scoring.add_argument('images', type=Path)
   scoring.add_argument('--out', type=Path, required=True)
   for command in (comparison, scoring):

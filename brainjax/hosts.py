@@ -114,7 +114,10 @@ def ending_together() -> Iterator[None]:
     if isinstance(error, UserError):
       end_now(f'{this}: {error}', error.status)
     if isinstance(error, OSError) and error.errno in NO_ROOM:
-      end_now(f'{this}: {error}; files that were complete before are intact. Make room on that disk; the same command goes on.', 2)
+      end_now(
+        f'{this}: {error}; files that were complete before are intact. Make room on that disk; the same command goes on.',
+        2,
+      )
     with contextlib.suppress(OSError):
       traceback.print_exception(error)
     end_now(

@@ -1,6 +1,5 @@
 """Command: packs what configs/demo_prior.py trained into the two small files that the demo ships with."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import safetensors.numpy
 
 from brainjax.checkpoints import load_weights
-from brainjax.errors import UserError, command_line
+from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_write
 from brainjax.trees import put_below
 
@@ -17,9 +16,11 @@ from brainjax.trees import put_below
 @command_line
 def main(argv: list[str] | None = None) -> None:
   """Command line."""
-  parser = argparse.ArgumentParser(prog='python -m brainjax.pack_prior', description=__doc__, allow_abbrev=False)
+  parser = ArgumentParser(prog='python -m brainjax.pack_prior', description=__doc__)
   parser.add_argument('--workdir', required=True, type=Path, help='workdir of configs/demo_prior.py')
-  parser.add_argument('--out', required=True, type=Path, help='folder for demo_prior.safetensors and demo_classifier.safetensors')
+  parser.add_argument(
+    '--out', required=True, type=Path, help='folder for demo_prior.safetensors and demo_classifier.safetensors'
+  )
   args = parser.parse_args(argv)
   latent_diffusion, facts = load_weights(args.workdir / 'label2img' / 'weights')
   image_mae, image_facts = load_weights(args.workdir / 'image_mae_training' / 'weights')

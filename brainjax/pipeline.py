@@ -34,12 +34,20 @@ REMADE = ('reconstruct', 'evaluate')  # made again when the user names them
 # What evaluate leaves in the workdir itself.
 SCORES = ('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.png', 'report.html')
 # Models that a stage does not use.
-UNUSED = {'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'}, 'attend': {'first_stage', 'unet', 'conditioner'}}
+UNUSED = {
+  'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'},
+  'attend': {'first_stage', 'unet', 'conditioner'},
+}
 # Fields that may differ between the runs of one workdir: they do not change results.
 FREE = ('stages', 'mesh', 'remat', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
 FREE_OF_STAGE = ('eval_every', 'checkpoint_every')
 # Fields of a stage that may name weights, those that must, and the stage before, for where `init_from` is empty.
-WEIGHTS = {'contrast': ('init_from',), 'attend': ('init_from',), 'diffuse': ('init_from',), 'evaluate': ('classifier', 'features')}
+WEIGHTS = {
+  'contrast': ('init_from',),
+  'attend': ('init_from',),
+  'diffuse': ('init_from',),
+  'evaluate': ('classifier', 'features'),
+}
 NEEDED_WEIGHTS = {'attend': ('image_init_from',), 'diffuse': ('prior_init_from',)}
 # Where the needed ones come from.
 ORIGIN = {
@@ -49,9 +57,7 @@ ORIGIN = {
 AFTER = {'attend': 'contrast', 'diffuse': 'attend', 'reconstruct': 'diffuse', 'label2img': 'first_stage_training'}
 
 
-def run(
-  config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, accepted: Sequence[str] = ()
-) -> None:
+def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, accepted: Sequence[str] = ()) -> None:
   """Runs the stages in order.
 
   Args:
@@ -67,12 +73,16 @@ def run(
   config_check.check(config, stages, STAGES)
   known = _flat(json.loads(config.to_json_best_effort()))
   if unknown := [field for field in accepted if field not in known]:
-    raise UserError(f'--accept_changes={",".join(unknown)}: no such field of the config; the fields are in configs/base.py.')
+    raise UserError(
+      f'--accept_changes={",".join(unknown)}: no such field of the config; the fields are in configs/base.py.'
+    )
   sharding.make_mesh(**config.mesh.to_dict())  # says whether there are so many devices
   workdir = workdir.absolute()
   config = _with_paths(config, workdir)
   if not hosts.same(json.dumps([config.to_json_best_effort(), str(workdir), list(stages), asked, list(accepted)])):
-    raise UserError('the hosts were started with different configs, stages or workdirs; give every host the same command.')
+    raise UserError(
+      'the hosts were started with different configs, stages or workdirs; give every host the same command.'
+    )
   with _lock(workdir):
     hosts.on_first(_before_stages, config, workdir, stages, asked, accepted)
     for name in stages:
@@ -146,7 +156,9 @@ def _train(make: Callable[[ConfigDict, Path, Any], Stage]) -> Callable[[ConfigDi
       stage = make(config, workdir, mesh)
       notes = {'config': _relevant(config, workdir, stage.name)}
       params = train(stage, workdir / stage.name, mesh, config.seed, notes, config.wandb)
-    hosts.on_first(_save, workdir / stage.name / 'weights', sharding.to_host(params), {'kind': stage.name, **stage.info})
+    hosts.on_first(
+      _save, workdir / stage.name / 'weights', sharding.to_host(params), {'kind': stage.name, **stage.info}
+    )
 
   return run_stage
 
@@ -196,9 +208,7 @@ def _evaluate(config: ConfigDict, workdir: Path) -> None:
 _RUN: dict[str, Callable[[ConfigDict, Path], None]] = {
   'contrast': _train(lambda config, workdir, mesh: contrast.make(config, mesh)),
   'attend': _train(lambda config, workdir, mesh: attend.make(config, _before(config, workdir, 'attend', 'contrast'))),
-  'diffuse': _train(
-    lambda config, workdir, mesh: diffuse.make(config, _before(config, workdir, 'diffuse', 'attend'))
-  ),
+  'diffuse': _train(lambda config, workdir, mesh: diffuse.make(config, _before(config, workdir, 'diffuse', 'attend'))),
   'reconstruct': _reconstruct,
   'evaluate': _evaluate,
   'first_stage_training': _train(lambda config, workdir, mesh: first_stage.make(config)),
@@ -282,13 +292,13 @@ def _relevant(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   return _portable(kept, workdir)
 
 
-def _refuse_other_config(
-  config: ConfigDict, workdir: Path, name: str, asked: bool, accepted: Sequence[str]
-) -> None:
+def _refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: bool, accepted: Sequence[str]) -> None:
   """A stage's folder made with another config is never mixed with this one's, unless it is to be made again."""
   folder = workdir / name
   if folder.exists() and not folder.is_dir():
-    raise UserError(f'{folder} is a file, where the folder of stage {name} belongs; move it away or choose another --workdir.')
+    raise UserError(
+      f'{folder} is a file, where the folder of stage {name} belongs; move it away or choose another --workdir.'
+    )
   remake = asked and name in REMADE
   begun = _complete(folder) or (folder / 'weights').exists() or any((folder / 'checkpoints').glob('[0-9]*'))
   if begun and (folder / 'config.json').is_file():
@@ -296,7 +306,8 @@ def _refuse_other_config(
     now = _flat(_relevant(config, workdir, name))
     changed = sorted(field for field in before.keys() | now.keys() if before.get(field) != now.get(field))
     if taken := [field for field in changed if field in accepted]:
-      hosts.tell(f'{name}: goes on with another {", ".join(taken)}, as --accept_changes says')
+      what = 'is complete and stays as it was made, with' if _complete(folder) and not remake else 'goes on with'
+      hosts.tell(f'{name}: {what} another {", ".join(taken)}, as --accept_changes says')
     changed = [field for field in changed if field not in accepted]
     if changed and not (remake and all(field.startswith(('reconstruct.', 'evaluate.')) for field in changed)):
       told = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brainjax.datasets import bold5000, bold5000_raw, god, god_bdata, god_raw, hcp, hcp_cifti, overview, own, own_raw
-from brainjax.errors import UserError, command_line
+from brainjax.errors import ArgumentParser, UserError, command_line
 
 MESSAGES = {
   'kept': 'is prepared already, raw files unchanged',
@@ -83,9 +83,19 @@ def _check(args: argparse.Namespace) -> dict:
 
 
 RAW_KINDS = (
-  (_god, lambda folder: bool(god_bdata.subjects_in(folder)) or any((folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz'))),
+  (
+    _god,
+    lambda folder: (
+      bool(god_bdata.subjects_in(folder)) or any((folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz'))
+    ),
+  ),
   (_bold5000, lambda folder: (folder / bold5000_raw.BETAS).is_dir()),
-  (_hcp, lambda folder: any(any(folder.glob(f'{place}*/{hcp_cifti.FILE}')) for place in ('', 'npz/')) or hcp_cifti.has_files(folder)),
+  (
+    _hcp,
+    lambda folder: (
+      any(any(folder.glob(f'{place}*/{hcp_cifti.FILE}')) for place in ('', 'npz/')) or hcp_cifti.has_files(folder)
+    ),
+  ),
 )
 
 
@@ -97,12 +107,12 @@ def _by_subject(name: str, done: dict) -> dict:
   return {f'{name}/{subject}': result for subject, result in done.items()}
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(prog='python -m brainjax.prepare', description='Raw files -> TFDS (ArrayRecord).', allow_abbrev=False)
+def _parser() -> ArgumentParser:
+  parser = ArgumentParser(prog='python -m brainjax.prepare', description='Raw files -> TFDS (ArrayRecord).')
   commands = parser.add_subparsers(dest='dataset', required=True)
 
   def command(name, run, text, raw='folder of the raw files'):
-    made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    made = commands.add_parser(name, help=text, description=text)
     made.set_defaults(run=run)
     if raw:
       made.add_argument('--raw', required=True, help=raw)
@@ -126,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
   made.add_argument('--images', required=True, help='folder of the pictures')
   made.add_argument('--mask', help='one or more, comma-separated; each is an ROI named like its file')
   made.add_argument('--subject', default='sub-01', help='name of the subject; default: sub-01')
-  made = commands.add_parser('check', help='looks over a folder of raw or prepared data: facts, and a page of pictures', allow_abbrev=False)
+  made = commands.add_parser('check', help='looks over a folder of raw or prepared data: facts, and a page of pictures')
   made.set_defaults(run=_check)
   made.add_argument('folder', help='folder of raw or prepared data')
   made.add_argument('--pages', help='folder for check_<data set>.png; default: the same folder')

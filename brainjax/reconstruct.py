@@ -1,6 +1,5 @@
 """Reconstructs what was seen: weights + fMRI -> uint8 pictures. Python: `Reconstructor`; command: python -m brainjax.reconstruct."""
 
-import argparse
 import os
 import zipfile
 from functools import partial
@@ -13,19 +12,19 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from brainjax import sharding
+from brainjax import hosts, sharding
 from brainjax.checkpoints import load_weights
-from brainjax.errors import UserError, command_line
+from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder
 from brainjax.metric_writer import progress
 from brainjax.models.autoencoder import first_stage
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, samplers
-from brainjax.stages import common
 from brainjax.stages.diffuse import Models, latent_shape
-from brainjax.trees import below, unflatten
+from brainjax.trees import below, tuples, unflatten
 
+UNLIKELY_SCALE = 5  # root mean square of fMRI that is hardly z-scored
 SAMPLERS = ('plms', 'dpm', 'ddim')
 
 
@@ -54,8 +53,8 @@ class Reconstructor:
         f'{weights} holds {", ".join(settings) or "no models"}; expected the weights of the diffuse stage or a converted LDM.'
       )
     self._models = Models(
-      FmriConditioner(**common.tuples(settings['conditioner']), dtype=dtype),
-      UNet(**common.tuples(settings['unet']), dtype=dtype),
+      FmriConditioner(**tuples(settings['conditioner']), dtype=dtype),
+      UNet(**tuples(settings['unet']), dtype=dtype),
       first_stage(settings['first_stage'], dtype),
     )
     self._schedule = diffusion.make_schedule(**settings.get('schedule', {}))
@@ -163,6 +162,10 @@ class Reconstructor:
       raise UserError(
         f'fMRI has {len(bad)} values that are not finite, the first in trial {bad[0, 0]}, voxel {bad[0, 1]}.'
       )
+    if (scale := np.sqrt(np.mean(np.square(fmri, dtype=np.float64)))) > UNLIKELY_SCALE:
+      hosts.tell(
+        f'fMRI has a root mean square of {scale:.3g}, where z-scored voxels have about 1: was it z-scored as in training?'
+      )
     return fmri
 
 
@@ -211,9 +214,7 @@ def _latent(
     deterministic = {'plms': samplers.plms, 'dpm': samplers.dpm}[sampler]
     return deterministic(eps_fn, x_T, schedule, steps, return_trajectory=return_trajectory)
   noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-  return samplers.ddim(
-    eps_fn, x_T, schedule, steps, eta=eta, key=noise_keys, return_trajectory=return_trajectory
-  )
+  return samplers.ddim(eps_fn, x_T, schedule, steps, eta=eta, key=noise_keys, return_trajectory=return_trajectory)
 
 
 def _decode(models: Models, params: Any, latent: jax.Array) -> jax.Array:
@@ -223,7 +224,12 @@ def _decode(models: Models, params: Any, latent: jax.Array) -> jax.Array:
 
 
 def _sample(
-  models: Models, schedule: diffusion.Schedule, params: Any, batch: dict[str, jax.Array], root: jax.Array, **options: Any
+  models: Models,
+  schedule: diffusion.Schedule,
+  params: Any,
+  batch: dict[str, jax.Array],
+  root: jax.Array,
+  **options: Any,
 ) -> jax.Array:
   """fMRI B V -> uint8 B H W 3, as one program."""
   return _decode(models, params, _latent(models, schedule, params, batch, root, **options))
@@ -248,7 +254,7 @@ def _denoise(
 @command_line
 def main(argv: list[str] | None = None) -> None:
   """Command line."""
-  parser = argparse.ArgumentParser(prog='python -m brainjax.reconstruct', description=__doc__, allow_abbrev=False)
+  parser = ArgumentParser(prog='python -m brainjax.reconstruct', description=__doc__)
   parser.add_argument('--weights', required=True, help='folder of the diffuse stage, or of a converted LDM checkpoint')
   parser.add_argument('--fmri', required=True, help='.npy file: trials x voxels, prepared as in training')
   parser.add_argument('--out', required=True, help='new folder for images.npz and PNG files')

@@ -124,7 +124,9 @@ def to_host(tree: Any) -> Any:
   """Whole NumPy arrays on every host, from arrays that may be split over devices of other hosts. Every host must call it."""
 
   def whole(x):
-    return np.asarray(x if x.is_fully_addressable or x.is_fully_replicated else multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(
+      x if x.is_fully_addressable or x.is_fully_replicated else multihost_utils.process_allgather(x, tiled=True)
+    )
 
   return jax.tree.map(whole, tree)
 

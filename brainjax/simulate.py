@@ -1,6 +1,5 @@
 """Command: writes simulated GOD and HCP folders in the real file formats, with a note of how they were made."""
 
-import argparse
 import concurrent.futures
 import dataclasses
 import json
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 from brainjax import files
-from brainjax.errors import UserError, command_line
+from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.metric_writer import progress
 from brainjax.simulator import cortex, god, hcp, stimuli, vision
 
@@ -151,7 +150,7 @@ def _claim(out: Path, settings: dict) -> None:
 @command_line
 def main(argv: list[str] | None = None) -> None:
   """Parses the command line and runs the simulation."""
-  parser = argparse.ArgumentParser(prog='python -m brainjax.simulate', description=__doc__, allow_abbrev=False)
+  parser = ArgumentParser(prog='python -m brainjax.simulate', description=__doc__)
   parser.add_argument('--out', required=True, help='folder to write (Kamitani/npz and HCP/npz below it)')
   parser.add_argument('--voxels', type=int, help='voxels of every subject; default: the real numbers, 4133 to 4643')
   parser.add_argument('--subjects', type=int, default=5, help='GOD subjects, 1 to 5 (default 5)')

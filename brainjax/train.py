@@ -134,7 +134,9 @@ def train(
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
   with (
     _StopSignal() as stopping,
-    contextlib.closing(RunCheckpoints(directory / 'checkpoints', 'loss' if stage.select == 'best' else None)) as checkpoints,
+    contextlib.closing(
+      RunCheckpoints(directory / 'checkpoints', 'loss' if stage.select == 'best' else None)
+    ) as checkpoints,
   ):
     first = 0
     if found := checkpoints.latest(abstract):

@@ -1,4 +1,4 @@
-"""Trees of parameters as flat mappings: '/'-joined path -> array."""
+"""Trees of parameters as flat mappings ('/'-joined path -> array), and settings read from JSON."""
 
 import re
 from collections.abc import Mapping
@@ -32,3 +32,8 @@ def below(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def put_below(prefix: str, flat: Mapping[str, Any]) -> dict[str, Any]:
   """The inverse of `below`."""
   return {f'{prefix}/{path}': x for path, x in flat.items()}
+
+
+def tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """JSON has lists where the models, which must be hashable, have tuples."""
+  return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

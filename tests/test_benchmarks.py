@@ -54,7 +54,11 @@ def test_both_sides_have_the_same_parameters(name):
       unet = rows_torch.unet(settings)
       for path, parameter in unet.named_parameters():
         parameter.requires_grad_(rows_torch.trained_in_unet(path))
-      modules = [unet, rows_torch.conditioner(settings, rows.VOXELS), rows_torch.first_stage(settings).requires_grad_(False)]
+      modules = [
+        unet,
+        rows_torch.conditioner(settings, rows.VOXELS),
+        rows_torch.first_stage(settings).requires_grad_(False),
+      ]
   whole, trained = sizes(parameter for module in modules for parameter in module.parameters())
   assert (count(state.params) + count(frozen), count(state.params)) == (whole, trained)
 

@@ -97,7 +97,9 @@ def test_a_flipped_bit_in_any_file_of_weights_is_told_by_the_files_name(tmp_path
 
 def test_the_sums_are_those_of_the_command_sha256sum(tmp_path):
   save_weights(tmp_path / 'w', PARAMS, {})
-  done = subprocess.run(['sha256sum', '--check', '--strict', 'SHA256SUMS'], cwd=tmp_path / 'w', capture_output=True, text=True)
+  done = subprocess.run(
+    ['sha256sum', '--check', '--strict', 'SHA256SUMS'], cwd=tmp_path / 'w', capture_output=True, text=True
+  )
   assert done.returncode == 0, done.stdout
   assert done.stdout.count(': OK\n') == len(_files(tmp_path / 'w')) - 1
 
@@ -141,7 +143,9 @@ def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
   checkpoints.close()
 
 
-@pytest.mark.parametrize('harm', [_truncate, _flip, lambda path: path.unlink()], ids=['truncated', 'flipped', 'deleted'])
+@pytest.mark.parametrize(
+  'harm', [_truncate, _flip, lambda path: path.unlink()], ids=['truncated', 'flipped', 'deleted']
+)
 def test_damage_in_any_file_of_the_newest_checkpoint_is_told_and_the_one_before_is_used(tmp_path, harm, capsys):
   _three_checkpoints(tmp_path / 'whole')
   names = [str(file.relative_to(tmp_path / 'whole' / '8')) for file in _files(tmp_path / 'whole' / '8')]
@@ -164,7 +168,9 @@ def test_damage_in_any_file_of_the_newest_checkpoint_is_told_and_the_one_before_
     assert damage(folder / '8') == '' and damage(folder / '6') == ''
 
 
-@pytest.mark.parametrize('harm', [_truncate, _flip, lambda path: path.unlink()], ids=['truncated', 'flipped', 'deleted'])
+@pytest.mark.parametrize(
+  'harm', [_truncate, _flip, lambda path: path.unlink()], ids=['truncated', 'flipped', 'deleted']
+)
 def test_the_one_file_without_a_sum_decides_nothing(tmp_path, harm):
   _three_checkpoints(tmp_path)
   for name in UNSUMMED:
@@ -204,7 +210,9 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_is_intact(tmp_path)
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))  # a file of more than 1 MiB does not fit
   try:
-    with pytest.raises(UserError, match=r'step 10 .* cannot be written \(File too large\); .* saved before is intact') as error:
+    with pytest.raises(
+      UserError, match=r'step 10 .* cannot be written \(File too large\); .* saved before is intact'
+    ) as error:
       checkpoints.save(10, large, {}, None)
       checkpoints.wait()
     assert '\n' not in str(error.value)

@@ -117,6 +117,16 @@ def test_linear_layers_are_transposed(tmp_path):
   )
 
 
+def test_settings_travel_in_the_header_of_safetensors(tmp_path):
+  state = released.write('phase1', tmp_path / 'a.pth')
+  run(tmp_path / 'a.pth', f'--out={tmp_path / "jax"}')
+  same_bits(back(tmp_path / 'jax', tmp_path / 'b.safetensors'), state)
+  run(tmp_path / 'b.safetensors', f'--out={tmp_path / "again"}')
+  first, second = (json.loads((tmp_path / name / 'weights.json').read_text()) for name in ('jax', 'again'))
+  assert first['settings']['num_heads'] == 8  # not the release's 16, so it was read
+  assert (second['settings'], second['epoch']) == (first['settings'], first['epoch'])
+
+
 def test_dry_run_writes_nothing(tmp_path, capsys):
   released.write('phase2_fmri', tmp_path / 'a.pth')
   run(tmp_path / 'a.pth', '--dry_run', f'--out={tmp_path / "jax"}', '--voxels=44')

@@ -160,7 +160,11 @@ def test_released_protocol_is_a_name_of_its_own(scored):
 def test_facts_stand_in_the_file(tmp_path):
   facts = {'noise_ceiling': {'sbj_1': {'missing': 'one trial each'}}}
   result = evaluate.evaluate(make(), None, None, num_ways=(2,), num_bootstrap=200, out=tmp_path, facts=facts)
-  assert json.loads((tmp_path / 'scores.json').read_text())['noise_ceiling'] == result['noise_ceiling'] == facts['noise_ceiling']
+  assert (
+    json.loads((tmp_path / 'scores.json').read_text())['noise_ceiling']
+    == result['noise_ceiling']
+    == facts['noise_ceiling']
+  )
 
 
 def test_baselines_and_subsets(tmp_path):

@@ -131,7 +131,11 @@ def test_one_host_brings_every_row():
 # Through launch.py -----------------------------------------------------------------------------------------------------
 
 # Smaller still than the tiny config: compiling is what takes the time.
-SMALL = ('--config.unet.channel_mult=(1,)', '--config.unet.attention_resolutions=(1,)', '--config.first_stage.ch_mult=(1,)')
+SMALL = (
+  '--config.unet.channel_mult=(1,)',
+  '--config.unet.attention_resolutions=(1,)',
+  '--config.first_stage.ch_mult=(1,)',
+)
 
 
 def launch(workdir, *flags):

@@ -120,10 +120,14 @@ def test_killed_in_a_save_in_a_hand_over_and_in_sampling(tmp_path):
 def test_sigterm_ends_a_run_in_time_and_a_second_run_is_refused(tmp_path):
   # Simulated data are made by the first of the two.
   workdir = tmp_path / 'run'
-  flags = command(workdir, only('contrast'), '--config.contrast.num_steps=1000000', '--config.contrast.checkpoint_every=1000000')
+  flags = command(
+    workdir, only('contrast'), '--config.contrast.num_steps=1000000', '--config.contrast.checkpoint_every=1000000'
+  )
   first = Run(flags, workdir)
   deadline = time.monotonic() + 600
-  while not ((workdir / 'contrast' / 'metrics.jsonl').exists() and (workdir / 'contrast' / 'metrics.jsonl').stat().st_size):
+  while not (
+    (workdir / 'contrast' / 'metrics.jsonl').exists() and (workdir / 'contrast' / 'metrics.jsonl').stat().st_size
+  ):
     assert first.process.is_alive() and time.monotonic() < deadline, first.output
     time.sleep(0.1)
   status, output = Run(flags, workdir).end()
@@ -175,7 +179,10 @@ def _moments_to_kill_at(count, seed):
   """One in each twentieth of the moments: (number, delay in seconds)."""
   rng = np.random.default_rng(seed)
   numbers = (np.arange(NUM_KILLS) + rng.random(NUM_KILLS)) * count / NUM_KILLS
-  return [(int(number), float(delay)) for number, delay in zip(numbers, rng.choice((0, 0.003, 0.03, 0.1), NUM_KILLS), strict=True)]
+  return [
+    (int(number), float(delay))
+    for number, delay in zip(numbers, rng.choice((0, 0.003, 0.03, 0.1), NUM_KILLS), strict=True)
+  ]
 
 
 def _copy(workdir, target, stage):
@@ -208,7 +215,9 @@ def test_a_stage_killed_at_any_moment(reference, stage, tmp_path, capsys):
       assert sums_below(workdir / 'simulated') == sums_below(whole / 'simulated')
     shutil.rmtree(workdir)
   with capsys.disabled():
-    print(f'\n{stage}: killed {len(killed)} times of {len(moments_of(whole, moments, stage))} moments, every run ended in the same bits')
+    print(
+      f'\n{stage}: killed {len(killed)} times of {len(moments_of(whole, moments, stage))} moments, every run ended in the same bits'
+    )
 
 
 @pytest.mark.slow
@@ -216,7 +225,9 @@ def test_convert_killed_at_any_moment(reference, tmp_path, capsys):
   pytest.importorskip('torch')
   workdir, _ = reference
   released = tmp_path / 'contrast.pth'
-  status, output = Run([f'{workdir}/contrast/weights', '--to_torch', f'--out={released}'], tmp_path / 'out', convert=True).end()
+  status, output = Run(
+    [f'{workdir}/contrast/weights', '--to_torch', f'--out={released}'], tmp_path / 'out', convert=True
+  ).end()
   assert status == 0, output
   flags = [str(released), f'--out={tmp_path}/out/weights']
   status, output = Run(flags, tmp_path / 'out', moments=tmp_path / 'moments', convert=True).end()

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -13,6 +15,7 @@ def test_imports_go_down_only():
   assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_ruff_finds_nothing():
-  done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '.'], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize('check', [['check'], ['format', '--check']])
+def test_ruff_finds_nothing(check):
+  done = subprocess.run([sys.executable, '-m', 'ruff', *check, '.'], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout

@@ -59,7 +59,9 @@ def test_negatives_per_device_by_hand():
 
 @pytest.mark.slow
 def test_pictures_are_the_same_on_any_mesh():
-  results = {layout: np.array(pictures) for layout, pictures in on_eight_devices('reconstruct', '1x1', '4x1', '1x4').items()}
+  results = {
+    layout: np.array(pictures) for layout, pictures in on_eight_devices('reconstruct', '1x1', '4x1', '1x4').items()
+  }
   assert results['1x1'].shape == (3, 3, 32, 32, 3) and results['1x1'].std() > 10
   for pictures in results.values():
     # Rounding to whole grey values may fall to the other side.
@@ -74,7 +76,9 @@ def test_rows_that_fill_a_batch_count_nowhere_in_contrast():
   pred, fmri, _ = contrast_rows()
   mask = np.random.default_rng(0).random((32, 3)) < 0.7
   whole = contrast.contrast_loss({'pred': pred, 'mask': mask}, fmri, contrast.Weights(separate=True))
-  views = {name: np.concatenate([_filled(x[:16]), _filled(x[16:])]) for name, x in {'pred': pred, 'mask': mask * 1.0}.items()}
+  views = {
+    name: np.concatenate([_filled(x[:16]), _filled(x[16:])]) for name, x in {'pred': pred, 'mask': mask * 1.0}.items()
+  }
   weight = np.float32([1] * 16 + [0, 0])
   filled = contrast.contrast_loss(views, _filled(fmri), contrast.Weights(separate=True), row_weight=weight)
   np.testing.assert_allclose(filled[0], whole[0], rtol=1e-6)

@@ -125,7 +125,9 @@ def test_a_result_that_is_not_finite_is_a_failure(capsys, tmp_path, small):
 
 
 def test_every_array_that_is_not_compared_has_a_reason(capsys, tmp_path, small):
-  status, _, (checked, arrays, skipped, *_) = run(capsys, write(tmp_path / 'a.npz', *small), '--json', tmp_path / 'out.json')
+  status, _, (checked, arrays, skipped, *_) = run(
+    capsys, write(tmp_path / 'a.npz', *small), '--json', tmp_path / 'out.json'
+  )
   file = json.loads((tmp_path / 'out.json').read_text())['files'][0]
   assert status == 0 and len(file['skipped']) == int(skipped) and len(small[0]) + 1 == int(arrays)
   weights = {name for name in small[0] if name.startswith('state/')}
@@ -271,7 +273,7 @@ def test_accounting(tmp_path):
   assert file.skipped() == {
     'config_json': 'input: sizes, seeds, names', 'in': 'input: what the computation starts from', 'left': 'why'
   }  # fmt: skip
-  with pytest.raises(UserError, match='array \'after/c\' is missing'):
+  with pytest.raises(UserError, match="array 'after/c' is missing"):
     file.close_all('after', {'a': np.arange(3.0), 'b': np.arange(3.0), 'c': np.ones(1), 'zero': np.zeros(1)})
   by_name = {(result.name, result.measure): result for result in file.results}
   assert by_name['out', 'relative'].ok and by_name['after/a', 'absolute'].ok

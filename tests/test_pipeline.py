@@ -68,7 +68,9 @@ def _what_only_tests_have():
       _add_what_comes_with(Requirement(line.split('#')[0]), found)
   installed = {name for name, _ in found}
   owners = importlib.metadata.packages_distributions()
-  return {module for module, names in owners.items() if not {_normal(name) for name in names} & installed} - {'brainjax'}
+  return {module for module, names in owners.items() if not {_normal(name) for name in names} & installed} - {
+    'brainjax'
+  }
 
 
 @pytest.fixture(scope='module')
@@ -137,7 +139,9 @@ def test_weights_of_later_stages_are_asked_for_before_the_first_stage_begins(tmp
 
 
 def test_a_stage_without_the_one_before_it_is_told_at_once(tmp_path):
-  with pytest.raises(UserError, match='stage reconstruct begins with what stage diffuse leaves: .* train that stage first'):
+  with pytest.raises(
+    UserError, match='stage reconstruct begins with what stage diffuse leaves: .* train that stage first'
+  ):
     pipeline.run(tiny.get_config(), tmp_path, ('reconstruct', 'evaluate'), asked=True)
 
 
@@ -173,7 +177,15 @@ def test_another_batch_size_is_taken_when_said(finished, tmp_path):
 
 
 def test_sampling_again_keeps_the_old_pictures_and_scores_by_a_network_of_the_users(finished, tmp_path):
-  sizes = {'image_size': 14, 'patch_size': 7, 'width': 24, 'depth': 1, 'num_heads': 2, 'mlp_dim': 9, 'projection_dim': 5}
+  sizes = {
+    'image_size': 14,
+    'patch_size': 7,
+    'width': 24,
+    'depth': 1,
+    'num_heads': 2,
+    'mlp_dim': 9,
+    'projection_dim': 5,
+  }
   clip = random_variables(ClipVision(**sizes), np.zeros((1, 14, 14, 3), np.float32))
   save_weights(tmp_path / 'clip', flatten(clip['params']), {'kind': 'clip', 'settings': sizes})
   features = f'--config.evaluate.features=("{tmp_path / "clip"}",)'
@@ -219,7 +231,9 @@ def test_a_missing_release_is_told_with_where_it_comes_from(tmp_path):
 
 def test_a_stage_does_not_start_from_one_of_another_config(finished):
   done = launch(finished, '--stages=attend', '--config.fmri_mae.width=48')
-  assert done.returncode == 2 and 'contrast was made with another config: fmri_mae.width (there 24, here 48)' in done.stderr
+  assert (
+    done.returncode == 2 and 'contrast was made with another config: fmri_mae.width (there 24, here 48)' in done.stderr
+  )
 
 
 def test_trained_weights_go_to_pytorch_and_back_and_start_a_stage(finished, tmp_path):
@@ -261,13 +275,15 @@ def test_the_notebook_runs(finished, monkeypatch):
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
   # The kernel finds the package where this test runs, installed or not.
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  done = nbclient.NotebookClient(notebook, timeout=600, resources={'metadata': {'path': str(ROOT / 'notebooks')}}).execute()
+  done = nbclient.NotebookClient(
+    notebook, timeout=600, resources={'metadata': {'path': str(ROOT / 'notebooks')}}
+  ).execute()
   outputs = [output for cell in done.cells if cell.cell_type == 'code' for output in cell.outputs]
   told = ''.join(output.get('text', '') for output in outputs if output.get('name') == 'stdout')
   assert told.count('these weights expect numbers') == 2 and 'first in trial 1, voxel 5' in told
   assert sum('image/png' in output.get('data', {}) for output in outputs) == 3
   shapes = [output.data['text/plain'] for output in outputs if 'text/plain' in output.get('data', {})]
-  assert '((4, 4, 32, 32, 3), dtype(\'uint8\'))' in shapes
+  assert "((4, 4, 32, 32, 3), dtype('uint8'))" in shapes
 
 
 def test_stages_that_saw_other_voxels_do_not_go_together(tmp_path):

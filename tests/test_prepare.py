@@ -72,7 +72,9 @@ def test_staging_of_a_killed_run_is_removed(folders):
   left = out / '.staging-999999999' / 'god'
   left.mkdir(parents=True)
   run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_3')
-  assert sorted(path.name for path in out.iterdir()) == ['god'] and [path.name for path in (out / 'god').iterdir()] == ['sbj_3']
+  assert sorted(path.name for path in out.iterdir()) == ['god'] and [path.name for path in (out / 'god').iterdir()] == [
+    'sbj_3'
+  ]
 
 
 def test_no_server_is_asked_and_nothing_left_in_tmp(folders, monkeypatch, tmp_path):

@@ -79,7 +79,9 @@ def test_the_noise_schedule_is_that_of_the_weights(weights, model, tmp_path):
   params, info = load_weights(weights)
   schedule = {'num_steps': 100, 'start': 0.001, 'end': 0.05}
   info['settings']['schedule'] = schedule
-  save_weights(tmp_path / 'weights', params, {'kind': 'diffuse', 'num_voxels': NUM_VOXELS, 'settings': info['settings']})
+  save_weights(
+    tmp_path / 'weights', params, {'kind': 'diffuse', 'num_voxels': NUM_VOXELS, 'settings': info['settings']}
+  )
   other = Reconstructor(tmp_path / 'weights')
   assert (other(fmri(), num_samples=1, num_steps=4) != model(fmri(), num_samples=1, num_steps=4)).any()
   with pytest.raises(UserError, match='number of sampling steps is 101, expected 1 to 100'):
@@ -158,7 +160,9 @@ def test_command_tells_files_that_are_none(weights, tmp_path, capsys):
     assert reconstruct.main([f'--weights={weights}', f'--fmri={tmp_path / name}', f'--out={tmp_path / "out"}']) == 2
     assert words in capsys.readouterr().err
   np.save(tmp_path / 'fmri.npy', fmri())
-  assert reconstruct.main([f'--weights={tmp_path}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}']) == 2
+  assert (
+    reconstruct.main([f'--weights={tmp_path}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}']) == 2
+  )
   assert 'error: ' in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 

@@ -159,7 +159,9 @@ def test_charts_are_well_formed_and_bounded():
   assert len([r for r in trace.findall('rect') if r.get('class') == 'masked']) == 3
 
 
-@pytest.mark.parametrize(('border', 'first', 'shaded'), [(16, 0, (0, 16)), (512, 452, (452, 512)), (990, 880, (880, 990))])
+@pytest.mark.parametrize(
+  ('border', 'first', 'shaded'), [(16, 0, (0, 16)), (512, 452, (452, 512)), (990, 880, (880, 990))]
+)
 def test_trace_shows_a_border_of_the_mask(border, first, shaded):
   """With patches wider than the drawing the first voxels would be all masked, or none."""
   values = np.arange(1000.0)
@@ -444,7 +446,9 @@ def test_browser_links_lead_to_sections_and_details_open(opened):
   browser, page = opened
   for key in ('scores', 'gallery', 'denoising', 'training', 'fmri', 'provenance'):
     browser.click(f'nav a[href="#{key}"]')
-    assert browser.run("return document.getElementById(arguments[0]).getBoundingClientRect().top < innerHeight - 20", key)
+    assert browser.run(
+      'return document.getElementById(arguments[0]).getBoundingClientRect().top < innerHeight - 20', key
+    )
   browser.run('document.querySelector(".skip").focus()')
   assert browser.run('return document.querySelector(".skip").getBoundingClientRect().left >= 0')
   count = browser.run('return document.querySelectorAll("details").length')

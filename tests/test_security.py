@@ -22,7 +22,17 @@ ALLOWED = {
   # Writes PyTorch files, never reads one.
   'torch_convert/writer.py': {'torch.from_numpy', 'torch.save'},
 }  # fmt: skip
-FORBIDDEN = {'eval', 'exec', 'compile', '__import__', 'os.system', 'os.popen', 'yaml.load', 'yaml.unsafe_load', 'yaml.full_load'}
+FORBIDDEN = {
+  'eval',
+  'exec',
+  'compile',
+  '__import__',
+  'os.system',
+  'os.popen',
+  'yaml.load',
+  'yaml.unsafe_load',
+  'yaml.full_load',
+}
 FILES = {str(file.relative_to(PACKAGE)): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob('*.py'))}
 
 
@@ -49,9 +59,13 @@ def _used(tree):
 def test_no_file_unpickles_evaluates_or_starts_programs():
   found = {file: used for file, tree in FILES.items() if (used := _used(tree))}
   assert found == ALLOWED
-  called = {(file, _name(node.func)) for file, tree in FILES.items() for node in ast.walk(tree) if isinstance(node, ast.Call)}
+  called = {
+    (file, _name(node.func)) for file, tree in FILES.items() for node in ast.walk(tree) if isinstance(node, ast.Call)
+  }
   assert len(called) > 1000
-  assert not [(file, name) for file, name in called if name in FORBIDDEN or name.split('.')[-1] in ('extractall', 'extract')]
+  assert not [
+    (file, name) for file, name in called if name in FORBIDDEN or name.split('.')[-1] in ('extractall', 'extract')
+  ]
 
 
 def test_numpy_files_are_read_without_pickle():
@@ -73,7 +87,9 @@ def test_every_unpickler_decides_itself_what_a_global_is():
   assert len(classes) == 3 and all('find_class' in methods for methods in classes.values()), classes
 
 
-@pytest.mark.parametrize('path', ['{workdir}/..', '{workdir}/../elsewhere', '{workdir}/a/../../b', 'x{workdir}', '{workdir}x'])
+@pytest.mark.parametrize(
+  'path', ['{workdir}/..', '{workdir}/../elsewhere', '{workdir}/a/../../b', 'x{workdir}', '{workdir}x']
+)
 def test_a_path_in_the_workdir_cannot_lead_out_of_it(tmp_path, path):
   config = tiny.get_config()
   config.data.prepared = path

@@ -115,7 +115,9 @@ def test_as_many_steps_as_allowed_are_skipped(tmp_path, infinite_loss):
     return jnp.sum((w - x) ** 2) / 2, {}
 
   def run(broken, folder, allowed, steps=6):
-    fields = dict(init=lambda key: {'trained': {'w': jnp.full(7, 4.0)}}, loss=loss, optimizer=optax.sgd(0.5), checkpoint_every=3)
+    fields = dict(
+      init=lambda key: {'trained': {'w': jnp.full(7, 4.0)}}, loss=loss, optimizer=optax.sgd(0.5), checkpoint_every=3
+    )
     return _run(_stage(steps, broken=broken, skip_nonfinite=allowed, **fields), tmp_path / folder)
 
   w = 4.0
@@ -165,7 +167,7 @@ def test_a_step_that_takes_too_long_after_sigterm_is_not_waited_for(tmp_path, mo
 
   with pytest.raises(Stopped):
     _run(_stage(6, event={2: compile_for_long}), tmp_path)
-  (status, when), = left
+  ((status, when),) = left
   assert status == 143 and when < ended[0] and 'goes on from the last checkpoint' in capsys.readouterr().err
 
 
@@ -181,7 +183,9 @@ def test_the_host_waits_for_the_device_at_logs_only(tmp_path, monkeypatch):
   device_get = jax.device_get
   monkeypatch.setattr(jax, 'device_get', lambda tree: fetched.append(len(tree)) or device_get(tree))
   bars = []
-  monkeypatch.setattr(train, 'progress', lambda *args: bars.append(io.StringIO()) or metric_writer.tqdm(total=6, file=bars[0]))
+  monkeypatch.setattr(
+    train, 'progress', lambda *args: bars.append(io.StringIO()) or metric_writer.tqdm(total=6, file=bars[0])
+  )
   monkeypatch.setattr(train.RunCheckpoints, 'save', lambda *args: None)
   # A transfer that is not asked for by device_get is refused (on accelerators; on CPU nothing is transferred).
   with jax.transfer_guard_device_to_host('disallow'):
@@ -193,5 +197,7 @@ def test_the_host_waits_for_the_device_at_logs_only(tmp_path, monkeypatch):
 
 def test_weights_that_do_not_fit_are_named(tmp_path):
   stage = _stage(pretrained={'trained/w': np.zeros(8), 'other/w': np.zeros(2)})
-  with pytest.raises(UserError, match=r'trained/w \(8,\) \(model: \(7,\)\), other/w \(2,\) \(model: no such parameter\)'):
+  with pytest.raises(
+    UserError, match=r'trained/w \(8,\) \(model: \(7,\)\), other/w \(2,\) \(model: no such parameter\)'
+  ):
     _run(stage, tmp_path)

@@ -74,6 +74,11 @@ class God(paired.Builder):
         facts['explainable_variance'] = ceiling
       trials = paired.examples(subject.trials, subject.trial_stimulus, test, test_labels, test_numbers)
       splits['test_trials'] = (len(subject.trials), trials)
+    else:
+      print(
+        f'{folder / name}.npz: arr_2 is not the mean of arr_1, whether repetitions stand together or stimuli; arr_2 is used, '
+        'and single test trials and noise ceilings are left out'
+      )
     return splits
 
 

@@ -155,6 +155,8 @@ def make_loader(
   if len(dataset) == 0:
     raise UserError('the data set has no rows: check the subjects, the split and the number of validation stimuli')
   if repeat and batch_size > len(dataset):
-    raise UserError(f'batch size {batch_size} is larger than the {len(dataset)} samples there are; choose a smaller batch size')
+    raise UserError(
+      f'batch size {batch_size} is larger than the {len(dataset)} samples there are; choose a smaller batch size'
+    )
   source = _Batches(dataset, batch_size, seed, shuffle, filled_size, shard_index, shard_count, transform, repeat)
   return Loader(source, num_threads, prefetch)

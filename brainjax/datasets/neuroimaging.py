@@ -27,7 +27,7 @@ def need(name: str) -> ModuleType:
     return importlib.import_module(name)
   except ImportError as error:
     raise UserError(
-      f"reading this format needs the package {name.split('.')[0]} ({error}); run: pip install 'brainjax[neuroimaging]'"
+      f"reading this format needs the package {name.split('.')[0]} ({error}); run, in brainjax' folder: pip install -e '.[neuroimaging]'"
     ) from None
 
 
@@ -117,7 +117,9 @@ def read_dense_series(
     for name, start, stop in cortex:
       part = found.get(name, slice(0, 0))
       if (part.start, part.stop or num_grayordinates) != (start, stop):
-        raise UserError(f'{path}: {name} is not at grayordinates {start} to {stop - 1}; expected the order of HCP files')
+        raise UserError(
+          f'{path}: {name} is not at grayordinates {start} to {stop - 1}; expected the order of HCP files'
+        )
     data = np.asanyarray(image.dataobj)  # mapped, unless the file asks for scaling
     with np.errstate(over='ignore'):
       return np.array(data[:, columns], np.float32)

@@ -84,7 +84,11 @@ def _look_paired(source: Any, folder: Path) -> Subject:
     f'{facts["num_voxels"]} voxels; ROIs {_counts(facts["rois"])}',
     'rows: ' + _counts(splits),
     f'{facts["num_train_stimuli"]} training and {facts["num_test_stimuli"]} test pictures; test pictures shown '
-    + (f'{repetitions.min()}' if repetitions.min() == repetitions.max() else f'{repetitions.min()} to {repetitions.max()}')
+    + (
+      f'{repetitions.min()}'
+      if repetitions.min() == repetitions.max()
+      else f'{repetitions.min()} to {repetitions.max()}'
+    )
     + ' times',
   ]
   pictures: dict[str, dict[str, str]] = {}
@@ -112,7 +116,9 @@ def _look_paired(source: Any, folder: Path) -> Subject:
     medians = {roi: f'{np.median(values):.2f}' for roi, values in subject.values.items()}
     subject.facts.append(f'noise ceiling of the averaged test trials, median: {_counts(medians)}')
     if np.median(ceiling) < 0.05:
-      subject.doubts.append('half of the voxels have a noise ceiling below 0.05: do trials and pictures agree in order?')
+      subject.doubts.append(
+        'half of the voxels have a noise ceiling below 0.05: do trials and pictures agree in order?'
+      )
   return subject
 
 
@@ -121,7 +127,9 @@ def _look_hcp(source: Any) -> list[Subject]:
   rois = {key.removeprefix('roi/'): np.asarray(mask) for key, mask in facts.items() if key.startswith('roi/')}
   data, start, subjects = source.as_data_source('train'), 0, []
   for place, (name, count) in enumerate(zip(facts['subjects'], facts['windows'], strict=True)):
-    subject = Subject(name, [f'{count} windows of {facts["num_voxels"]} voxels; ROIs {_counts(facts["rois"])}'], rois=rois)
+    subject = Subject(
+      name, [f'{count} windows of {facts["num_voxels"]} voxels; ROIs {_counts(facts["rois"])}'], rois=rois
+    )
     statistics = _Statistics()
     for row in data.__getitems__(list(range(start, start + count))):
       statistics.add(row['fmri'])
@@ -228,7 +236,9 @@ def _heat_map(axis: Any, subject: Subject) -> None:
   for place, roi in enumerate(small):
     stop = edges[place + 1]
     if stop - edges[place] > 0.02 * len(order):
-      axis.text((edges[place] + stop) / 2, -0.02 * len(subject.rows), roi, ha='center', va='bottom', fontsize=8, color=INK)
+      axis.text(
+        (edges[place] + stop) / 2, -0.02 * len(subject.rows), roi, ha='center', va='bottom', fontsize=8, color=INK
+      )
     if 0 < stop < len(order):
       axis.axvline(stop - 0.5, color=INK, linewidth=0.5)
   axis.set_title(f'{_short(subject.name)}: first training rows, z', fontsize=10, loc='left', pad=16, color=INK)

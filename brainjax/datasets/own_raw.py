@@ -78,9 +78,13 @@ def read_events(path: Path) -> Events:
   split_of = dict(zip(images, splits, strict=True))
   for number, (name, split) in enumerate(zip(images, splits, strict=True), 1):
     if split_of[name] != split:
-      raise UserError(f'{path}: picture {name!r} is in both splits (row {number}); a picture belongs to train or to test')
+      raise UserError(
+        f'{path}: picture {name!r} is in both splits (row {number}); a picture belongs to train or to test'
+      )
   if set(splits) != set(SPLITS):
-    raise UserError(f'{path}: {len(images)} trials, of the splits {sorted(set(splits))}; expected some of train and test')
+    raise UserError(
+      f'{path}: {len(images)} trials, of the splits {sorted(set(splits))}; expected some of train and test'
+    )
   return Events(images, splits, categories)
 
 
@@ -111,7 +115,9 @@ def read(source: Source) -> tuple[paired.Trials, Events, dict[str, Path]]:
     )
   fmri = raw.check_fmri(fmri, str(source.betas))
   rois = {ALL: np.ones(fmri.shape[1], bool)} | rois
-  names = {split: sorted({n for n, s in zip(events.images, events.splits, strict=True) if s == split}) for split in SPLITS}
+  names = {
+    split: sorted({n for n, s in zip(events.images, events.splits, strict=True) if s == split}) for split in SPLITS
+  }
   return paired.Trials(fmri, events.images, rois, names['train'], names['test']), events, files
 
 

@@ -156,6 +156,8 @@ def check_fmri(fmri: np.ndarray, where: str, num_voxels: int | None = None) -> n
       f'{where} has {int(bad.sum())} NaN or infinite values, the first in row {row}, voxel {voxel}; '
       'leave those voxels or trials out, or interpolate them'
     )
+  if (fmri == fmri.flat[0]).all():
+    raise UserError(f'{where}: all its {fmri.size} values are {fmri.flat[0]:g}; expected responses, which differ')
   return fmri
 
 

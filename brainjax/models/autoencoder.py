@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, fan_in_uniform, group_norm, upsample_nearest
+from brainjax.trees import tuples
 
 EPSILON = 1e-6
 
@@ -267,7 +268,7 @@ class KLModel(nn.Module):
 
 def first_stage(settings: Mapping[str, Any], dtype: Any = jnp.float32) -> VQModel | KLModel:
   """The autoencoder with these constructor arguments (lists as from JSON will do): a VQ one if they count its codes."""
-  arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+  arguments = tuples(settings)
   return (VQModel if 'n_embed' in arguments else KLModel)(**arguments, dtype=dtype)
 
 

@@ -133,7 +133,9 @@ class Stage(nn.Module):
     """Maps x B H W C, emb B E and context B T D to B H W features, or B 2H 2W features."""
     x = ResBlock(self.features, self.num_groups, self.dtype, name='res')(x, emb)
     if self.num_heads:
-      x = SpatialTransformer(self.num_heads, self.depth, self.remat, self.num_groups, self.dtype, name='transformer')(x, context)
+      x = SpatialTransformer(self.num_heads, self.depth, self.remat, self.num_groups, self.dtype, name='transformer')(
+        x, context
+      )
     if self.upsample:
       x = conv3x3(self.features, self.dtype, f'upsample_{2 if self.num_heads else 1}')(upsample_nearest(x))
     return x

@@ -9,15 +9,19 @@ MAX_SCORES = 2**29
 CACHED_SCORES = 2**23
 
 
+def on_cpu() -> bool:
+  """Whether programs are compiled for a CPU."""
+  return jax.default_backend() == 'cpu'
+
+
 def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   """Scaled dot-product attention with a float32 softmax: B L N D, B M N D, B M N D -> B L N D.
 
   Where all scores would need more than the limit, the batch is computed in equal parts one after the other, and
   again in the backward pass. A part takes every n-th sample, so that it lies on all devices as the batch does.
   """
-  on_cpu = jax.default_backend() == 'cpu'
-  attend = _in_heads if on_cpu else jax.nn.dot_product_attention
-  limit = min(MAX_SCORES, CACHED_SCORES) if on_cpu else MAX_SCORES
+  attend = _in_heads if on_cpu() else jax.nn.dot_product_attention
+  limit = min(MAX_SCORES, CACHED_SCORES) if on_cpu() else MAX_SCORES
   batch, length, heads, _ = query.shape
   scores = 4 * batch * heads * length * key.shape[1]
   parts = next(n for n in range(1, batch + 1) if batch % n == 0 and (scores <= n * limit or n == batch))

@@ -5,7 +5,6 @@ python -m brainjax.parity tests/golden/phase1.npz tests/golden/unet.npz [--json 
 The kind of each file follows from its contents, every size from its config_json and the shapes of its arrays.
 """
 
-import argparse
 import contextlib
 import json
 import math
@@ -18,7 +17,7 @@ from typing import Any
 
 import jax
 
-from brainjax.errors import UserError, command_line
+from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_write
 from brainjax.parity import cond, data, diffusion, golden, phase1, phase2, unet, vqvae
 from brainjax.parity.golden import Golden, Result
@@ -158,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   Returns:
     0: everything within bounds and every array accounted for; 1: not so; 2: a file cannot be replayed.
   """
-  parser = argparse.ArgumentParser(prog='python -m brainjax.parity', description=__doc__.splitlines()[0], allow_abbrev=False)
+  parser = ArgumentParser(prog='python -m brainjax.parity', description=__doc__.splitlines()[0])
   parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz', help='golden files of the original code')
   parser.add_argument('--json', type=Path, metavar='OUT', help='also write every number there')
   args = parser.parse_args(argv)

@@ -186,7 +186,9 @@ def _check_sampling(golden: Golden, loaded: Loaded) -> None:
       golden.close(f'{name}/final', replay.nchw(final), TRAJECTORY)
       golden.close(f'{name}/sigmas', samplers.step_table(schedule, steps, eta).sigma[::-1])
     elif match := re.fullmatch(r'plms_guidance([\d.]+)', name):
-      golden.close(f'{name}/final', _guided(golden, name, schedule, samplers.guided(eps, uncond, float(match[1])), x_T), TRAJECTORY)
+      golden.close(
+        f'{name}/final', _guided(golden, name, schedule, samplers.guided(eps, uncond, float(match[1])), x_T), TRAJECTORY
+      )
     elif match := re.fullmatch(r'ddpm_tail(\d+)', name):
       noise = replay.nhwc(golden.input(f'{name}/noise'))
       with jax.disable_jit():
@@ -210,7 +212,9 @@ def _stochastic_steps(golden: Golden, name: str, eta: float, schedule: diffusion
         steps = diffusion.sample_steps(total, number)
         fitting.append((relative_error(samplers.step_table(schedule, steps, eta).sigma[::-1], sigmas), number, steps))
   if not fitting:
-    raise UserError(f'{golden.path}: {name}/sigmas has {len(sigmas)} entries; no run through {total} steps takes so many')
+    raise UserError(
+      f'{golden.path}: {name}/sigmas has {len(sigmas)} entries; no run through {total} steps takes so many'
+    )
   return min(fitting, key=lambda entry: entry[:2])[2]
 
 
@@ -289,8 +293,7 @@ def _check_training(golden: Golden, loaded: Loaded) -> None:
   }
   batches = [{name: array[i] for name, array in arrays.items()} for i in range(len(arrays['t']))]
   optimizer = optim.make(
-    'adamw',
-    config['lr'], betas=BETAS, weight_decay=WEIGHT_DECAY, decay_all=True, clip_norm=config['clip']
+    'adamw', config['lr'], betas=BETAS, weight_decay=WEIGHT_DECAY, decay_all=True, clip_norm=config['clip']
   )
   metrics, doubt = [], replay.Doubt(BETAS)
   runs = replay.steps('diffuse', flat, trainable, loss, optimizer, lambda step: config['lr'], batches, doubt)

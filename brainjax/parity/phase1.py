@@ -118,8 +118,7 @@ def _check_training(golden: Golden, run: str, variant: str, flat, views_of) -> N
   weights, _ = _variant(golden, variant)
   rate = epoch_rate(settings, len(fmri))
   optimizer = optim.make(
-    'adamw',
-    rate, betas=BETAS, weight_decay=settings['weight_decay'], decay_all=False, clip_norm=settings['clip_grad']
+    'adamw', rate, betas=BETAS, weight_decay=settings['weight_decay'], decay_all=False, clip_norm=settings['clip_grad']
   )
 
   def loss(params, batch, key):

@@ -64,7 +64,9 @@ def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str
   # The baselines stand below the stimulus, the nearest pictures below their samples.
   for k, name in enumerate(page.baselines):
     alt = f'{category}, baseline {baseline_label(name)}'
-    figures.append(_figure(addresses['baseline', i, name], alt, baseline_label(name), size, 'of-baseline', place=(2 + k, 1)))
+    figures.append(
+      _figure(addresses['baseline', i, name], alt, baseline_label(name), size, 'of-baseline', place=(2 + k, 1))
+    )
   if page.nearest is not None:
     for s in range(num_samples):
       alt = f'{category}, training picture nearest to sample {s + 1}'

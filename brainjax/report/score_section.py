@@ -123,7 +123,9 @@ def _subsets(subsets: dict[str, dict]) -> str:
   for name, subset in subsets.items():
     for score in headline(subset['scores']) if subset['scores'] else []:
       entry, mean = subset['scores'][score], subset['scores'][score]['mean_of_samples']
-      values = [drawings.number(v, entry['unit']) for v in (mean['value'], *mean['interval'], *mean['null']['interval'])]
+      values = [
+        drawings.number(v, entry['unit']) for v in (mean['value'], *mean['interval'], *mean['null']['interval'])
+      ]
       cells = (str(subset['num_items']), escape(label(score)), values[0], f'{values[1]} to {values[2]}')
       cells += (f'{values[3]} to {values[4]}', f'{mean["null"]["p_value"]:.3g}')
       rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')

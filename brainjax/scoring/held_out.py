@@ -55,9 +55,7 @@ def _attributes(train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
   table = stimuli.categories().attributes
   a, b = (table[np.unique(rows.columns['class_index'])] for rows in (test, train))  # T 5, K 5
   shared = (a[:, None] == b[None]).sum(axis=-1).max(axis=1)
-  unseen = {
-    name: len(set(a[:, i].tolist()) - set(b[:, i].tolist())) for i, name in enumerate(stimuli.ATTRIBUTES)
-  }
+  unseen = {name: len(set(a[:, i].tolist()) - set(b[:, i].tolist())) for i, name in enumerate(stimuli.ATTRIBUTES)}
   return {
     'attributes': list(stimuli.ATTRIBUTES),
     'values_in_test_but_not_in_training': unseen,

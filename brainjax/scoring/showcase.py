@@ -52,7 +52,9 @@ def _attend(config: ConfigDict, params: Any, settings: dict, fmri: np.ndarray, t
   pictures = np.stack([transforms.resize_image(picture, image_mae.image_size) for picture in pictures])
   image = transforms.imagenet_normalise((transforms.to_signed_unit(pictures) + 1) / 2, config.released.double_rescale)
   keys = jax.random.split(jax.random.key(config.seed))
-  noises = [jax.random.uniform(k, (len(fmri), mae.num_patches)) for k, mae in zip(keys, (fmri_mae, image_mae), strict=True)]
+  noises = [
+    jax.random.uniform(k, (len(fmri), mae.num_patches)) for k, mae in zip(keys, (fmri_mae, image_mae), strict=True)
+  ]
   ratios = config.attend.mask_ratio, config.attend.image_mask_ratio
 
   @jax.jit

@@ -59,7 +59,9 @@ def _features(sources: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.nda
   for source in sources:
     network = classifiers.load(source, needs_classes=False)
     if network.key in found:
-      raise UserError(f'evaluate.features: {source} would be scored under the name {network.key} as one before it; leave one out')
+      raise UserError(
+        f'evaluate.features: {source} would be scored under the name {network.key} as one before it; leave one out'
+      )
     found[network.key] = network.features
   return found
 

@@ -87,7 +87,9 @@ class Subject:
     self.slices = {roi: slice(stop - size, stop) for (roi, size), stop in zip(sizes.items(), stops, strict=True)}
     early = [_retinotopy(rng, roi, sizes[roi]) for roi in EARLY if sizes.get(roi)]
     self.fields = np.concatenate([fields for fields, _ in early]) if early else np.empty((0, 3), np.float32)
-    self._channel_weights = np.concatenate([w for _, w in early]) if early else np.empty((0, vision.NUM_CHANNELS), np.float32)
+    self._channel_weights = (
+      np.concatenate([w for _, w in early]) if early else np.empty((0, vision.NUM_CHANNELS), np.float32)
+    )
     self._pooling = _pooling(self.fields)
     higher = [_semantics(rng, roi, sizes[roi], config.conjunction_variance) for roi in HIGHER if sizes.get(roi)]
     self._semantic_weights = [np.concatenate(w, axis=1) for w in zip(*higher, strict=True)]

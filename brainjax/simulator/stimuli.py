@@ -256,7 +256,9 @@ def _draw_chunk(scenes: Scenes, rows: np.ndarray, size: int) -> np.ndarray:
       covered = shapes.cover(distance, footprint)
       inside[group] = np.maximum(inside[group], covered)
       rim[group] = np.maximum(rim[group], covered - shapes.cover(distance + 0.09, footprint))
-      texture[group] += covered * shapes.texture(TEXTURES[surface], u, v, scenes.phase[index].T[:, :, None, None], footprint)
+      texture[group] += covered * shapes.texture(
+        TEXTURES[surface], u, v, scenes.phase[index].T[:, :, None, None], footprint
+      )
   colour = shapes.hsv_to_rgb(scenes.colour[rows])
   texture = np.minimum(texture, 1)
   tint = np.where((attributes[:, 2] == TEXTURES.index('shaded'))[:, None], 0.22 * colour, 0.3 * colour + 0.7)

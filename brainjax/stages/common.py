@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from brainjax import hosts, optim
 from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError
-from brainjax.trees import below, flatten
+from brainjax.trees import below, flatten, tuples
 
 
 def compute_dtype(config: ConfigDict) -> Any:
@@ -34,7 +34,9 @@ def schedule(stage: ConfigDict, steps_per_epoch: int, cosine: bool = True) -> op
   """Learning rate by step: warm-up, then cosine over the whole run or constant."""
   if not cosine:
     return optax.linear_schedule(
-      0.0 if stage.warmup_epochs else stage.learning_rate, stage.learning_rate, round(stage.warmup_epochs * steps_per_epoch)
+      0.0 if stage.warmup_epochs else stage.learning_rate,
+      stage.learning_rate,
+      round(stage.warmup_epochs * steps_per_epoch),
     )
   epochs = num_steps(stage, steps_per_epoch) / steps_per_epoch
   return optim.warmup_cosine(stage.learning_rate, min(stage.warmup_epochs, epochs / 2), epochs, steps_per_epoch)
@@ -119,16 +121,13 @@ def take_sizes(section: ConfigDict, sizes: Mapping[str, Any]) -> None:
       section[name] = value
 
 
-def tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """JSON has lists where the models, which must be hashable, have tuples."""
-  return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-
-
 def tell_resized(stage: str, source: str, sizes: Mapping[str, Any], num_voxels: int) -> None:
   """Says so when weights of another voxel count are used: their position tables are resized."""
   before = sizes.get('num_voxels', num_voxels)
   if before != num_voxels:
-    hosts.tell(f'{stage}: {source} is for {before} voxels, these data have {num_voxels}; position tables are resized (nearest)')
+    hosts.tell(
+      f'{stage}: {source} is for {before} voxels, these data have {num_voxels}; position tables are resized (nearest)'
+    )
 
 
 def settings(model: nn.Module) -> dict[str, Any]:

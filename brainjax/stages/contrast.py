@@ -150,6 +150,10 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
     loss=loss,
     batches=data.train,
     validation=data.validation,
-    info={'num_voxels': data.num_voxels, 'voxels_of': data.facts.get('num_voxels', {}), 'settings': common.settings(mae)},
+    info={
+      'num_voxels': data.num_voxels,
+      'voxels_of': data.facts.get('num_voxels', {}),
+      'settings': common.settings(mae),
+    },
     **common.training_fields(config, 'contrast', data.steps_per_epoch, decay_all=False),
   )

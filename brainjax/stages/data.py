@@ -111,7 +111,9 @@ def _contrast_rows(config: ConfigDict) -> tuple[arrays.JoinedDataset, arrays.Joi
     for split in ('train', 'val') if data.num_val_stimuli else ('train',):
       parts[split].append(god.load(data.prepared, data.contrast_god_subjects, split=split, **options))
   if not parts['train']:
-    raise UserError('config.data.hcp and config.data.contrast_god_subjects are both empty: contrast has no data to learn from.')
+    raise UserError(
+      'config.data.hcp and config.data.contrast_god_subjects are both empty: contrast has no data to learn from.'
+    )
   width = max(part.num_voxels for part in parts['train'])
   train = arrays.JoinedDataset(parts['train'], width)
   if data.contrast_god_subjects:

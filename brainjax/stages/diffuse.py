@@ -19,7 +19,7 @@ from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
 from brainjax.stages.stage import Stage
 from brainjax.torch_convert import hand_over
-from brainjax.trees import below, put_below
+from brainjax.trees import below, put_below, tuples
 
 
 class Models(NamedTuple):
@@ -42,7 +42,7 @@ def models(config: ConfigDict, num_voxels: int, sizes: Mapping[str, Any] | None 
   mae, sizes = config.fmri_mae, sizes or {}
   unet_sizes = {'remat': config.remat} | config.unet.to_dict()
   if 'unet' in sizes:  # the releases say no number of groups: theirs is the default
-    unet_sizes |= {'num_groups': UNet.num_groups} | common.tuples(sizes['unet'])
+    unet_sizes |= {'num_groups': UNet.num_groups} | tuples(sizes['unet'])
   context = {'context_dim': unet_sizes['context_dim'], **config.conditioner.to_dict()}
   time_cond = context.pop('time_condition')
   if unet_sizes.get('time_cond'):  # such as that of a fine-tuned model
@@ -128,7 +128,9 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     check_prior(stage.prior_init_from, sizes, config.data.image_size)
   cached = stage.cache_latents
   if cached and not prior:
-    raise UserError('config.diffuse.cache_latents encodes with the first stage of diffuse.prior_init_from, which is not there.')
+    raise UserError(
+      'config.diffuse.cache_latents encodes with the first stage of diffuse.prior_init_from, which is not there.'
+    )
   encode = (
     partial(
       first_stage_module.encode_pictures,

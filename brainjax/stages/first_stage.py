@@ -63,7 +63,10 @@ def make(config: ConfigDict) -> Stage:
     image = vq.apply(variables, noisy, quantize=False, method='decode')
     squared = jnp.square(image - batch['image']).mean()
     latent_size = jnp.square(latent).mean()
-    return squared + SIZE_WEIGHT * latent_size, {'psnr': 10 * jnp.log10(4 / squared), 'latent_size': jnp.sqrt(latent_size)}
+    return squared + SIZE_WEIGHT * latent_size, {
+      'psnr': 10 * jnp.log10(4 / squared),
+      'latent_size': jnp.sqrt(latent_size),
+    }
 
   return Stage(
     init=init,

@@ -54,7 +54,12 @@ def make(config: ConfigDict, first_stage_weights: Mapping[str, np.ndarray]) -> S
   dtype = common.compute_dtype(config)
   vq = first_stage.model(config)
   unet = UNet(
-    in_channels=vq.embed_dim, out_channels=vq.embed_dim, time_cond=False, remat=config.remat, dtype=dtype, **config.unet.to_dict()
+    in_channels=vq.embed_dim,
+    out_channels=vq.embed_dim,
+    time_cond=False,
+    remat=config.remat,
+    dtype=dtype,
+    **config.unet.to_dict(),
   )
   embedder = nn.Embed(sum(stimuli.NUM_VALUES), config.unet.context_dim)
   schedule = diffusion.make_schedule()

@@ -15,6 +15,7 @@ import numpy as np
 
 from brainjax.errors import UserError
 from brainjax.torch_convert.unpickle import TensorMaker, Unpickler
+from brainjax.torch_convert.writer import METADATA
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -288,7 +289,9 @@ def _read_legacy(path: Path, handle: BinaryIO, size: int) -> Any:
   return value
 
 
-def _read_safetensors(path: Path, handle: BinaryIO, header: int, size: int) -> dict[str, LazyTensor]:
+def _read_safetensors(path: Path, handle: BinaryIO, header: int, size: int) -> dict[str, Any]:
+  """The tensors; in a file of this package's own, below `state_dict` and with the values that its header holds."""
+
   def without_doubles(pairs: list[tuple[str, Any]]) -> dict:
     names = [name for name, _ in pairs]
     if doubled := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
@@ -301,9 +304,8 @@ def _read_safetensors(path: Path, handle: BinaryIO, header: int, size: int) -> d
   tensors = {}
   try:
     table = json.loads(handle.read(header), object_pairs_hook=without_doubles)
+    beside = json.loads(table.pop('__metadata__', {}).get(METADATA, 'null'))
     for name, entry in table.items():
-      if name == '__metadata__':
-        continue
       if entry['dtype'] not in _SAFETENSORS_DTYPES:
         raise UserError(f'{path}: tensor {name} has type {entry["dtype"]}, which is not read here')
       dtype, shape = _dtype(_SAFETENSORS_DTYPES[entry['dtype']]), tuple(entry['shape'])
@@ -320,4 +322,4 @@ def _read_safetensors(path: Path, handle: BinaryIO, header: int, size: int) -> d
       tensors[name] = LazyTensor(Storage(path, dtype, math.prod(shape), 8 + header + start), dtype, 0, shape, strides)
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise UserError(f'{path} has a damaged safetensors header ({error}); download it again') from None
-  return tensors
+  return {**beside, 'state_dict': tensors} if isinstance(beside, dict) else tensors

@@ -61,7 +61,7 @@ class Hints:
     part = self._config.get(name)
     return Hints(part, self.notes, self._source) if isinstance(part, dict) else self
 
-  def heads(self, names: Iterable[str], default: int, width: int, what: str) -> int:
+  def heads(self, names: Sequence[str], default: int, width: int, what: str) -> int:
     """A number of attention heads, which must divide the width."""
     known = len(self.notes)
     heads = self.pick(names, default, what)
@@ -69,7 +69,7 @@ class Hints:
       found = 'assumed, since its config does not say it,' if len(self.notes) > known else 'in its config'
       raise UserError(
         f'{self._source}: {what} {found} is {heads}, which does not divide the width {width}; correct its config, or put a '
-        'config.json that says it beside the file'
+        f'config.json with {names[0]} beside the file'
       )
     return heads
 
@@ -88,7 +88,9 @@ def fmri_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
     settings |= {
       'cross_depth': depth,
       'cross_width': cross,
-      'cross_heads': hints.heads(['num_attention_heads', 'cross_heads'], 12, cross, 'the number of heads of the cross-attention'),
+      'cross_heads': hints.heads(
+        ['num_attention_heads', 'cross_heads'], 12, cross, 'the number of heads of the cross-attention'
+      ),
       'cross_mlp_dim': shapes.axis('cross_blocks.0.intermediate.dense.weight', 0),
     }
   return settings

@@ -1,6 +1,7 @@
 """Writes a PyTorch state dict to a .pth file (with PyTorch) or to a .safetensors file (without)."""
 
 import contextlib
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import safetensors.numpy
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 
+METADATA = 'brainjax'  # the entry of a safetensors header that holds, as JSON, what a .pth file has beside its weights
 SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors')
 
 
@@ -37,7 +39,11 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
   """Turns what keeps a file or folder from being written into a `UserError`."""
   try:
     yield
-  except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # PyTorch tells of a full disk by a RuntimeError
+  except (
+    OSError,
+    RuntimeError,
+    safetensors.SafetensorError,
+  ) as error:  # PyTorch tells of a full disk by a RuntimeError
     reason = str(error).split('\n')[0][:200]
     raise UserError(
       f'{path} cannot be written ({reason}), and nothing is there under that name; make room or choose another --out'
@@ -49,8 +55,8 @@ def _torch(path: Path) -> Any:
     import torch
   except ImportError:
     raise UserError(
-      f'{path.suffix} files are written with PyTorch, which is not installed; run pip install brainjax[conversion], '
-      'or write .safetensors, which needs no PyTorch'
+      f"{path.suffix} files are written with PyTorch, which is not installed; run, in brainjax' folder: "
+      "pip install -e '.[conversion]', or write .safetensors, which needs no PyTorch"
     ) from None
   return torch
 
@@ -64,12 +70,13 @@ def write_state(
     path: .safetensors, or a suffix of PyTorch (zip format).
     state: torch name -> array.
     key: the key of the file under which the original code looks for it; '' for a bare state dict.
-    beside: plain values to store beside it (epoch, config), if there is a key. Not in safetensors.
+    beside: plain values to store beside it (epoch, config), if there is a key; in safetensors in the header.
   """
   path = check_target(path)
   if path.suffix == '.safetensors':
+    metadata = {'format': 'pt'} | ({METADATA: json.dumps(beside)} if beside else {})
     with writing(path), atomic_write(path) as temporary:
-      safetensors.numpy.save_file(dict(state), temporary, metadata={'format': 'pt'})
+      safetensors.numpy.save_file(dict(state), temporary, metadata=metadata)
     return
   torch = _torch(path)
   tensors = OrderedDict((name, torch.from_numpy(np.require(array, requirements='W'))) for name, array in state.items())

@@ -111,7 +111,11 @@ def _changed(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     array = array.copy()
     array.flat[rng.integers(array.size, size=3)] = rng.choice([np.nan, np.inf, -np.inf])
   elif kind == 1:
-    array = array.astype(rng.choice(['complex64', 'U4', 'M8[s]', 'bool', 'float16', 'int64'])) if array.size < 1e5 else array[:0]
+    array = (
+      array.astype(rng.choice(['complex64', 'U4', 'M8[s]', 'bool', 'float16', 'int64']))
+      if array.size < 1e5
+      else array[:0]
+    )
   elif kind == 2:
     array = array[:-1]
   elif kind == 3:

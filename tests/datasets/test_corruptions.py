@@ -65,8 +65,18 @@ FORMATS = {
     lambda folder: [f'--raw={folder}', '--subjects=CSI1'],
     lambda out: bold5000.load(out, ['CSI1']),
   ),
-  'own npy': (own_files.write, 'own', lambda folder: own_arguments(folder, '.npy'), lambda out: own.load(out, ['sub-01'])),
-  'own nifti': (write_own_nifti, 'own', lambda folder: own_arguments(folder, '.nii.gz'), lambda out: own.load(out, ['sub-01'])),
+  'own npy': (
+    own_files.write,
+    'own',
+    lambda folder: own_arguments(folder, '.npy'),
+    lambda out: own.load(out, ['sub-01']),
+  ),
+  'own nifti': (
+    write_own_nifti,
+    'own',
+    lambda folder: own_arguments(folder, '.nii.gz'),
+    lambda out: own.load(out, ['sub-01']),
+  ),
 }
 
 
@@ -103,7 +113,9 @@ def test_corruptions(tmp_path, capsys, bounded_memory):
   assert not faults, '\n'.join(faults)
   assert sum(counts.values()) == 200
   with capsys.disabled():
-    print(f'\n{sum(counts.values())} corruptions: {counts["refused"]} refused in one sentence, {counts["valid"]} still valid')
+    print(
+      f'\n{sum(counts.values())} corruptions: {counts["refused"]} refused in one sentence, {counts["valid"]} still valid'
+    )
 
 
 def _outcome(arguments, out, load, capsys):

@@ -159,4 +159,6 @@ def test_trials_and_explainable_variance(tmp_path, stimulus_first):
   god.prepare(tmp_path / 'raw', tmp_path / 'out', ['sbj_1'])
   data = god.load(tmp_path / 'out', ['sbj_1'], split='test_trials')
   np.testing.assert_array_equal(data.columns['stimulus'], 14 + stimulus)
-  np.testing.assert_allclose(god.God.of(tmp_path / 'out', 'sbj_1').info.metadata['explainable_variance'], share, atol=0.04)
+  np.testing.assert_allclose(
+    god.God.of(tmp_path / 'out', 'sbj_1').info.metadata['explainable_variance'], share, atol=0.04
+  )

@@ -59,7 +59,9 @@ def test_class_index_is_taken_over_and_completed(folder, tmp_path):
   index = json.loads((tmp_path / 'npz' / 'imagenet_class_index.json').read_text())
   assert index['7'] == known['7'] and index['3'] == known['3']
   assert index['8'] == ['n01639765', 'n01639765'] and len(index) == 2 + 6
-  assert (tmp_path / 'npz' / 'imagenet_testing_label.csv').read_text().startswith('1443537.022563,"n01443537_22563.JPEG"')
+  assert (
+    (tmp_path / 'npz' / 'imagenet_testing_label.csv').read_text().startswith('1443537.022563,"n01443537_22563.JPEG"')
+  )
 
 
 def test_only_what_changed_is_made_again(folder, tmp_path):
@@ -75,7 +77,6 @@ def test_only_what_changed_is_made_again(folder, tmp_path):
   picture = next((folder / 'images' / 'test').rglob('*.JPEG'))
   picture.write_bytes(next((folder / 'images' / 'training').rglob('*.JPEG')).read_bytes())
   assert god_bdata.prepare(folder, folder / 'images', out, ['sbj_1']) == ['images_256.npz', 'sbj_1.npz']
-
 
 
 @pytest.mark.parametrize(

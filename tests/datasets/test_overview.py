@@ -38,7 +38,12 @@ def test_doubts(tmp_path, capsys):
   np.save(study.betas, study.fmri)
   # The same picture in another file is another stimulus to prepare, which compares files, but not to check.
   Image.open(study.images / 'p03.png').save(study.images / 'p07.png', compress_level=0)
-  options = [f'--betas={study.betas}', f'--events={study.events}', f'--images={study.images}', f'--out={tmp_path / "out"}']
+  options = [
+    f'--betas={study.betas}',
+    f'--events={study.events}',
+    f'--images={study.images}',
+    f'--out={tmp_path / "out"}',
+  ]
   assert prepare.main(['own', *options]) == 0
   assert prepare.main(['check', str(tmp_path / 'out')]) == 0
   said = capsys.readouterr().out

@@ -42,7 +42,9 @@ def test_the_documented_example(tmp_path, monkeypatch):
 
 def test_rows_follow_the_table(study, tmp_path):
   assert run(study, tmp_path / 'out', f'--mask={study.masks["V1"]},{study.masks["V2"]}') == 0
-  train, test, trials = (own.load(tmp_path / 'out', ['sub-01'], 'V2', split) for split in ('train', 'test', 'test_trials'))
+  train, test, trials = (
+    own.load(tmp_path / 'out', ['sub-01'], 'V2', split) for split in ('train', 'test', 'test_trials')
+  )
   mean, std = train.info['statistics']['sub-01']
   voxels = [6, 7, 8, 10]
   rows = study.table['split'] == 'train'
@@ -52,7 +54,9 @@ def test_rows_follow_the_table(study, tmp_path):
   for row, number in enumerate(test.columns['stimulus'].tolist()):
     shown = study.table['image'] == test.info['names'][number]
     assert shown.sum() == 4
-    np.testing.assert_allclose(test.columns['fmri'][row, :4] * std + mean, study.fmri[shown][:, voxels].mean(0), atol=1e-5)
+    np.testing.assert_allclose(
+      test.columns['fmri'][row, :4] * std + mean, study.fmri[shown][:, voxels].mean(0), atol=1e-5
+    )
   assert len(trials) == 12 and set(test.columns['stimulus'].tolist()) == {7, 8, 9}
   picture = np.asarray(Image.open(study.images / train.info['names'][0]))
   np.testing.assert_array_equal(train.pictures[0], picture[:, 2:-2])
@@ -90,7 +94,11 @@ def test_a_picture_that_changed_is_noticed(study, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('old', 'new', 'message'),
   [
-    ('image\tsplit', 'picture\tsplit', r"columns \['onset', 'picture', 'split'\]; expected tab-separated columns image"),
+    (
+      'image\tsplit',
+      'picture\tsplit',
+      r"columns \['onset', 'picture', 'split'\]; expected tab-separated columns image",
+    ),
     ('\ttrain\n', '\tvalidation\n', "has split 'validation'; expected train or test"),
     ('\ttrain\n', '\n', 'has not 3 entries'),
     ('\ttrain\n', '\ttest\n', 'of the splits'),

@@ -60,7 +60,10 @@ def test_a_wrong_number_of_heads_shows(capsys, tmp_path):
 @pytest.mark.parametrize(
   ('change', 'sentence'),
   [
-    (lambda arrays, config: config.pop('num_heads'), 'the number of heads assumed, since its config does not say it, is 16'),
+    (
+      lambda arrays, config: config.pop('num_heads'),
+      'the number of heads assumed, since its config does not say it, is 16',
+    ),
     (lambda arrays, config: config.pop('loaded_unchanged'), "config_json has no field 'loaded_unchanged'"),
     (lambda arrays, config: config.update(num_heads=5), 'does not divide the width 28'),
     (lambda arrays, config: arrays.pop('ckpt/norm.bias'), 'missing for: encoder/norm/bias'),

@@ -17,13 +17,23 @@ from benchmarks.torch_autoencoders import (
 )
 from benchmarks.torch_training import cosine, torch_steps
 
-TRAIN = {'clip_grad': 0.7, 'epoch': 3, 'lr': 0.002, 'min_lr': 0.0, 'num_epoch': 9, 'warmup_epochs': 2, 'weight_decay': 0.07}
+TRAIN = {
+  'clip_grad': 0.7,
+  'epoch': 3,
+  'lr': 0.002,
+  'min_lr': 0.0,
+  'num_epoch': 9,
+  'warmup_epochs': 2,
+  'weight_decay': 0.07,
+}
 BETAS = (0.9, 0.95)
 
 
 def save(path, arrays, config):
   """Writes the file; tensors become arrays, 64 bits become 32."""
-  arrays = {name: value.detach().numpy() if torch.is_tensor(value) else np.asarray(value) for name, value in arrays.items()}
+  arrays = {
+    name: value.detach().numpy() if torch.is_tensor(value) else np.asarray(value) for name, value in arrays.items()
+  }
   narrow = {'f': np.float32, 'i': np.int32}
   arrays = {name: x.astype(narrow.get(x.dtype.kind, x.dtype)) for name, x in arrays.items()}
   np.savez(path, config_json=json.dumps(config), **arrays)
@@ -35,7 +45,9 @@ def randomise(module, scale=1.0):
   for name, parameter in module.named_parameters():
     with torch.no_grad():
       if parameter.ndim == 1:
-        parameter.copy_(torch.randn_like(parameter) * 0.1 + (1.0 if 'norm' in name and name.endswith('weight') else 0.0))
+        parameter.copy_(
+          torch.randn_like(parameter) * 0.1 + (1.0 if 'norm' in name and name.endswith('weight') else 0.0)
+        )
       elif name.endswith(('pos_embed', 'position_embeddings')):
         parameter.copy_(torch.randn_like(parameter) * 0.5)
       else:
@@ -227,7 +239,11 @@ def phase2(path, seed=0, batch=3, patch=5, tokens=11, width=30, depth=1, heads=5
     model.load_state_dict({name: value for name, value in state(full).items() if 'cross' not in name})
   direct = Fmri(*shape, cross=big, cross_depth=cross_depth, cross_residual=False)
   direct.load_state_dict(state(fmri))
-  for name, models in {'no_cross_residual': (direct, image), 'no_cross_attention': plain, 'norm_pix_loss': (fmri, image)}.items():
+  for name, models in {
+    'no_cross_residual': (direct, image),
+    'no_cross_attention': plain,
+    'norm_pix_loss': (fmri, image),
+  }.items():
     got, parts, _ = forward(x, pictures, noise, models, name == 'norm_pix_loss', name != 'no_cross_attention')
     arrays |= below(f'variant/{name}', {
       'loss_fmri': parts[0], 'loss_image': parts[1], 'pred_fmri': got['fmri']['pred'], 'logits': got['image']['logits'],
@@ -283,7 +299,9 @@ def cond(path, seed=0, batch=2, patch=6, tokens=11, width=28, depth=1, heads=7, 
     x = torch.randn(batch, count * patch)
     arrays[f'{target}/fmri'] = x[:, None]
     for kind, pooled in (('nopool', False), ('pool', True)):
-      model = randomise(Conditioner(count * patch, patch, width, depth, heads, None if pooled else context, dim, mlp_ratio))
+      model = randomise(
+        Conditioner(count * patch, patch, width, depth, heads, None if pooled else context, dim, mlp_ratio)
+      )
       own = state(model)
       table = checkpoint['pos_embed']
       resized = F.interpolate(table[:, 1:].transpose(1, 2), size=count, mode='nearest').transpose(1, 2)

@@ -41,7 +41,9 @@ def data(path, seed=0, patch=9, god_sizes=((44, 31), (52, 45)), train=7, test=3,
   config |= {'remove_repeats_labels_in': ['x', 'z', 'x'], 'remove_repeats_labels_out': ['x', 'z']}
 
   # GOD
-  pictures = {part: rng.integers(0, 256, (n, pixels, pixels, 3), np.uint8) for part, n in (('train', train), ('test', test))}
+  pictures = {
+    part: rng.integers(0, 256, (n, pixels, pixels, 3), np.uint8) for part, n in (('train', train), ('test', test))
+  }
   classes = {str(i): [f'n{2000 + i:08d}', f'n{3000 + i:08d}', f'name {i}'] for i in range(9)}
   of = {part: rng.integers(0, 9, n) for part, n in (('train', train), ('test', test))}
   numbers = {part: [2000 + 1000 * (i % 2) + int(c) for i, c in enumerate(chosen)] for part, chosen in of.items()}
@@ -65,7 +67,12 @@ def data(path, seed=0, patch=9, god_sizes=((44, 31), (52, 45)), train=7, test=3,
 
   one = godly[:1]
   order = raw[godly[0]]['arr_3']
-  for group, subjects, roi in (('single', one, 'VC'), ('all', godly, 'VC'), ('single_V3', one, 'V3'), ('distill', one, 'VC')):
+  for group, subjects, roi in (
+    ('single', one, 'VC'),
+    ('all', godly, 'VC'),
+    ('single_V3', one, 'V3'),
+    ('distill', one, 'VC'),
+  ):
     arrays[f'god/{group}/train_fmri'] = rows(subjects, 'arr_0', roi)
     if group != 'distill':
       arrays[f'god/{group}/test_fmri'] = rows(subjects, 'arr_2', roi, scaled=False)
@@ -86,7 +93,10 @@ def data(path, seed=0, patch=9, god_sizes=((44, 31), (52, 45)), train=7, test=3,
 
   # HCP
   frames = int(8 // 0.75)
-  subjects = {f'{100500 + 7 * i}': {a: normal(hcp_frames, n) for a, n in zip(AREAS, hcp_areas, strict=True)} for i in range(hcp_subjects)}
+  subjects = {
+    f'{100500 + 7 * i}': {a: normal(hcp_frames, n) for a, n in zip(AREAS, hcp_areas, strict=True)}
+    for i in range(hcp_subjects)
+  }
   for subject, areas in subjects.items():
     arrays |= below(f'hcp/{subject}', areas)
   whole = [np.concatenate([areas[a] for a in AREAS], 1) for areas in subjects.values()]
@@ -212,6 +222,11 @@ def _scores(rng):
     picks = np.stack(
       [[rng.choice(np.delete(np.arange(23), c), ways - 1, replace=False) for _ in range(8)] for c in true_class]
     )
-    hits = np.array([[(p[chosen] >= p[c]).sum() < k for chosen in of] for p, c, of in zip(probabilities, true_class, picks, strict=True)])
+    hits = np.array(
+      [
+        [(p[chosen] >= p[c]).sum() < k for chosen in of]
+        for p, c, of in zip(probabilities, true_class, picks, strict=True)
+      ]
+    )
     arrays |= below(f'topk/way{ways}_top{k}', {'picks': picks, 'acc': hits.mean(1), 'std': hits.std(1)})
   return arrays

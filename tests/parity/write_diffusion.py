@@ -249,7 +249,9 @@ def _samples(unet, vq, constants, cond, x_T, runs, stochastic, eta, guidance, ta
           arrays |= below(prefix, inter)
   sampling = Sampling(eps, constants, stochastic, eta)
   noise = torch.randn(len(sampling.steps), *x_T.shape)
-  arrays |= below(f'ddim_eta{eta}', {'noise': noise, 'sigmas': sampling.sigmas, 'final': sampling.ddim(x_T, noise=noise)[0]})
+  arrays |= below(
+    f'ddim_eta{eta}', {'noise': noise, 'sigmas': sampling.sigmas, 'final': sampling.ddim(x_T, noise=noise)[0]}
+  )
 
   def guided(x, t):
     plain = eps(x, t, torch.zeros_like(cond))

@@ -41,7 +41,9 @@ def test_each_subject_has_a_regression_of_its_own():
   orders = np.arange(30), rng.permutation(30)
   seen, shown = np.arange(40), np.array([7, 3, 30])
   train = rows(pictures, np.tile(seen, 2), np.concatenate([respond(seen, o) for o in orders]), np.repeat([0, 1], 40))
-  test = rows(pictures[shown], np.tile(np.arange(3), 2), np.concatenate([respond(shown, o) for o in orders]), np.repeat([0, 1], 3))
+  test = rows(
+    pictures[shown], np.tile(np.arange(3), 2), np.concatenate([respond(shown, o) for o in orders]), np.repeat([0, 1], 3)
+  )
   found = baselines.to_features(features, 'toy', train, test)
   np.testing.assert_array_equal(found.pictures, pictures[np.tile(shown, 2)])
   assert len(found.about['penalty']) == 2

@@ -13,7 +13,10 @@ def rows(stimulus, ids, names, class_index=None):
   stimulus = np.array(stimulus)
   columns = {'fmri': np.zeros((len(stimulus), 3), np.float32), 'stimulus': stimulus}
   columns['class_index'] = np.zeros(len(stimulus), int) if class_index is None else np.array(class_index)
-  info = {'wordnet_ids': dict(zip(stimulus.tolist(), ids, strict=True)), 'names': dict(zip(stimulus.tolist(), names, strict=True))}
+  info = {
+    'wordnet_ids': dict(zip(stimulus.tolist(), ids, strict=True)),
+    'names': dict(zip(stimulus.tolist(), names, strict=True)),
+  }
   return ArrayDataset(columns, info=info)
 
 

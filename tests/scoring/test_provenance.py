@@ -43,7 +43,9 @@ def test_the_networks_that_judge_are_told(tmp_path):
 
 
 def test_two_networks_of_one_name_are_told(monkeypatch):
-  made = {name: classifiers.Classifier(name, key, None, len) for name, key in (('a', 'clip24'), ('b', 'x'), ('c', 'clip24'))}
+  made = {
+    name: classifiers.Classifier(name, key, None, len) for name, key in (('a', 'clip24'), ('b', 'x'), ('c', 'clip24'))
+  }
   monkeypatch.setattr(classifiers, 'load', lambda source, needs_classes: made[source])
   assert list(stage._features(('a', 'b'))) == ['clip24', 'x']
   with pytest.raises(UserError, match='evaluate.features: c would be scored under the name clip24'):

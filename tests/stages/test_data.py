@@ -100,7 +100,9 @@ def test_released_wrap_to_pretrained_width(own_config, tmp_path, width):
   shapes = common.fresh_shapes(lambda key: mae.init(key, np.zeros((1, width), np.float32))['params'])
   rng = np.random.default_rng(0)
   weights = {path: rng.standard_normal(shape).astype(np.float32) for path, shape in shapes.items()}
-  save_weights(tmp_path / 'phase1', weights, {'kind': 'contrast', 'num_voxels': width, 'settings': common.settings(mae)})
+  save_weights(
+    tmp_path / 'phase1', weights, {'kind': 'contrast', 'num_voxels': width, 'settings': common.settings(mae)}
+  )
   rows, tables = {}, {}
   for quirk in (False, True):
     own_config.released.wrap_to_pretrained_width = quirk
@@ -120,7 +122,10 @@ def test_released_wrap_to_pretrained_width(own_config, tmp_path, width):
     ({'diffuse.batch_size': 6}, 'config.diffuse.batch_size is 6, but there are only 5 training samples'),
     ({'data.subjects': ('cd',)}, 'cd.* not prepared yet; run: python -m brainjax.prepare own'),
     ({'fmri_mae.patch_size': 16}, 'config.fmri_mae.patch_size is 16, which makes 1 patches of 16 voxels'),
-    ({'attend.mask_ratio': 0.8}, 'config.fmri_mae.patch_size is 4, which makes 3 patches of 12 voxels: too few for attend'),
+    (
+      {'attend.mask_ratio': 0.8},
+      'config.fmri_mae.patch_size is 4, which makes 3 patches of 12 voxels: too few for attend',
+    ),
   ],
 )
 def test_what_does_not_fit_is_told_before_any_stage_trains(own_config, changes, message):

@@ -24,7 +24,12 @@ from tests import test_convert  # noqa: E402
 from tests.test_pipeline import launch  # noqa: E402
 from tests.torch_convert import released  # noqa: E402
 
-RELEASES = {'phase1': 'phase1', 'phase2': 'phase2_fmri', 'vit_mae': 'vit_mae_base', 'label2img': 'ldm_label2img_pretrained'}
+RELEASES = {
+  'phase1': 'phase1',
+  'phase2': 'phase2_fmri',
+  'vit_mae': 'vit_mae_base',
+  'label2img': 'ldm_label2img_pretrained',
+}
 
 
 @pytest.fixture(scope='module')
@@ -174,7 +179,10 @@ def test_heads_of_a_width_and_deeper_transformers(config, weights, tmp_path):
   unet = dict(test_convert.SD_UNET, num_heads=1, num_head_channels=16, transformer_depth=2)
   parts = {'unet': UNet(**unet), 'first_stage': autoencoder.KLModel(**test_convert.SD_FIRST_STAGE)}
   settings = {name: common.settings(part) for name, part in parts.items()}
-  inputs = {'unet': (np.zeros((1, 4, 4, 4)), np.zeros(1), np.zeros((1, 7, 24))), 'first_stage': (np.zeros((1, 8, 8, 3)),)}
+  inputs = {
+    'unet': (np.zeros((1, 4, 4, 4)), np.zeros(1), np.zeros((1, 7, 24))),
+    'first_stage': (np.zeros((1, 8, 8, 3)),),
+  }
   shapes = {name: jax.eval_shape(part.init, jax.random.key(0), *inputs[name])['params'] for name, part in parts.items()}
   params = {path: np.zeros(x.shape, np.float32) for path, x in flatten(shapes).items()}
   save_weights(tmp_path / 'prior', params, {'kind': 'diffusers', 'settings': settings | {'schedule': {'start': 0.001}}})
@@ -217,7 +225,9 @@ def test_a_run_on_stable_diffusion(weights, stable_diffusion, tmp_path):
   assert done.returncode == 0, done.stderr
   trained, info = load_weights(tmp_path / 'run' / 'diffuse' / 'weights')
   prior, _ = load_weights(stable_diffusion)
-  np.testing.assert_array_equal(trained['first_stage/decoder/conv_in/kernel'], prior['first_stage/decoder/conv_in/kernel'])
+  np.testing.assert_array_equal(
+    trained['first_stage/decoder/conv_in/kernel'], prior['first_stage/decoder/conv_in/kernel']
+  )
   with np.load(tmp_path / 'run' / 'reconstruct' / 'images.npz') as archive:
     assert archive['samples'].shape == (9, 2, 32, 32, 3)
   convert.main([str(tmp_path / 'run' / 'diffuse' / 'weights'), '--to_torch', f'--out={tmp_path / "ldm.pth"}'])

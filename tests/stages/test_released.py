@@ -108,7 +108,11 @@ def test_pooling_drops_the_norms(config, tmp_path):
   def norms():
     return {path for path in diffuse.make(config, str(tmp_path / 'phase1')).pretrained if 'norm' in path}
 
-  every = {f'conditioner/mae/{path.removeprefix("encoder/")}' for path in weights if path.startswith('encoder/') and 'norm' in path}
+  every = {
+    f'conditioner/mae/{path.removeprefix("encoder/")}'
+    for path in weights
+    if path.startswith('encoder/') and 'norm' in path
+  }
   config.released.pool_drops_norms = True
   assert norms() == every  # without pooling it does nothing
   config.conditioner.global_pool = True
