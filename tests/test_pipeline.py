@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from brainjax import pipeline
+from brainjax import pipeline, workdirs
 from brainjax.checkpoints import load_weights, save_weights
 from brainjax.convert import main as convert
 from brainjax.errors import UserError
@@ -290,6 +290,6 @@ def test_stages_that_saw_other_voxels_do_not_go_together(tmp_path):
   (tmp_path / 'attend' / 'weights').mkdir(parents=True)
   (tmp_path / 'attend' / 'complete.json').write_text('{}')
   (tmp_path / 'attend' / 'weights' / 'weights.json').write_text('{"voxels_of": {"sbj_1": 80}}')
-  pipeline._refuse_other_voxels(tmp_path, ('diffuse',), {'diffuse': {'sbj_1': 80, 'sbj_2': 64}})
+  workdirs.refuse_other_voxels(tmp_path, ('diffuse',), {'diffuse': {'sbj_1': 80, 'sbj_2': 64}})
   with pytest.raises(UserError, match='attend saw 80 voxels of sbj_1, but its data now have 64, for stage diffuse'):
-    pipeline._refuse_other_voxels(tmp_path, ('diffuse',), {'diffuse': {'sbj_1': 64}})
+    workdirs.refuse_other_voxels(tmp_path, ('diffuse',), {'diffuse': {'sbj_1': 64}})

@@ -1,0 +1,192 @@
+"""What a workdir holds: whose run is at work in it, which stages are complete, and with which config each was made."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from brainjax import hosts
+from brainjax.errors import UserError
+from brainjax.files import atomic_write, put_aside
+
+METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
+PRIOR = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
+STAGES = METHOD + PRIOR
+REMADE = ('reconstruct', 'evaluate')  # made again when the user names them
+# What evaluate leaves in the workdir itself.
+SCORES = ('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.png', 'report.html')
+# Models that a stage does not use.
+UNUSED = {
+  'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'},
+  'attend': {'first_stage', 'unet', 'conditioner'},
+}
+# Fields that may differ between the runs of one workdir: they do not change results.
+FREE = ('stages', 'mesh', 'remat', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
+FREE_OF_STAGE = ('eval_every', 'checkpoint_every')
+
+
+def is_complete(folder: Path) -> bool:
+  """Whether the stage of this folder has ended well."""
+  return (folder / 'complete.json').is_file()
+
+
+def with_paths(config: ConfigDict, workdir: Path) -> ConfigDict:
+  """The config with '{workdir}' replaced in its texts, which then name something below the workdir."""
+  config = config.copy_and_resolve_references()
+  for part, section in {'config': config, **{f'config.{name}': value for name, value in config.items()}}.items():
+    for name, value in section.items() if isinstance(section, ConfigDict) else ():
+      if not isinstance(value, str) or '{workdir}' not in value:
+        continue
+      section[name] = value.replace('{workdir}', str(workdir))
+      if not Path(os.path.normpath(section[name])).is_relative_to(workdir):
+        raise UserError(f'{part}.{name} is {value!r}, which leads out of the workdir; expected a path below it.')
+  return config
+
+
+def _portable(tree: Any, workdir: Path) -> Any:
+  """A JSON tree with '{workdir}' in place of that path, so that the folder can be moved."""
+  if isinstance(tree, dict):
+    return {name: _portable(value, workdir) for name, value in tree.items()}
+  if isinstance(tree, list):
+    return [_portable(value, workdir) for value in tree]
+  if isinstance(tree, str) and (tree == str(workdir) or tree.startswith(f'{workdir}/')):
+    return '{workdir}' + tree.removeprefix(str(workdir))
+  return tree
+
+
+def relevant(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
+  """The part of the config that a stage's result depends on."""
+  order = METHOD if name in METHOD else PRIOR
+  later = set(STAGES) - set(order[: order.index(name) + 1]) | UNUSED.get(name, set())
+  kept = json.loads(config.to_json_best_effort())
+  kept = {key: value for key, value in kept.items() if key not in later and key not in FREE}
+  kept['simulate'].pop('workers')
+  for key in STAGES:
+    if key in kept:
+      kept[key] = {field: value for field, value in kept[key].items() if field not in FREE_OF_STAGE}
+  return _portable(kept, workdir)
+
+
+def refuse_unknown_fields(config: ConfigDict, accepted: Sequence[str]) -> None:
+  """A mistyped field of --accept_changes would accept nothing."""
+  known = _flat(json.loads(config.to_json_best_effort()))
+  if unknown := [field for field in accepted if field not in known]:
+    raise UserError(
+      f'--accept_changes={",".join(unknown)}: no such field of the config; the fields are in configs/base.py.'
+    )
+
+
+def refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: bool, accepted: Sequence[str]) -> None:
+  """A stage's folder made with another config is never mixed with this one's, unless it is to be made again."""
+  folder = workdir / name
+  if folder.exists() and not folder.is_dir():
+    raise UserError(
+      f'{folder} is a file, where the folder of stage {name} belongs; move it away or choose another --workdir.'
+    )
+  remake = asked and name in REMADE
+  begun = is_complete(folder) or (folder / 'weights').exists() or any((folder / 'checkpoints').glob('[0-9]*'))
+  if begun and (folder / 'config.json').is_file():
+    before = _flat(_portable(_read_json(folder / 'config.json'), workdir))
+    now = _flat(relevant(config, workdir, name))
+    changed = sorted(field for field in before.keys() | now.keys() if before.get(field) != now.get(field))
+    if taken := [field for field in changed if field in accepted]:
+      what = 'is complete and stays as it was made, with' if is_complete(folder) and not remake else 'goes on with'
+      hosts.tell(f'{name}: {what} another {", ".join(taken)}, as --accept_changes says')
+    changed = [field for field in changed if field not in accepted]
+    if changed and not (remake and all(field.startswith(('reconstruct.', 'evaluate.')) for field in changed)):
+      told = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])
+      raise UserError(
+        f'{folder} was made with another config: {told}. Choose another --workdir, the config of that run, '
+        f'or move {folder} away to make it again. --accept_changes={",".join(changed)} goes on with the new values.'
+      )
+
+
+def put_result_aside(workdir: Path, name: str) -> None:
+  """Keeps the result of a stage that is made again."""
+  aside = put_aside(workdir / name)
+  for file in (workdir / name for name in (SCORES if name == 'evaluate' else ())):
+    if file.exists():
+      file.rename(aside / file.name)
+  print(f'{name}: the result that was there is now in {aside}')
+
+
+def with_earlier(stages: Sequence[str]) -> list[str]:
+  """The stages and all before them, whose results they start from."""
+  last = {order: max((order.index(name) for name in stages if name in order), default=-1) for order in (METHOD, PRIOR)}
+  return [name for order, index in last.items() for name in order[: index + 1]]
+
+
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+  return flat
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} is damaged ({error}); move {path.parent} away to make it again.') from error
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes a file that appears when it is whole."""
+  with atomic_write(path) as temporary:
+    temporary.write_text(json.dumps(value, indent=2) + '\n')
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+  """Refuses a second run in one workdir, and hosts that do not share it. The lock goes with the process, however it ends."""
+  file = workdir / '.lock'
+  with contextlib.ExitStack() as held:
+    hosts.on_first(lambda: held.enter_context(_taken(file)))
+    if not hosts.same(file.read_text() if file.is_file() else ''):
+      raise UserError(f'--workdir={workdir} is not one folder that all hosts see; choose one on a shared file system.')
+    yield
+
+
+@contextlib.contextmanager
+def _taken(file: Path) -> Iterator[None]:
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = open(file, 'a')  # noqa: SIM115 - closed below
+  except OSError as error:
+    raise UserError(f'--workdir={file.parent}: {error.strerror}; choose a folder that can be written.') from error
+  with handle:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UserError(f'another run is at work in {file.parent}; wait for it or choose another --workdir.') from error
+    except OSError as error:
+      raise UserError(
+        f'{file.parent} lies on a file system without locks ({error.strerror}); mount it with them (Lustre: -o flock) or '
+        'choose another --workdir.'
+      ) from error
+    handle.truncate(0)
+    handle.write(f'{socket.gethostname()} {os.getpid()} {time.time()}\n')  # what the other hosts must find
+    handle.flush()
+    os.fsync(handle.fileno())
+    yield
+
+
+def refuse_other_voxels(workdir: Path, stages: Sequence[str], voxels: dict[str, dict[str, int]]) -> None:
+  """Raw files may change between two runs of a workdir; stages that saw other voxels do not go together."""
+  for earlier in with_earlier(stages):
+    file = workdir / earlier / 'weights' / 'weights.json'
+    before = _read_json(file).get('voxels_of', {}) if is_complete(workdir / earlier) and file.is_file() else {}
+    for name, now in voxels.items():
+      for subject in before.keys() & now.keys():
+        if before[subject] != now[subject]:
+          raise UserError(
+            f'{workdir / earlier} saw {before[subject]} voxels of {subject}, but its data now have {now[subject]}, for stage '
+            f'{name}: the raw files changed; put the old ones back or choose another --workdir.'
+          )
