@@ -1,6 +1,7 @@
 """Saves and restores: finished weights, and the state of a run. The only importer of orbax."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -104,6 +105,16 @@ def check_weights(source: str | os.PathLike) -> Path:
   if (source / files.SUMS).is_file() and (fault := files.damage(source)):
     raise UserError(f'weights {source} are damaged: {fault}; restore the folder from a copy or make it again.')
   return source
+
+
+def weights_digest(flat: Mapping[str, np.ndarray]) -> str:
+  """One SHA-256 of weights that does not depend on how they are stored: over path, dtype, shape and bytes, sorted."""
+  digest = hashlib.sha256()
+  for path in sorted(flat):
+    array = np.ascontiguousarray(flat[path])
+    digest.update(f'{path} {array.dtype.str} {array.shape}\n'.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()
 
 
 def _checkpointer() -> ocp.Checkpointer:

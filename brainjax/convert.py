@@ -181,6 +181,12 @@ def to_torch(source: str, out: str) -> None:
   )
   if info['kind'] == 'sd1':
     print('note      without the text encoder, which was not converted: load with strict=False')
+  for note in info.get('notes', ()):
+    if note.startswith('ignored: ') and 'tensors such as' in note:
+      print(f'note      not in it: {note.removeprefix("ignored: ")}; load with strict=False if the model has them')
+  for part, found in settings.items():
+    if isinstance(found, dict) and found.get('num_groups', 32) != 32:
+      print(f'note      {part} normalises in {found["num_groups"]} groups; the original code has 32 written into it')
 
 
 def _flat_config(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -189,7 +195,11 @@ def _flat_config(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return settings
   config = {f'unet_{name}': value for name, value in settings['unet'].items()} | settings.get('conditioner', {})
   first_stage = settings.get('first_stage', {})
-  for ours, theirs in (('latent_scale', 'scale_factor'), ('resolution', 'first_stage_resolution')):
+  for ours, theirs in (
+    ('latent_scale', 'scale_factor'),
+    ('resolution', 'first_stage_resolution'),
+    ('num_groups', 'first_stage_num_groups'),
+  ):
     if ours in first_stage:
       config[theirs] = first_stage[ours]
   return config

@@ -1,12 +1,14 @@
 """Files that appear under their name only when they are whole, and folders that know their checksums."""
 
 import contextlib
+import fcntl
 import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import IO
 
 SUMS = 'SHA256SUMS'  # as the command sha256sum writes and checks it
 
@@ -47,12 +49,13 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 def _temporary(path: Path, stem: str, suffix: str) -> Path:
   for left in path.parent.glob(f'.{glob.escape(stem)}.tmp*{suffix}'):
     owner = left.name.removeprefix(f'.{stem}.tmp').removesuffix(suffix)
-    if owner.isdecimal() and not is_alive(int(owner)):
+    # This process's own number: of one that had it before, as process 1 of a container that was started again.
+    if owner.isdecimal() and (int(owner) == os.getpid() or not _is_alive(int(owner))):
       shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
   return path.with_name(f'.{stem}.tmp{os.getpid()}{suffix}')
 
 
-def is_alive(process: int) -> bool:
+def _is_alive(process: int) -> bool:
   """Whether a process of this number runs on this machine."""
   try:
     os.kill(process, 0)
@@ -61,6 +64,24 @@ def is_alive(process: int) -> bool:
   except (ProcessLookupError, OverflowError):
     return False
   return True
+
+
+def lock(file: Path, busy: Callable[[], None]) -> IO[str]:
+  """The open file, which this process alone holds until it is closed, however the process ends.
+
+  `busy` is called if somebody else holds it; if that returns, they are waited for.
+  """
+  handle = open(file, 'a')  # noqa: SIM115 - the caller closes it
+  try:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      busy()
+      fcntl.flock(handle, fcntl.LOCK_EX)
+  except BaseException:
+    handle.close()
+    raise
+  return handle
 
 
 def put_aside(path: Path) -> Path:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from brainjax import classifiers, config_check, hosts, scoring, sharding, workdirs
+from brainjax import classifiers, config_check, hosts, prepare, scoring, sharding, workdirs
 from brainjax.checkpoints import check_weights, load_weights, read_info, save_weights
-from brainjax.datasets import arrays, bold5000, god, hcp
+from brainjax.datasets import arrays
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 from brainjax.metrics import images
@@ -83,8 +83,10 @@ def _before_stages(
     workdirs.refuse_other_config(config, workdir, name, asked and name in stages, accepted)
   to_do = [name for name in stages if asked and name in workdirs.REMADE or not workdirs.is_complete(workdir / name)]
   _check_weights(config, workdir, to_do)
-  prepare_data(config, workdir, stages)
-  workdirs.refuse_other_voxels(workdir, stages, stage_data.check(config, to_do))
+  prepare_data(config, workdir, to_do)
+  stage_data.check(config, to_do)
+  for name in set(to_do) & set(workdirs.METHOD):
+    workdirs.refuse_other_raw_files(workdir, to_do, stage_data.inputs(config, name))
   for name in to_do:
     if workdirs.is_complete(workdir / name):
       workdirs.put_result_aside(workdir, name)
@@ -100,14 +102,15 @@ def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> No
     simulate(workdir / 'simulated', **settings)
   data = config.data
   subjects = {'god': set(), 'bold5000': set(), 'own': set()}
-  subjects[data.dataset] |= {*data.subjects, *data.other_subjects}
-  subjects['god'] |= set(data.contrast_god_subjects if 'contrast' in stages else ())
-  if subjects['god']:
-    god.prepare(data.god, data.prepared, sorted(subjects['god']))
-  if subjects['bold5000']:
-    bold5000.prepare(data.bold5000, data.prepared, sorted(subjects['bold5000']))
+  if set(stages) & set(workdirs.PAIRED):
+    subjects[data.dataset] |= {*data.subjects, *data.other_subjects}
+  if 'contrast' in stages:
+    subjects['god'] |= set(data.contrast_god_subjects)
+  for name in ('god', 'bold5000'):  # your own are prepared by hand
+    if subjects[name]:
+      prepare.for_run(name, data[name], data.prepared, sorted(subjects[name]))
   if data.hcp and 'contrast' in stages:
-    hcp.prepare(data.hcp, data.prepared)
+    prepare.for_run('hcp', data.hcp, data.prepared)
 
 
 def _train(make: Callable[[ConfigDict, Path, Any], Stage]) -> Callable[[ConfigDict, Path], None]:

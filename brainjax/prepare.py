@@ -8,12 +8,26 @@ python -m brainjax.prepare check data/prepared
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from brainjax.datasets import bold5000, bold5000_raw, god, god_bdata, god_raw, hcp, hcp_cifti, overview, own, own_raw
+from brainjax.datasets import (
+  bold5000,
+  bold5000_raw,
+  god,
+  god_bdata,
+  god_raw,
+  hcp,
+  hcp_cifti,
+  overview,
+  own,
+  own_raw,
+  store,
+)
 from brainjax.errors import ArgumentParser, UserError, command_line
 
 MESSAGES = {
@@ -22,53 +36,132 @@ MESSAGES = {
   'rebuilt': 'prepared again, because raw files changed: {}',
 }
 NPZ = 'npz'  # folder below --out where files of the published .npz formats are made from original ones
+Done = dict[str, tuple[str, list[str]]]  # data set -> key of MESSAGES, names of changed raw files
 
 
-def _hcp(args: argparse.Namespace) -> dict:
-  raw_folder, out = Path(args.raw), Path(args.out)
-  if not raw_folder.is_dir():
-    raise UserError(f'{raw_folder}: no such folder; expected that of the HCP subjects (see data/README.md)')
-  if not hcp_cifti.has_files(raw_folder):
-    return {'hcp': hcp.prepare(raw_folder, out)}
-  summary = hcp_cifti.prepare(raw_folder, out / NPZ, args.runs.split(','), args.workers)
+def prepare_hcp(
+  raw: str | os.PathLike, out: str | os.PathLike, runs: Sequence[str] = hcp_cifti.RUNS, workers: int | None = None
+) -> Done:
+  """HCP from .npz files, or from CIFTI files (their `runs`, by so many processes), which are converted first."""
+  raw, out = Path(raw), Path(out)
+  if not raw.is_dir():
+    raise UserError(f'{raw}: no such folder; expected that of the HCP subjects (see data/README.md)')
+  if not hcp_cifti.has_files(raw):
+    return {'hcp': hcp.prepare(raw, out)}
+  summary = hcp_cifti.prepare(raw, out / NPZ, runs, workers)
   print('\n'.join(summary.lines()))
   return {'hcp': hcp.prepare(out / NPZ, out)}
 
 
-def _god(args: argparse.Namespace) -> dict:
-  folder, subjects = Path(args.raw), _subjects(args)
+def prepare_god(
+  raw: str | os.PathLike, out: str | os.PathLike, subjects: Sequence[str] | None = None, images: str | None = None
+) -> Done:
+  """GOD from the published .npz files, or from SubjectN.h5 with a folder of `images` (default: `raw`/images)."""
+  folder = Path(raw)
   if god_bdata.subjects_in(folder):
-    pictures = Path(args.images) if args.images else folder / 'images'
-    written = god_bdata.prepare(folder, pictures, Path(args.out) / NPZ, subjects)
+    pictures = Path(images) if images else folder / 'images'
+    written = god_bdata.prepare(folder, pictures, Path(out) / NPZ, subjects)
     print(f'npz: {", ".join(written) or "nothing new"}')
-    folder = Path(args.out) / NPZ
-  return _by_subject('god', god.prepare(folder, args.out, subjects))
+    folder = Path(out) / NPZ
+  return {f'god/{name}': done for name, done in god.prepare(folder, out, subjects).items()}
 
 
-def _bold5000(args: argparse.Namespace) -> dict:
-  return _by_subject('bold5000', bold5000.prepare(args.raw, args.out, _subjects(args)))
+def prepare_bold5000(raw: str | os.PathLike, out: str | os.PathLike, subjects: Sequence[str] | None = None) -> Done:
+  """BOLD5000 from the files of its release."""
+  return {f'bold5000/{name}': done for name, done in bold5000.prepare(raw, out, subjects).items()}
 
 
-def _own(args: argparse.Namespace) -> dict:
+class Kind(NamedTuple):
+  """A data set with raw files of its own.
+
+  Attributes:
+    prepare: `prepare_hcp`, ...
+    has_raw: whether a folder holds raw files of it.
+    builder: (prepared data, subject) -> builder.
+  """
+
+  prepare: Callable[..., Done]
+  has_raw: Callable[[Path], bool]
+  builder: Callable[[str, str], store.Builder]
+
+
+KINDS = {
+  'god': Kind(
+    prepare_god,
+    lambda folder: (
+      bool(god_bdata.subjects_in(folder)) or any((folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz'))
+    ),
+    god.God.of,
+  ),
+  'bold5000': Kind(prepare_bold5000, lambda folder: (folder / bold5000_raw.BETAS).is_dir(), bold5000.Bold5000.of),
+  'hcp': Kind(
+    prepare_hcp,
+    lambda folder: (
+      any(any(folder.glob(f'{place}*/{hcp_cifti.FILE}')) for place in ('', 'npz/')) or hcp_cifti.has_files(folder)
+    ),
+    lambda out, _: hcp.builder(out),
+  ),
+}
+
+
+def for_run(name: str, raw: str, out: str, subjects: Sequence[str] = ()) -> None:
+  """Makes sure that a run finds its data: prepares raw files where they are new or changed.
+
+  What is prepared is used as it is where the raw files are not at hand (any more), and where they are original files
+  whose conversion takes options that a run does not have.
+  """
+  kind, folder = KINDS[name], Path(raw)
+  is_prepared = all(
+    store.is_prepared(lambda out, subject=subject: kind.builder(out, subject), out) for subject in subjects or ('',)
+  )
+  if is_prepared and not kind.has_raw(folder):
+    print(f'{name}: no raw files in {raw}; the prepared data in {out} are used')
+    return
+  if is_prepared and name == 'hcp' and hcp_cifti.has_files(folder):
+    return  # of the runs that `prepare hcp --runs` was told
+  if is_prepared and name == 'god' and god_bdata.subjects_in(folder) and not (folder / 'images').is_dir():
+    return  # with the pictures of `prepare god --images`
+  for what, (status, changed) in kind.prepare(raw, out, *[subjects] if subjects else []).items():
+    if status == 'rebuilt':
+      print(message(what, status, changed), flush=True)
+
+
+def message(name: str, status: str, changed: Sequence[str]) -> str:
+  """What was done with a data set, for people."""
+  return f'{name}: {MESSAGES[status].format(", ".join(changed[:5]))}'
+
+
+def _hcp(args: argparse.Namespace) -> Done:
+  return prepare_hcp(args.raw, args.out, args.runs.split(','), args.workers)
+
+
+def _god(args: argparse.Namespace) -> Done:
+  return prepare_god(args.raw, args.out, _subjects(args), args.images)
+
+
+def _bold5000(args: argparse.Namespace) -> Done:
+  return prepare_bold5000(args.raw, args.out, _subjects(args))
+
+
+def _own(args: argparse.Namespace) -> Done:
   masks = tuple(Path(mask) for mask in args.mask.split(',')) if args.mask else ()
   source = own_raw.Source(Path(args.betas), Path(args.events), Path(args.images), masks)
   return {f'own/{args.subject}': own.prepare(source, args.out, args.subject)}
 
 
-def _check(args: argparse.Namespace) -> dict:
+def _check(args: argparse.Namespace) -> Done:
   folder, pages = Path(args.folder), Path(args.pages or args.folder)
   if not folder.is_dir():
     raise UserError(f'{folder}: no such folder; give one of raw or of prepared data')
   with contextlib.ExitStack() as stack:
     found = overview.find(folder)
     if not found:
-      run = next((run for run, is_here in RAW_KINDS if is_here(folder)), None)
-      if run is None:
+      kind = next((kind for kind in KINDS.values() if kind.has_raw(folder)), None)
+      if kind is None:
         raise UserError(f'{folder}: neither prepared data nor raw files of HCP, GOD or BOLD5000 found there')
       print('raw files: prepared into a temporary folder first')
       prepared = stack.enter_context(tempfile.TemporaryDirectory(prefix='brainjax_check_'))
-      options = {'raw': folder, 'out': prepared, 'subjects': None, 'images': None, 'workers': None}
-      run(argparse.Namespace(**options, runs=','.join(hcp_cifti.RUNS)))
+      kind.prepare(folder, prepared)
       found = overview.find(Path(prepared))
     for name, folders in found.items():
       subjects = overview.look(name, folders)
@@ -82,29 +175,8 @@ def _check(args: argparse.Namespace) -> dict:
   return {}
 
 
-RAW_KINDS = (
-  (
-    _god,
-    lambda folder: (
-      bool(god_bdata.subjects_in(folder)) or any((folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz'))
-    ),
-  ),
-  (_bold5000, lambda folder: (folder / bold5000_raw.BETAS).is_dir()),
-  (
-    _hcp,
-    lambda folder: (
-      any(any(folder.glob(f'{place}*/{hcp_cifti.FILE}')) for place in ('', 'npz/')) or hcp_cifti.has_files(folder)
-    ),
-  ),
-)
-
-
 def _subjects(args: argparse.Namespace) -> list[str] | None:
   return args.subjects.split(',') if args.subjects else None
-
-
-def _by_subject(name: str, done: dict) -> dict:
-  return {f'{name}/{subject}': result for subject, result in done.items()}
 
 
 def _parser() -> ArgumentParser:
@@ -148,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Prepares one data set and says what was done; exit status 0, or 2 after a user's mistake."""
   args = _parser().parse_args(argv)
   for name, (status, changed) in args.run(args).items():
-    print(f'{name}: {MESSAGES[status].format(", ".join(changed[:5]))}')
+    print(message(name, status, changed))
   return 0
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from brainjax import hosts, sharding
 from brainjax.checkpoints import load_weights
+from brainjax.datasets import raw
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder
 from brainjax.metric_writer import progress
@@ -251,6 +252,14 @@ def _denoise(
   return tuple(_decode(models, params, x[chosen, 0]) for x in trajectory)
 
 
+def _read_fmri(path: Path) -> np.ndarray:
+  """Numbers of shape N V or V; the header is checked before memory is taken."""
+  if path.is_file() and zipfile.is_zipfile(path):
+    with raw.NpzReader(path) as archive:
+      raise UserError(f'--fmri={path} is an .npz archive of {", ".join(archive.names)}; save one of them as .npy.')
+  return raw.read_npy(path, ndim=(1, 2))
+
+
 @command_line
 def main(argv: list[str] | None = None) -> None:
   """Command line."""
@@ -266,12 +275,9 @@ def main(argv: list[str] | None = None) -> None:
   out = Path(args.out)
   if out.exists():
     raise UserError(f'--out={out} exists already; nothing is overwritten, choose another folder.')
-  try:
-    fmri = np.load(args.fmri, allow_pickle=False)
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-    raise UserError(f'--fmri={args.fmri} cannot be read as a .npy array of numbers ({error}).') from error
-  if not isinstance(fmri, np.ndarray):
-    raise UserError(f'--fmri={args.fmri} is an .npz archive of {", ".join(fmri.files)}; save one of them as .npy.')
+  if not 0 <= args.seed < 2**32:
+    raise UserError(f'--seed is {args.seed}; expected 0 .. 2**32 - 1.')
+  fmri = _read_fmri(Path(args.fmri))
   with atomic_folder(out) as folder:  # a place that cannot be written is told before hours of sampling
     folder.mkdir()
     pictures = Reconstructor(args.weights)(

@@ -18,7 +18,7 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from brainjax import hosts, sharding
+from brainjax import hosts, sharding, workdirs
 from brainjax.checkpoints import RunCheckpoints
 from brainjax.errors import Stopped, UserError
 from brainjax.files import atomic_write
@@ -126,12 +126,14 @@ def train(
     wandb_project: of Weights & Biases; empty: off.
 
   Raises:
-    UserError: weights that do not fit; a loss that is not finite (the batch is saved for replay); no whole checkpoint.
+    UserError: weights that do not fit; a loss that is not finite (the batch is saved for replay); no whole checkpoint;
+      other data or weights to start from than those of the checkpoint.
     Stopped: SIGTERM came, and the state of that step is saved.
   """
   init_key, root = sharding.put_same(tuple(jax.random.split(jax.random.key(seed))), mesh)
   state, frozen = initialise(stage, init_key, mesh)
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+  inputs = dict(stage.info.get('inputs', {}))
   with (
     _StopSignal() as stopping,
     contextlib.closing(
@@ -141,10 +143,12 @@ def train(
     first = 0
     if found := checkpoints.latest(abstract):
       first, state, saved = found
+      since = f'checkpoint {first} of stage {stage.name} was saved'
+      workdirs.refuse_other_inputs(saved.get('inputs', inputs), inputs, since)
       stage.batches.set_state(saved['data'])
 
     def save(step: int, state: TrainState, scores: Mapping[str, float] | None) -> None:
-      checkpoints.save(step, state, {**notes, 'data': stage.batches.get_state()}, scores)
+      checkpoints.save(step, state, {**notes, 'inputs': inputs, 'data': stage.batches.get_state()}, scores)
 
     with contextlib.closing(MetricWriter(directory, first, wandb_project)) as writer:
       state = _steps(stage, directory, mesh, root, first, state, frozen, writer, save, stopping)

@@ -1,22 +1,23 @@
 """What a workdir holds: whose run is at work in it, which stages are complete, and with which config each was made."""
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
-from brainjax import hosts
+from brainjax import files, hosts
 from brainjax.errors import UserError
 from brainjax.files import atomic_write, put_aside
 
 METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
+PAIRED = METHOD[1:]  # those that read fMRI with pictures
 PRIOR = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
 STAGES = METHOD + PRIOR
 REMADE = ('reconstruct', 'evaluate')  # made again when the user names them
@@ -27,9 +28,10 @@ UNUSED = {
   'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'},
   'attend': {'first_stage', 'unet', 'conditioner'},
 }
-# Fields that may differ between the runs of one workdir: they do not change results.
+# Fields that may differ between the runs of one workdir: they do not change results. Of a stage also how often it saves, and
+# how often it validates where that selects nothing.
+DEVICES = 'mesh.devices'  # as a field of --accept_changes: their number, where results depend on it
 FREE = ('stages', 'mesh', 'remat', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
-FREE_OF_STAGE = ('eval_every', 'checkpoint_every')
 
 
 def is_complete(folder: Path) -> bool:
@@ -70,13 +72,16 @@ def relevant(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   kept['simulate'].pop('workers')
   for key in STAGES:
     if key in kept:
-      kept[key] = {field: value for field, value in kept[key].items() if field not in FREE_OF_STAGE}
+      free = {'checkpoint_every'} if kept[key].get('select') == 'best' else {'checkpoint_every', 'eval_every'}
+      kept[key] = {field: value for field, value in kept[key].items() if field not in free}
+  if name == 'contrast' and config.contrast.negatives == 'per_device':
+    kept['mesh'] = {'devices': jax.device_count()}  # each contrasts its own rows
   return _portable(kept, workdir)
 
 
 def refuse_unknown_fields(config: ConfigDict, accepted: Sequence[str]) -> None:
   """A mistyped field of --accept_changes would accept nothing."""
-  known = _flat(json.loads(config.to_json_best_effort()))
+  known = {*_flat(json.loads(config.to_json_best_effort())), DEVICES}
   if unknown := [field for field in accepted if field not in known]:
     raise UserError(
       f'--accept_changes={",".join(unknown)}: no such field of the config; the fields are in configs/base.py.'
@@ -96,6 +101,8 @@ def refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: boo
     before = _flat(_portable(_read_json(folder / 'config.json'), workdir))
     now = _flat(relevant(config, workdir, name))
     changed = sorted(field for field in before.keys() | now.keys() if before.get(field) != now.get(field))
+    if is_complete(folder) and DEVICES in changed:
+      changed.remove(DEVICES)  # nothing more is trained there
     if taken := [field for field in changed if field in accepted]:
       what = 'is complete and stays as it was made, with' if is_complete(folder) and not remake else 'goes on with'
       hosts.tell(f'{name}: {what} another {", ".join(taken)}, as --accept_changes says')
@@ -156,21 +163,16 @@ def lock(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _taken(file: Path) -> Iterator[None]:
+  def busy():
+    raise UserError(f'another run is at work in {file.parent}; wait for it or choose another --workdir.')
+
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle = open(file, 'a')  # noqa: SIM115 - closed below
+    handle = files.lock(file, busy)
   except OSError as error:
-    raise UserError(f'--workdir={file.parent}: {error.strerror}; choose a folder that can be written.') from error
+    what = f'--workdir={file.parent}: {error.strerror}; choose a folder that can be written'
+    raise UserError(f'{what}, on a file system with locks (Lustre: mount -o flock).') from error
   with handle:
-    try:
-      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise UserError(f'another run is at work in {file.parent}; wait for it or choose another --workdir.') from error
-    except OSError as error:
-      raise UserError(
-        f'{file.parent} lies on a file system without locks ({error.strerror}); mount it with them (Lustre: -o flock) or '
-        'choose another --workdir.'
-      ) from error
     handle.truncate(0)
     handle.write(f'{socket.gethostname()} {os.getpid()} {time.time()}\n')  # what the other hosts must find
     handle.flush()
@@ -178,15 +180,26 @@ def _taken(file: Path) -> Iterator[None]:
     yield
 
 
-def refuse_other_voxels(workdir: Path, stages: Sequence[str], voxels: dict[str, dict[str, int]]) -> None:
-  """Raw files may change between two runs of a workdir; stages that saw other voxels do not go together."""
+def refuse_other_raw_files(workdir: Path, stages: Sequence[str], inputs: Mapping[str, str]) -> None:
+  """Raw files may change between two runs of a workdir; stages that saw other ones do not go together.
+
+  Args:
+    workdir: of the run.
+    stages: that are to be done.
+    inputs: raw files -> SHA-256, those of all these stages.
+  """
   for earlier in with_earlier(stages):
     file = workdir / earlier / 'weights' / 'weights.json'
-    before = _read_json(file).get('voxels_of', {}) if is_complete(workdir / earlier) and file.is_file() else {}
-    for name, now in voxels.items():
-      for subject in before.keys() & now.keys():
-        if before[subject] != now[subject]:
-          raise UserError(
-            f'{workdir / earlier} saw {before[subject]} voxels of {subject}, but its data now have {now[subject]}, for stage '
-            f'{name}: the raw files changed; put the old ones back or choose another --workdir.'
-          )
+    before = _read_json(file).get('inputs', {}) if is_complete(workdir / earlier) and file.is_file() else {}
+    shared = before.keys() & inputs.keys()
+    refuse_other_inputs(
+      {name: before[name] for name in shared}, {name: inputs[name] for name in shared}, f'{workdir / earlier} was made'
+    )
+
+
+def refuse_other_inputs(before: Mapping[str, str], now: Mapping[str, str], since: str) -> None:
+  """Raises a `UserError` where data or weights that a stage starts from (what they are -> SHA-256) are not what they were."""
+  if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+    raise UserError(
+      f'{", ".join(changed)}: not the same as when {since}; put the old back or choose another --workdir.'
+    )

@@ -144,6 +144,24 @@ def test_other_precisions(tmp_path, capsys, dtype):
   same_bits(back(tmp_path / 'jax', tmp_path / 'b.pth'), {name: tensor.float() for name, tensor in state.items()})
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('steps', [(0.0015, 0.0195), (0.00085, 0.012)])
+def test_a_schedule_in_another_precision(tmp_path, dtype, steps):
+  state = released.random_state(released.scaled('ldm_finetune')) | released.schedule(*steps)
+  released.write('ldm_finetune', tmp_path / 'a.pth', {name: tensor.to(dtype) for name, tensor in state.items()})
+  run(tmp_path / 'a.pth', f'--out={tmp_path / "jax"}')
+  _, info = load_weights(tmp_path / 'jax')
+  assert info['settings']['schedule'] == {'num_steps': 1000, 'start': steps[0], 'end': steps[1]}
+
+
+def test_averaged_weights_of_a_class_conditional_model(tmp_path):
+  state = released.random_state(released.scaled('ldm_label2img_pretrained'))
+  both, averages = with_averages(state)
+  torch.save({'state_dict': {f'module.{name}': tensor for name, tensor in both.items()}}, tmp_path / 'a.ckpt')
+  run(tmp_path / 'a.ckpt', f'--out={tmp_path / "jax"}', '--ema')
+  same_bits(back(tmp_path / 'jax', tmp_path / 'b.pth'), state | averages)
+
+
 def test_module_prefix(tmp_path, capsys):
   state = released.random_state(released.scaled('phase1'))
   released.write('phase1', tmp_path / 'a.pth', {f'module.{name}': tensor for name, tensor in state.items()})
@@ -347,9 +365,9 @@ def test_diffusers_gives_equal_outputs_and_comes_back(tmp_path, capsys):
   diffusers = pytest.importorskip('diffusers')
   settings = {
     'unet': {**SD_UNET, 'in_channels': 3, 'out_channels': 3, 'num_heads': 1, 'time_cond': True, 'global_pool': False,
-             'context_tokens': 7, 'attention_resolutions': (2,)},
+             'context_tokens': 7, 'attention_resolutions': (2,), 'num_groups': 8},
     'first_stage': {**SD_FIRST_STAGE, 'z_channels': 3, 'embed_dim': 3, 'n_embed': 64, 'in_channels': 3, 'resolution': 256,
-                    'attn_resolutions': ()},
+                    'attn_resolutions': (), 'num_groups': 4},
     'conditioner': {'num_voxels': 32, 'width': 32, 'depth': 2, 'context_tokens': 7, 'context_dim': 24},
   }  # fmt: skip
   save_weights(tmp_path / 'jax', random_params(kinds.KINDS['ldm'], settings), {'kind': 'ldm', 'settings': settings})
@@ -387,6 +405,12 @@ def test_diffusers_gives_equal_outputs_and_comes_back(tmp_path, capsys):
   assert all(np.array_equal(again[path], array) for path, array in params.items() if path.startswith('first_stage/'))
   with pytest.raises(UserError, match="class_embed_type='simple_projection'"):
     run(tmp_path / 'hf', '--dry_run')
+
+  run(tmp_path / 'jax', '--to_torch', f'--out={tmp_path / "ldm.pth"}')
+  assert 'unet normalises in 8 groups' in capsys.readouterr().out
+  run(tmp_path / 'ldm.pth', f'--out={tmp_path / "from_torch"}')
+  _, info = load_weights(tmp_path / 'from_torch')
+  assert info['settings']['unet']['num_groups'] == 8 and info['settings']['first_stage']['num_groups'] == 4
 
 
 def test_diffusers_folder_with_unet_and_kl_comes_back(tmp_path):

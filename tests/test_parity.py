@@ -43,7 +43,9 @@ def write(path, arrays, config):
   [
     'data',
     'vqvae',
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ('phase1', 'phase2', 'cond', 'unet', 'diffusion')),
+    'phase1',
+    'diffusion',
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('phase2', 'cond', 'unet')),
   ],
 )
 def test_golden_file(capsys, tmp_path, name):

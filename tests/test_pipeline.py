@@ -21,7 +21,8 @@ from brainjax.metric_writer import read_metrics
 from brainjax.models.clip import ClipVision
 from brainjax.scoring.provenance import weights_digest
 from brainjax.trees import flatten
-from configs import tiny
+from configs import hcp_contrast, tiny
+from tests.datasets import raw_files
 from tests.models.converted import random_variables
 
 ROOT = Path(__file__).parent.parent
@@ -284,6 +285,20 @@ def test_the_notebook_runs(finished, monkeypatch):
   assert sum('image/png' in output.get('data', {}) for output in outputs) == 3
   shapes = [output.data['text/plain'] for output in outputs if 'text/plain' in output.get('data', {})]
   assert "((4, 4, 32, 32, 3), dtype('uint8'))" in shapes
+
+
+def test_each_stage_needs_its_own_raw_files_alone(tmp_path):
+  config = hcp_contrast.get_config()
+  config.data.update({'hcp': str(tmp_path / 'HCP'), 'god': '/nowhere', 'prepared': str(tmp_path / 'out')})
+  raw_files.write_hcp(tmp_path / 'HCP')
+  pipeline.prepare_data(config, tmp_path / 'run', ('contrast',))
+  assert [path.name for path in (tmp_path / 'out').iterdir() if path.is_dir()] == ['hcp']
+  # Stages after a contrast that is complete: without HCP.
+  config.data.update({'hcp': '/nowhere', 'god': str(tmp_path / 'god')})
+  raw_files.write_god(tmp_path / 'god')
+  pipeline.prepare_data(config, tmp_path / 'run', ('attend', 'reconstruct'))
+  assert [path.name for path in (tmp_path / 'out' / 'god').iterdir()] == ['sbj_3']
+  pipeline.prepare_data(config, tmp_path / 'run', ())
 
 
 def test_stages_that_saw_other_voxels_do_not_go_together(tmp_path):

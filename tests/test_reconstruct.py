@@ -113,7 +113,11 @@ def test_wrong_fmri_is_one_sentence(weights, model, tmp_path, capsys, value, wor
   command = [f'--weights={weights}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}', '--num_steps=2']
   assert reconstruct.main(command) == 2
   told = capsys.readouterr().err
-  assert told.startswith('error: fMRI ') and told.count('\n') == 1 and not (tmp_path / 'out').exists()
+  assert (
+    told.startswith(('error: fMRI ', f'error: {tmp_path / "fmri.npy"} is '))
+    and told.count('\n') == 1
+    and not (tmp_path / 'out').exists()
+  )
 
 
 def test_wrong_options_are_one_sentence(model):
@@ -149,17 +153,24 @@ def test_command_tells_files_that_are_none(weights, tmp_path, capsys):
   np.savez(tmp_path / 'many.npz', a=fmri(), b=fmri())
   np.save(tmp_path / 'pickled.npy', np.array([{}], object), allow_pickle=True)
   (tmp_path / 'text.npy').write_text('1 2 3')
+  with open(tmp_path / 'huge.npy', 'wb') as file:
+    header = {'descr': '<f4', 'fortran_order': False, 'shape': (10**12, 32)}
+    np.lib.format.write_array_header_1_0(file, header)
   (tmp_path / 'cut.npz').write_bytes((tmp_path / 'many.npz').read_bytes()[:100])
   for name, words in (
     ('many.npz', 'is an .npz archive of a, b'),
-    ('pickled.npy', 'cannot be read as a .npy array of numbers'),
-    ('text.npy', 'cannot be read'),
-    ('cut.npz', 'cannot be read'),
-    ('none.npy', 'cannot be read'),
+    ('pickled.npy', 'holds pickled Python objects'),
+    ('text.npy', 'damaged or not a .npy file'),
+    ('cut.npz', 'damaged or not a .npy file'),
+    ('huge.npy', r'claims shape (1000000000000, 32)'),
+    ('none.npy', 'no such file'),
   ):
     assert reconstruct.main([f'--weights={weights}', f'--fmri={tmp_path / name}', f'--out={tmp_path / "out"}']) == 2
     assert words in capsys.readouterr().err
   np.save(tmp_path / 'fmri.npy', fmri())
+  wrong_seed = [f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}', f'--seed={10**20}']
+  assert reconstruct.main([f'--weights={weights}', *wrong_seed]) == 2
+  assert '--seed is 1' in capsys.readouterr().err
   assert (
     reconstruct.main([f'--weights={tmp_path}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}']) == 2
   )

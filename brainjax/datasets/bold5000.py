@@ -6,6 +6,7 @@ train = bold5000.load('data/prepared', ['CSI1'], roi='VC', split='train', image_
 
 import functools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,19 @@ import tensorflow_datasets as tfds
 
 from brainjax.datasets import bold5000_raw, paired, paired_rows
 
-NO_CLASS = -1  # BOLD5000 pictures carry no ImageNet class
+IMAGENET = re.compile(r'(n\d{8})_\d+\.jpe?g', re.IGNORECASE)  # n01440764_10110.JPEG
+
+
+def label(picture: str) -> paired.Label:
+  """Pictures of ImageNet have a WordNet id in their name; what those of COCO and SUN show is not told."""
+  match = IMAGENET.fullmatch(picture)
+  return paired.Label(paired.NO_CLASS, match[1].lower() if match else '', picture)
 
 
 class Bold5000(paired.Builder):
   """TFDS data set `bold5000/CSIk`: train (pictures shown once), test (means over repeated pictures), test_trials."""
 
+  VERSION = tfds.core.Version('1.1.0')  # 1.0.0 had no WordNet ids
   BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f'CSI{k}') for k in range(1, 5)]
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'The folder with BOLD5000_GLMsingle_ROI_betas and BOLD5000_Stimuli, see data/README.md.'
@@ -41,9 +49,7 @@ class Bold5000(paired.Builder):
     subject = bold5000_raw.read_subject(folder, name)
     stimuli = bold5000_raw.read_stimuli(folder, subject)
     trials = paired.Trials(subject.fmri, subject.names, subject.rois, stimuli.train, stimuli.test)
-    return paired.splits_of_trials(
-      self.info.metadata, name, trials, stimuli.picture, lambda picture: paired.Label(NO_CLASS, '', picture)
-    )
+    return paired.splits_of_trials(self.info.metadata, name, trials, stimuli.picture, label)
 
 
 def prepare(

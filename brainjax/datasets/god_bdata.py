@@ -70,7 +70,7 @@ def read_subject(path: Path) -> tuple[dict[int, np.ndarray], dict[int, np.ndarra
       raise UserError(f'{path}: no row has DataType {value}; expected 1 (training), 2 (test) and 3 (imagery)')
     if not np.isfinite(stimulus[rows]).all() or stimulus[rows].min() < 1 or stimulus[rows].max() >= 10**8:
       raise UserError(f'{path}: {name} is not always a number such as 1518878.005958; download the file again')
-    fmri[value] = raw.check_fmri(table[rows][:, is_voxel], f'{path}: VoxelData of DataType {value}')
+    fmri[value] = raw.check_fmri(table[np.ix_(rows, is_voxel)], f'{path}: VoxelData of DataType {value}')
     shown[value] = np.round(stimulus[rows] * 1e6).astype(np.int64)
   masks = {}
   for key, flag in flags.items():

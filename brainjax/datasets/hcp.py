@@ -81,8 +81,9 @@ class Hcp(store.Builder):
   def _windows(self, files: dict[str, Path], areas: dict[str, int], frames: int) -> Iterator[dict[str, Any]]:
     for place, (name, path) in enumerate(files.items()):
       with raw.NpzReader(path) as archive:
-        series = [archive.read_fmri(area, areas[area]) for area in AREAS]
-      means = transforms.window_means(np.concatenate(series, axis=1), frames)
+        # Area by area, so that never a whole file is in memory.
+        parts = [transforms.window_means(archive.read_fmri(area, areas[area]), frames) for area in AREAS]
+      means = np.concatenate(parts, axis=1)
       self.info.metadata['voxel_mean'][place] = means.mean(axis=0, dtype=np.float64)
       self.info.metadata['voxel_variance'][place] = means.var(axis=0, dtype=np.float64)
       if not means.std() > 0:

@@ -7,7 +7,7 @@ import logging
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,8 @@ from brainjax.datasets import raw
 from brainjax.errors import UserError
 
 MAX_HEADER_BYTES = 64 << 20  # CIFTI descriptions have 1 to 4 MB
+MAX_VOLUME_BYTES = 1 << 30  # nilearn copies volumes
+MAX_TABLE_BYTES = 1 << 30  # a published SubjectN.h5 has 0.14 GB; its rows are copied
 _AGAIN = 'copy or download the file again'
 
 
@@ -31,15 +33,8 @@ def need(name: str) -> ModuleType:
     ) from None
 
 
-@contextlib.contextmanager
-def _faults_of(path: Path, what: str) -> Iterator[None]:
-  """Whatever the libraries say of a broken file, in one sentence."""
-  try:
-    yield
-  except UserError:
-    raise
-  except Exception as error:
-    raise UserError(f'{path}: damaged or not {what} ({raw.say(error)}); {_AGAIN}') from None
+def _faults_of(path: Path, what: str) -> contextlib.AbstractContextManager[None]:
+  return raw.faults_of(f'{path}: damaged or not {what}')
 
 
 def glasser_parcels() -> np.ndarray:
@@ -85,9 +80,17 @@ def _check_nifti(path: Path) -> None:
     raise UserError(
       f'{path}: the header claims {size} bytes of data, the file has {path.stat().st_size} in all; {_AGAIN}'
     )
-  if path.suffix == '.gz' and size > raw.MAX_ARRAY_BYTES:
+
+
+def _check_volumes(path: Path, image: Any) -> None:
+  """Refuses volumes that are no real numbers, or that would take too much memory as float32."""
+  dtype = image.get_data_dtype()
+  if dtype.kind not in 'fiu':
+    raise UserError(f'{path}: values of type {dtype}; expected floating-point or integer numbers')
+  size = math.prod(image.shape) * max(4, dtype.itemsize)
+  if size > MAX_VOLUME_BYTES:
     raise UserError(
-      f'{path}: would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted, so save the masked betas as .npy'
+      f'{path}: would take {size / 2**30:.1f} GiB; at most 1 GiB is accepted, so save the masked betas as .npy'
     )
 
 
@@ -138,15 +141,31 @@ def read_masked(betas: Path, masks: dict[str, Path]) -> tuple[np.ndarray, dict[s
     image = nibabel.load(betas)
     if len(image.shape) != 4:
       raise UserError(f'{betas}: shape {image.shape}; expected 4 axes, the last one trials')
+    _check_volumes(betas, image)
   chosen = {}
   for name, path in masks.items():
     chosen[name] = _read_mask(nibabel, path, betas, image)
   union = np.logical_or.reduce(list(chosen.values()))
   with _faults_of(betas, 'a NIfTI file'):
+    with np.errstate(over='ignore'):  # infinite then, which is told
+      volumes = np.asarray(image.dataobj, np.float32)
+    _check_finite(betas, volumes, union)
     union_image = nibabel.Nifti1Image(union.astype(np.uint8), image.affine)
     masker = maskers.NiftiMasker(mask_img=union_image, standardize=None, dtype='float32')
-    rows = masker.fit_transform(image)
+    rows = masker.fit_transform(nibabel.Nifti1Image(volumes, image.affine))
   return np.asarray(rows), {name: mask[union] for name, mask in chosen.items()}
+
+
+def _check_finite(betas: Path, volumes: np.ndarray, union: np.ndarray) -> None:
+  """Refuses NaN and infinity inside the masks, which the masker would silently make 0. `X Y Z N`, `X Y Z` bool."""
+  bad = ~np.isfinite(volumes[union])  # V N
+  if bad.any():
+    trial, place = np.argwhere(bad.T)[0]
+    voxel = tuple(np.argwhere(union)[place].tolist())
+    raise UserError(
+      f'{betas}: {int(bad.sum())} NaN or infinite values inside the masks, the first in trial {trial}, voxel {voxel}; '
+      'leave those voxels out of the masks or those trials out, or interpolate them'
+    )
 
 
 def _read_mask(nibabel: Any, path: Path, betas: Path, image: Any) -> np.ndarray:
@@ -158,6 +177,7 @@ def _read_mask(nibabel: Any, path: Path, betas: Path, image: Any) -> np.ndarray:
         f'{path}: grid {mask.shape} does not agree with {image.shape[:3]} of {betas.name} (or the affine differs); '
         'resample the mask to the betas (nilearn.image.resample_to_img)'
       )
+    _check_volumes(path, mask)
     inside = np.asarray(mask.dataobj)
     if not np.isfinite(inside).all() or not inside.any():
       raise UserError(f'{path}: the mask holds no voxel, or values that are not finite')
@@ -174,11 +194,18 @@ def read_bdata(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
       for name in ('dataset', 'dataSet', 'metadata', 'metaData'):
         if name in file and not isinstance(file.get(name, getlink=True), h5py.HardLink):
           raise UserError(f'{path}: {name} lies in another file, which is not followed; {_AGAIN}')
+      total = 0
       for item in _datasets(h5py, file):
         if item.external or item.is_virtual:
           raise UserError(f'{path}: {item.name} lies in another file, which is not followed; {_AGAIN}')
-        if item.size is None or item.size * max(item.dtype.itemsize, 8) > raw.MAX_ARRAY_BYTES:
-          raise UserError(f'{path}: {item.name} has shape {item.shape}; at most 2 GiB is accepted')
+        if item.size is None:
+          raise UserError(f'{path}: {item.name} is empty; {_AGAIN}')
+        total += item.size * max(item.dtype.itemsize, 8)
+        if total > MAX_TABLE_BYTES:
+          raise UserError(
+            f'{path}: up to {item.name} of shape {item.shape} its tables would take {total / 2**30:.1f} GiB; '
+            'at most 1 GiB is accepted'
+          )
     data = bdata.BData(str(path))
     table, keys, values = data.dataset, data.metadata.key, data.metadata.value
     if table.ndim != 2 or np.shape(values) != (len(keys), table.shape[1]):

@@ -9,6 +9,7 @@ import functools
 import os
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from brainjax.datasets import own_raw, paired, paired_rows, raw, store
 from brainjax.errors import UserError
@@ -17,11 +18,12 @@ from brainjax.errors import UserError
 class Own(paired.Builder):
   """TFDS data set `own/<subject>`: train (single trials), test (means over repetitions), test_trials."""
 
+  VERSION = tfds.core.Version('1.1.0')  # 1.0.0 made a category of each file name
   MANUAL_DOWNLOAD_INSTRUCTIONS = 'Betas, events and pictures, see docs/your_data.md.'
   ARGUMENTS = 'own --betas=FILE --events=FILE --images=DIR'
   DESCRIPTION = (
     'fMRI responses of one subject to pictures, on their raw scale. `name` is the category of the picture where the '
-    'events table has one, else its file; `class_index` numbers these names in sorted order.'
+    'events table has one, else its file; `class_index` numbers the categories in sorted order and is -1 without one.'
   )
   HOMEPAGE = 'https://bids.neuroimaging.io'
   source: own_raw.Source | None = None  # what to prepare from
@@ -35,8 +37,8 @@ class Own(paired.Builder):
     number = {name: i for i, name in enumerate(sorted(set(events.categories.values())))}
 
     def label(picture: str) -> paired.Label:
-      category = events.categories[picture]
-      return paired.Label(number[category], '', category)
+      category = events.categories.get(picture)
+      return paired.Label(number[category], '', category) if category else paired.Label(paired.NO_CLASS, '', picture)
 
     def read(picture: str) -> np.ndarray:
       return raw.square_picture(files[picture], own_raw.MAX_IMAGE_SIZE, str(files[picture]))

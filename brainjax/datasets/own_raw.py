@@ -45,7 +45,7 @@ class Events:
 
   images: list[str]  # N
   splits: list[str]  # N, 'train' or 'test'
-  categories: dict[str, str]  # picture -> its category, or its name
+  categories: dict[str, str]  # picture -> its category, where the table has one
 
 
 def ending(path: Path) -> str:
@@ -59,12 +59,15 @@ def read_events(path: Path) -> Events:
   if '\0' in text:
     raise UserError(f'{path}: not a table of text; expected tab-separated columns image and split')
   rows = csv.DictReader(io.StringIO(text), delimiter='\t', quoting=csv.QUOTE_NONE)
-  columns = list(rows.fieldnames or [])
+  try:
+    columns, lines = list(rows.fieldnames or []), list(rows)
+  except csv.Error as error:
+    raise UserError(f'{path}: no table of tab-separated columns ({raw.say(error)}); expected image and split') from None
   image_column = next((name for name in IMAGE_COLUMNS if name in columns), None)
   if image_column is None or 'split' not in columns or len(set(columns)) != len(columns):
     raise UserError(f'{path}: columns {columns[:10]}; expected tab-separated columns image and split, each once')
   images, splits, categories = [], [], {}
-  for number, row in enumerate(rows, 1):
+  for number, row in enumerate(lines, 1):
     if None in row or None in row.values():
       raise UserError(f'{path}: row {number} has not {len(columns)} entries, as the first line has')
     name, split = row[image_column].strip(), row['split'].strip()
@@ -74,7 +77,12 @@ def read_events(path: Path) -> Events:
       raise UserError(f'{path}: row {number} names no picture; leave trials without one out, in the betas too')
     images.append(name)
     splits.append(split)
-    categories[name] = (row.get('category') or '').strip() or name
+    category = (row.get('category') or '').strip()
+    if category and category != 'n/a' and categories.setdefault(name, category) != category:
+      raise UserError(
+        f'{path}: row {number} has category {category[:40]!r} for picture {name!r}, an earlier row '
+        f'{categories[name][:40]!r}; a picture has one category'
+      )
   split_of = dict(zip(images, splits, strict=True))
   for number, (name, split) in enumerate(zip(images, splits, strict=True), 1):
     if split_of[name] != split:

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from brainjax.datasets import raw, store, transforms
 from brainjax.errors import UserError
 
+NO_CLASS = -1  # class index of a picture whose category is not known; its name is then that of its file
 SUBJECT = re.compile(r'[A-Za-z][A-Za-z0-9_-]{0,63}')
 
 

@@ -87,8 +87,8 @@ def load(
 
   Returns:
     Columns fmri `N V` float32; stimulus, class_index, subject (place in `subjects`) `N` int32; and the pictures.
-    `info`: subjects, roi, statistics, num_voxels and mask by subject; names and wordnet_ids by stimulus; picture_stimulus, the
-    stimulus of each picture.
+    `info`: subjects, roi, statistics, num_voxels and mask by subject; names, wordnet_ids and class_indices by stimulus;
+    picture_stimulus, the stimulus of each picture.
   """
   arrays.check_split(split, SPLITS)
   if split == 'val' and not num_val_stimuli:
@@ -103,7 +103,7 @@ def load(
   is_test = split in arrays.TEST_SPLITS
   pictures = _Pictures(image_size != 0)
   info: dict = {'subjects': list(subjects), 'roi': roi, 'statistics': {}, 'num_voxels': {}, 'mask': {}}
-  parts, names, wordnet_ids, first_stimuli = [], {}, {}, None
+  parts, names, wordnet_ids, class_indices, first_stimuli = [], {}, {}, {}, None
   for place, subject in enumerate(subjects):
     source = store.open_prepared(lambda out, name=subject: kind.of(out, name), prepared_dir, kind.ARGUMENTS)
     facts = source.info.metadata
@@ -139,6 +139,7 @@ def load(
       part['fmri'] = transforms.normalize(part['fmri'], mean, std)
     names.update(zip(part['stimulus'].tolist(), part.pop('name').tolist(), strict=True))
     wordnet_ids.update(zip(part['stimulus'].tolist(), part.pop('wordnet_id').tolist(), strict=True))
+    class_indices.update(zip(part['stimulus'].tolist(), part['class_index'].tolist(), strict=True))
     part['subject'] = np.full(len(part['fmri']), place, np.int32)
     parts.append(part)
     info['statistics'][subject] = (mean, std)
@@ -149,7 +150,7 @@ def load(
   for part in parts:
     part['fmri'] = transforms.fit_width(part['fmri'], width)
   columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-  info |= {'names': names, 'wordnet_ids': wordnet_ids}
+  info |= {'names': names, 'wordnet_ids': wordnet_ids, 'class_indices': class_indices}
   info['picture_stimulus'] = np.unique(columns['stimulus'])  # of each row of the table
   table, place_of_row = pictures.table(columns['stimulus'], image_size) if pictures.wanted else (None, None)
   return arrays.ArrayDataset(columns, table, place_of_row, signed_unit, info=info)

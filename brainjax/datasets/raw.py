@@ -3,12 +3,14 @@
 A header is believed only after it agrees with the archive's own sizes, so a lying file cannot claim memory.
 """
 
+import contextlib
 import io
 import json
 import math
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,15 +24,23 @@ MAX_ARRAY_BYTES = 2 << 30  # the largest published array (1,200 pictures of 256 
 MAX_TEXT_BYTES = 16 << 20
 _AGAIN = 'copy or download the file again'
 _KINDS = {'f': 'floating-point', 'i': 'integer', 'u': 'integer', 'b': 'true/false'}
-_DAMAGE = (
-  zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, KeyError, NotImplementedError, RuntimeError,
-  SyntaxError, MemoryError, OverflowError, TypeError, RecursionError,
-)  # fmt: skip
+PICTURE_FORMATS = ('JPEG', 'PNG', 'TIFF', 'BMP', 'GIF', 'WEBP')  # of Pillow; others may start other programs
 
 
 def say(error: Exception) -> str:
   """An exception's text on one line."""
   return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+@contextlib.contextmanager
+def faults_of(told: str) -> Iterator[None]:
+  """Whatever a library raises over a broken file becomes one sentence that begins with `told`."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:  # damaged files make libraries fail in any way
+    raise UserError(f'{told} ({say(error)}); {_AGAIN}') from None
 
 
 def _check_header(stream: IO[bytes], file_size: int, where: str) -> tuple[tuple[int, ...], np.dtype]:
@@ -46,26 +56,30 @@ def _check_header(stream: IO[bytes], file_size: int, where: str) -> tuple[tuple[
   size = math.prod(shape) * dtype.itemsize
   if min(shape, default=0) < 0 or size + stream.tell() != file_size:
     raise UserError(f'{where} claims shape {shape} of {dtype} but has {file_size} bytes, so it is damaged; {_AGAIN}')
-  if size > MAX_ARRAY_BYTES:
-    raise UserError(f'{where} would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted')
+  if (decoded := num_bytes(shape, dtype)) > MAX_ARRAY_BYTES:
+    raise UserError(f'{where} would take {decoded / 2**30:.1f} GiB; at most 2 GiB is accepted')
   return shape, dtype
 
 
-def _check_kind(shape: tuple[int, ...], dtype: np.dtype, ndim: int, kinds: str, where: str) -> None:
-  if len(shape) != ndim or dtype.kind not in kinds:
+def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+  """Memory of an array once it is read; half precision becomes float32."""
+  return math.prod(shape) * max(dtype.itemsize, 4 if dtype.kind == 'f' else 1)
+
+
+def _check_kind(shape: tuple[int, ...], dtype: np.dtype, ndim: int | tuple[int, ...], kinds: str, where: str) -> None:
+  choices = (ndim,) if isinstance(ndim, int) else ndim
+  if len(shape) not in choices or dtype.kind not in kinds:
     wanted = ' or '.join(dict.fromkeys(_KINDS[kind] for kind in kinds))
-    raise UserError(f'{where} is {dtype} of shape {shape}; expected {ndim} axes of {wanted} numbers')
+    axes = ' or '.join(map(str, choices))
+    raise UserError(f'{where} is {dtype} of shape {shape}; expected {axes} axes of {wanted} numbers')
 
 
-def read_npy(path: Path, ndim: int, kinds: str = 'fiu') -> np.ndarray:
+def read_npy(path: Path, ndim: int | tuple[int, ...], kinds: str = 'fiu') -> np.ndarray:
   """The array of one .npy file, with the same checks."""
-  try:
-    with open(check_file(path), 'rb') as stream:
-      _check_kind(*_check_header(stream, path.stat().st_size, str(path)), ndim, kinds, str(path))
-      stream.seek(0)
-      return np.lib.format.read_array(stream, allow_pickle=False)
-  except _DAMAGE as error:
-    raise UserError(f'{path}: damaged or not a .npy file ({say(error)}); {_AGAIN}') from None
+  with faults_of(f'{path}: damaged or not a .npy file'), open(check_file(path), 'rb') as stream:
+    _check_kind(*_check_header(stream, path.stat().st_size, str(path)), ndim, kinds, str(path))
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def find_folder(raw: str | os.PathLike, needed: str, what: str) -> Path:
@@ -93,11 +107,10 @@ class NpzReader:
 
   def __init__(self, path: str | os.PathLike):
     self.path = check_file(Path(path))
-    try:
+    self._sizes: dict[str, int] = {}  # bytes of the arrays read so far
+    with faults_of(f'{self.path}: damaged or not an .npz file'):
       self._zip = zipfile.ZipFile(self.path)
       members = [info for info in self._zip.infolist() if info.filename.endswith('.npy')]
-    except _DAMAGE as error:
-      raise UserError(f'{self.path}: damaged or not an .npz file ({say(error)}); copy or download it again') from None
     self._members = {info.filename.removesuffix('.npy'): info for info in members}
     if len(self._members) != len(members):
       self._zip.close()
@@ -119,20 +132,18 @@ class NpzReader:
     if name not in self._members:
       raise UserError(f'{self.path}: array {name!r} is missing; it holds {", ".join(self.names) or "nothing"}')
     member = self._members[name]
-    try:
-      with self._zip.open(member) as stream:
-        return _check_header(stream, member.file_size, f'{self.path}: array {name!r}')
-    except _DAMAGE as error:
-      raise UserError(f'{self.path}: array {name!r} is damaged ({say(error)}); {_AGAIN}') from None
+    with faults_of(f'{self.path}: array {name!r} is damaged'), self._zip.open(member) as stream:
+      return _check_header(stream, member.file_size, f'{self.path}: array {name!r}')
 
   def read(self, name: str, ndim: int, kinds: str = 'fiu') -> np.ndarray:
     """The array, after its dimensions and kind of number are checked (`kinds`: NumPy kind letters)."""
-    _check_kind(*self.header(name), ndim, kinds, f'{self.path}: array {name!r}')
-    try:
-      with self._zip.open(self._members[name]) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-    except _DAMAGE as error:
-      raise UserError(f'{self.path}: array {name!r} is damaged ({say(error)}); {_AGAIN}') from None
+    shape, dtype = self.header(name)
+    _check_kind(shape, dtype, ndim, kinds, f'{self.path}: array {name!r}')
+    self._sizes[name] = num_bytes(shape, dtype)
+    if (total := sum(self._sizes.values())) > MAX_ARRAY_BYTES:
+      raise UserError(f'{self.path}: its arrays would take {total / 2**30:.1f} GiB; at most 2 GiB is accepted')
+    with faults_of(f'{self.path}: array {name!r} is damaged'), self._zip.open(self._members[name]) as stream:
+      return np.lib.format.read_array(stream, allow_pickle=False)
 
   def read_fmri(self, name: str, num_voxels: int | None = None) -> np.ndarray:
     """An fMRI matrix `rows V` as float32; refuses emptiness, another width, NaN and infinity."""
@@ -186,12 +197,9 @@ def square_picture(picture: Path | np.ndarray, size: int | None, where: str) -> 
 
   `where` begins the error for one that cannot be read.
   """
-  try:
-    if isinstance(picture, Path):
-      with Image.open(picture) as image:
-        picture = np.asarray(image.convert('RGB'))
-  except (*_DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise UserError(f'{where} cannot be read ({say(error)}); {_AGAIN}') from None
+  if isinstance(picture, Path):
+    with faults_of(f'{where} cannot be read'), Image.open(picture, formats=PICTURE_FORMATS) as image:
+      picture = np.asarray(image.convert('RGB'))
   if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
     raise UserError(f'{where} is {picture.dtype} of shape {picture.shape}; expected uint8 (H, W, 3)')
   side = min(picture.shape[:2])

@@ -21,9 +21,10 @@ from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
 from brainjax.errors import UserError
-from brainjax.files import is_alive, sha256
+from brainjax.files import lock, sha256
 
 SHARD_BYTES = 256 << 20
+NOWHERE = '.nowhere'  # data_dir of a builder that shall read nothing: it reads what it finds, which may be damaged
 
 
 class Metadata(tfds.core.Metadata):
@@ -127,8 +128,7 @@ def _write_shards(records: Iterable[bytes], count: int, template) -> tuple[list[
     if i == 0:
       num_shards = min(count, -(-count * len(record) // SHARD_BYTES))
     if written == i:  # the shard is full: shard k holds rows up to count * (k + 1) / num_shards
-      if writer is not None:
-        writer.close()
+      _close(writer)
       written = count * (shard + 1) // num_shards
       lengths.append(written - i)
       path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
@@ -137,11 +137,19 @@ def _write_shards(records: Iterable[bytes], count: int, template) -> tuple[list[
       shard += 1
     writer.write(record)
     num_bytes += len(record)
-  if writer is not None:
-    writer.close()
+  _close(writer)
   if written != count or sum(lengths) != count:
     raise AssertionError(f'{sum(lengths)} rows written, {count} announced')
   return lengths, num_bytes
+
+
+def _close(writer: ArrayRecordWriter | None) -> None:
+  """Waits until all is written, and only here says whether it could be."""
+  try:
+    if writer is not None:
+      writer.close()
+  except RuntimeError as error:
+    raise OSError(str(error)) from error
 
 
 def fingerprint(files: dict[str, Path]) -> dict[str, dict]:
@@ -172,14 +180,6 @@ def changed_files(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
   return changed
 
 
-def _remove_left_overs(out: Path) -> None:
-  """Removes what killed processes left behind."""
-  for folder in out.glob('.staging-*'):
-    owner = folder.name.removeprefix('.staging-')
-    if not (owner.isdecimal() and is_alive(int(owner))):
-      shutil.rmtree(folder, ignore_errors=True)
-
-
 def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.PathLike) -> tuple[str, list[str]]:
   """Builds one data set below `out` unless it is there already and the raw files are the same.
 
@@ -192,24 +192,37 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
     ('kept', 'built' or 'rebuilt', names of changed raw files).
   """
   out = Path(out)
+  raw_files = make_builder(os.fspath(out / NOWHERE)).raw_files(raw)
+  final = location(make_builder, out)
+  if (state := _state(final, raw_files))[0] == 'kept' and not any(out.glob('.staging*')):
+    return state
   try:
     out.mkdir(parents=True, exist_ok=True)
+    held = lock(out / '.lock', lambda: print(f'{out}: another process prepares data there; waiting for it', flush=True))
   except OSError as error:
-    raise UserError(f'{out}: cannot make this folder ({error.strerror}); choose another --out') from None
-  _remove_left_overs(out)
-  final = location(make_builder, out)
-  staging = out / f'.staging-{os.getpid()}'
+    raise UserError(f'{out}: cannot write this folder ({error.strerror}); choose another --out') from None
+  with held:
+    for left in out.glob('.staging*'):  # of killed processes
+      shutil.rmtree(left, ignore_errors=True)
+    if (state := _state(final, raw_files))[0] != 'kept':  # unless it has just been made
+      _build(make_builder, raw, out)
+  return state
+
+
+def _state(final: Path, raw_files: dict[str, Path]) -> tuple[str, list[str]]:
+  """What is to be done about a data set, as `prepare` tells it when it is done."""
+  if not final.exists():
+    return 'built', []
+  try:
+    changed = changed_files(_fingerprint_of(final), raw_files)
+  except UserError:
+    changed = ['the prepared data (damaged)']
+  return ('rebuilt', changed) if changed else ('kept', [])
+
+
+def _build(make_builder: Callable[[str], Builder], raw: Path, out: Path) -> None:
+  final, staging = location(make_builder, out), out / '.staging'
   new = make_builder(os.fspath(staging))
-  files = new.raw_files(raw)
-  status, changed = 'built', []
-  if final.exists():
-    try:
-      changed = changed_files(_fingerprint_of(final), files)
-    except UserError:
-      changed = ['the prepared data (damaged)']
-    if not changed:
-      return 'kept', []
-    status = 'rebuilt'
   try:
     config = tfds.download.DownloadConfig(manual_dir=raw, compute_stats='skip', try_download_gcs=False)
     new.download_and_prepare(download_dir=staging / 'downloads', download_config=config, file_format='array_record')
@@ -229,7 +242,6 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
     raise UserError(f'{out}: could not write the prepared data ({error}); nothing was changed there') from None
   finally:
     shutil.rmtree(staging, ignore_errors=True)
-  return status, changed
 
 
 def _fingerprint_of(folder: Path) -> dict[str, dict]:
@@ -240,14 +252,25 @@ def _fingerprint_of(folder: Path) -> dict[str, dict]:
 
 def location(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> Path:
   """The folder of a data set below `prepared_dir`; nothing there is read."""
-  nowhere = Path(prepared_dir) / '.nowhere'  # a builder reads what it finds, and what it finds may be damaged
+  nowhere = Path(prepared_dir) / NOWHERE
   return Path(prepared_dir) / Path(make_builder(os.fspath(nowhere)).data_dir).relative_to(nowhere)
+
+
+def is_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> bool:
+  """Whether the data set is there, whole or damaged."""
+  return (location(make_builder, prepared_dir) / 'dataset_info.json').is_file()
+
+
+def raw_digest(builder: Builder) -> str:
+  """SHA-256 of names and bytes of the raw files that prepared data came from."""
+  known = builder.info.metadata['raw_files']
+  return digest([text for name in sorted(known) for text in (name, known[name]['sha256'])])
 
 
 def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike, command: str) -> Builder:
   """The builder, if its data are there; otherwise a `UserError` with the `command` of prepare that makes them."""
   folder = location(make_builder, prepared_dir)
-  if not (folder / 'dataset_info.json').is_file():
+  if not is_prepared(make_builder, prepared_dir):
     raise UserError(f'{folder}: not prepared yet; run: python -m brainjax.prepare {command} --out={prepared_dir}')
   try:
     return make_builder(os.fspath(prepared_dir))

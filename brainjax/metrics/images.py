@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +70,9 @@ def read_images(path: str | os.PathLike) -> Images:
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
-  except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-    raise UserError(f'{path} is not a readable .npz of plain arrays ({error}); run reconstruct again') from error
+  except Exception as error:  # damaged archives make NumPy fail in any way
+    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    raise UserError(f'{path} is not a readable .npz of plain arrays ({reason}); run reconstruct again') from error
   fields = [field.name for field in dataclasses.fields(Images)]
   missing = [name for name in fields if name not in arrays and name != 'categories']
   if missing:

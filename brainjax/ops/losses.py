@@ -65,9 +65,8 @@ def info_nce(
     B, the cross-entropy of each query.
   """
   queries, keys = _unit(queries), _unit(keys)
-  positive = (queries * keys).sum(axis=-1) / temperature
   logits = jnp.matmul(queries, keys.T, precision='highest') / temperature  # B B
-  return jax.nn.logsumexp(_without_filling(logits, weight), axis=-1) - positive
+  return jax.nn.logsumexp(_without_filling(logits, weight), axis=-1) - jnp.diagonal(logits)
 
 
 def _without_filling(logits: jax.Array, weight: jax.Array | None) -> jax.Array:

@@ -121,7 +121,7 @@ class Golden:
 
   def absolute(
     self, name: str, actual: Any, keep: Any = slice(None), quantity: str = '', granted: np.ndarray | float = 0.0
-  ) -> None:
+  ) -> int:
     """Compares parameters after optimizer steps, entries `keep` of them: the largest absolute difference.
 
     Args:
@@ -129,15 +129,19 @@ class Golden:
       actual: ours.
       keep: index of the entries.
       quantity: line of the table.
-      granted: taken off each difference.
+      granted: how far each entry may be apart without being judged.
+
+    Returns:
+      How many entries were out of bounds, but no further than granted. They are not in the error.
     """
     expected, actual = self.peek(name), np.asarray(actual)
-    error = np.inf
+    error, excused = np.inf, np.zeros(0, bool)
     if actual.shape == expected.shape:
       difference = np.abs(actual - expected)
-      # Not finite stays not finite.
-      error = _largest((difference - np.minimum(granted, difference))[keep])
+      excused = ((difference > PARAMETERS) & (difference <= granted))[keep]
+      error = _largest(np.where(excused, 0.0, difference[keep]))  # what is not finite is not excused
     self._add(name, quantity, error, PARAMETERS, 'absolute')
+    return int(excused.sum())
 
   def equal(self, name: str, actual: Any, quantity: str = '') -> None:
     """Compares integers or copies: the share of unequal entries, which must be 0."""

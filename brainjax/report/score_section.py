@@ -170,10 +170,14 @@ def _zero_shot(scores: dict) -> str:
     return ''
   both, total = found['num_test_categories_in_training'], found['num_test_categories']
   which = f': {", ".join(found["test_categories_in_training"])}' if both else ''
+  unknown = found.get('num_test_items_without_category', 0)
+  if not total:
+    return '<h3>Seen or unseen</h3><p class="note">What the test pictures show is not told, so this is not known.</p>'
   text = (
     f'{both} of {total} test categories have pictures in the training set (matched by {found["matched_by"]}){which}. '
     f'This is about {found["note"]}.'
   )
+  text += f' Of {unknown} test items the category is not known.' if unknown else ''
   shared = found.get('simulated_attributes')
   if shared:
     counts = shared['test_categories_by_most_attributes_shared_with_a_training_category']

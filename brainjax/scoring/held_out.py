@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.datasets.overview import noise_ceiling
-from brainjax.datasets.paired import explainable_variance
+from brainjax.datasets.paired import NO_CLASS, explainable_variance
 from brainjax.errors import UserError
 from brainjax.metrics import reliability, statistics
 from brainjax.simulator import stimuli
@@ -19,7 +19,8 @@ SEEN, UNSEEN, UNKNOWN = 'category seen in training', 'category not seen in train
 def subsets(train: ArrayDataset, test: ArrayDataset) -> dict[str, np.ndarray]:
   """Test items by whether their category has training pictures: name -> N bool.
 
-  A category is its WordNet id, or the name where a data set has no ids. `train` are the rows the model learned from.
+  A category is its WordNet id, or its name where the data set has categories without ids. A picture without a category
+  has the name of its file, which says nothing. `train` are the rows the model learned from.
   """
   seen = {_category(train, number) for number in train.info['names']} - {''}
   names = [_category(test, number) for number in test.columns['stimulus'].tolist()]
@@ -29,6 +30,9 @@ def subsets(train: ArrayDataset, test: ArrayDataset) -> dict[str, np.ndarray]:
 
 
 def _category(rows: ArrayDataset, number: int) -> str:
+  """'' where it is not known."""
+  if rows.info['class_indices'][number] == NO_CLASS:
+    return rows.info['wordnet_ids'].get(number, '')
   return rows.info['wordnet_ids'].get(number) or rows.info['names'][number]
 
 
@@ -44,6 +48,7 @@ def zero_shot(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> di
     'num_test_categories': len(in_test),
     'num_training_categories': len(in_train),
     'num_test_categories_in_training': len(both),
+    'num_test_items_without_category': sum(not _category(test, n) for n in test.columns['stimulus'].tolist()),
     'test_categories_in_training': both,
     'note': 'training of the fMRI models; an image prior that was trained elsewhere may have seen more',
   }

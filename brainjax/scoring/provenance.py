@@ -1,6 +1,5 @@
 """Where a result comes from: config, seeds, versions, weights' SHA-256, statistics of the data."""
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 import brainjax
 from brainjax import classifiers
-from brainjax.checkpoints import load_weights
+from brainjax.checkpoints import load_weights, weights_digest
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.files import sha256
 from brainjax.trees import flatten
@@ -22,16 +21,6 @@ from brainjax.trees import flatten
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-image', 'tensorflow-datasets')
 TRAINED = ('contrast', 'attend', 'diffuse')
 DIGEST = 'SHA-256 over name, type, shape and bytes of every array in the order of names; of a file, over its bytes'
-
-
-def weights_digest(flat: Mapping[str, np.ndarray]) -> str:
-  """One SHA-256 of weights that does not depend on how they are stored: over path, dtype, shape and bytes, sorted."""
-  digest = hashlib.sha256()
-  for path in sorted(flat):
-    array = np.ascontiguousarray(flat[path])
-    digest.update(f'{path} {array.dtype.str} {array.shape}\n'.encode())
-    digest.update(array.tobytes())
-  return digest.hexdigest()
 
 
 def provenance(

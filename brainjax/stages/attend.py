@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
+from brainjax.errors import UserError
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
@@ -151,11 +152,16 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   # The demo's prior holds its image autoencoder beside other parts.
   vit, vit_sizes = below(vit, 'image_mae') or vit, vit_info.get('settings', {})
   phase1, sizes = common.fmri_side(phase1, info)
-  common.take_sizes(config.fmri_mae, sizes)
+  common.take_sizes(config.fmri_mae, sizes, fmri_weights)
   # The first decoder layers are taken; weights of phase 2 bring their cross-attention.
-  stage.decoder_depth = min(stage.decoder_depth, sizes.get('decoder_depth', stage.decoder_depth))
-  stage.cross_depth = sizes.get('cross_depth') or stage.cross_depth
-  common.take_sizes(config.image_mae, vit_sizes.get('image_mae', vit_sizes))
+  if (depth := sizes.get('decoder_depth', stage.decoder_depth)) < stage.decoder_depth:
+    raise UserError(
+      f'config.attend.decoder_depth is {stage.decoder_depth}, but the weights {fmri_weights} have {depth} decoder layers; '
+      f'choose at most {depth}.'
+    )
+  if stage.cross_attention and sizes.get('cross_depth'):
+    common.take_sizes(stage, {'cross_depth': sizes['cross_depth']}, fmri_weights)
+  common.take_sizes(config.image_mae, vit_sizes.get('image_mae', vit_sizes), stage.image_init_from)
   pretrained_width = sizes.get('num_voxels') if config.released.wrap_to_pretrained_width else None
   data = stage_data.paired(config, 'attend', config.image_mae.image_size, num_voxels=pretrained_width)
   fmri_mae, image_mae = models(config, data.num_voxels)
@@ -199,7 +205,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     validation=data.validation,
     info={
       'num_voxels': data.num_voxels,
-      'voxels_of': data.facts['num_voxels'],
+      'inputs': data.inputs | common.digests({'attend.init_from': phase1, 'attend.image_init_from': vit}),
       'settings': {'fmri': common.settings(fmri_mae), 'image': common.settings(image_mae)},
     },
     **fields,

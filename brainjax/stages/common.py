@@ -13,7 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from brainjax import hosts, optim
-from brainjax.checkpoints import load_weights
+from brainjax.checkpoints import load_weights, weights_digest
 from brainjax.errors import UserError
 from brainjax.trees import below, flatten, tuples
 
@@ -85,6 +85,11 @@ def start_weights(
     raise UserError(f'{field} = {source!r} is to give {what}: {error}') from error
 
 
+def digests(sources: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, str]:
+  """Field that named weights -> weights (path -> array): what they are -> SHA-256; empty ones are left out."""
+  return {f'weights of {field}': weights_digest(weights) for field, weights in sources.items() if weights}
+
+
 def extremes(weight: jax.Array, **activations: jax.Array) -> dict[str, jax.Array]:
   """`max_<name>` -> the largest magnitude of each array: metrics that tell of divergence before the loss does.
 
@@ -114,11 +119,19 @@ def fmri_side(
   return below(weights, 'fmri') or weights, sizes.get('fmri', sizes)
 
 
-def take_sizes(section: ConfigDict, sizes: Mapping[str, Any]) -> None:
-  """Sets the fields of a model's config to the sizes that its weights have, so that weights of any size just work."""
-  for name, value in tuples(sizes).items():
-    if name in section:
-      section[name] = value
+def take_sizes(section: ConfigDict, sizes: Mapping[str, Any], source: str = '') -> None:
+  """Sets the fields of a model's config to the sizes that its weights have, so that weights of any size just work.
+
+  Args:
+    section: of the config.
+    sizes: those of the weights.
+    source: the weights; named when what changes is told. Empty: it is not told.
+  """
+  other = {name: value for name, value in tuples(sizes).items() if name in section and section[name] != value}
+  if other and source:
+    told = ', '.join(f'{name} {value} (config: {section[name]})' for name, value in other.items())
+    hosts.tell(f'the sizes of the weights {source} count, not those of the config: {told}')
+  section.update(other)
 
 
 def tell_resized(stage: str, source: str, sizes: Mapping[str, Any], num_voxels: int) -> None:

@@ -117,8 +117,8 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
   before, sizes = {}, {}
   if stage.init_from:
     before, sizes = common.fmri_side(*load_weights(stage.init_from))
-    common.take_sizes(config.fmri_mae, sizes)
-    stage.decoder_depth = sizes.get('decoder_depth', stage.decoder_depth)
+    common.take_sizes(config.fmri_mae, sizes, stage.init_from)
+    common.take_sizes(stage, {name: sizes[name] for name in ('decoder_depth',) if name in sizes}, stage.init_from)
   data = stage_data.contrast(config)
   mae = model(config, data.num_voxels)
   weights = loss_weights(config)
@@ -152,7 +152,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
     validation=data.validation,
     info={
       'num_voxels': data.num_voxels,
-      'voxels_of': data.facts.get('num_voxels', {}),
+      'inputs': data.inputs | common.digests({'contrast.init_from': before}),
       'settings': common.settings(mae),
     },
     **common.training_fields(config, 'contrast', data.steps_per_epoch, decay_all=False),

@@ -9,12 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax import hosts, sharding
-from brainjax.datasets import arrays, bold5000, god, hcp, loader, own, transforms
+from brainjax.datasets import arrays, bold5000, god, hcp, loader, own, paired_rows, store, transforms
 from brainjax.errors import UserError
 from brainjax.ops import masking
 from brainjax.stages.stage import Batches
 
-DATASETS = {'god': god, 'bold5000': bold5000, 'own': own}  # config.data.dataset
+DATASETS = {'god': god.God, 'bold5000': bold5000.Bold5000, 'own': own.Own}  # config.data.dataset
 
 
 class StageData(NamedTuple):
@@ -25,6 +25,7 @@ class StageData(NamedTuple):
   validation: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None
   steps_per_epoch: int
   facts: dict[str, Any]  # of the rows: subjects, statistics, voxel counts
+  inputs: dict[str, str]  # see `inputs`
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
   subjects = (*data.subjects, *data.other_subjects)
   shares = {data.subjects[0]: data.target_train_proportion}
   options = _options(config) | {'train_proportion': shares} | options
-  return DATASETS[data.dataset].load(data.prepared, subjects, split=split, **options)
+  return paired_rows.load(DATASETS[data.dataset], data.prepared, subjects, split=split, **options)
 
 
 def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
@@ -53,18 +54,30 @@ def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayD
   return found.take(np.flatnonzero(found.columns['subject'] < len(config.data.subjects)))
 
 
-def check(config: ConfigDict, stages: Sequence[str]) -> dict[str, dict[str, int]]:
-  """Opens the training data of all stages, so that what does not fit is told before the first one trains for days.
+def inputs(config: ConfigDict, name: str) -> dict[str, str]:
+  """The raw files behind the data of a stage: what they are -> SHA-256 of all of them."""
+  data = config.data
+  kind = god.God if name == 'contrast' else DATASETS[data.dataset]
+  subjects = data.contrast_god_subjects if name == 'contrast' else (*data.subjects, *data.other_subjects)
+  sources = {
+    f'{kind.name}/{subject}': store.open_prepared(
+      lambda out, subject=subject: kind.of(out, subject), data.prepared, kind.ARGUMENTS
+    )
+    for subject in subjects
+  }
+  if name == 'contrast' and data.hcp:
+    sources['hcp'] = store.open_prepared(hcp.builder, data.prepared, 'hcp --raw=DIR')
+  return {f'raw files of {source}': store.raw_digest(builder) for source, builder in sources.items()}
 
-  Returns:
-    Stage -> subject of a data set with pictures -> its number of voxels.
+
+def check(config: ConfigDict, stages: Sequence[str]) -> None:
+  """Opens the training data of all stages, so that what does not fit is told before the first one trains for days.
 
   Raises:
     UserError: an unknown ROI, nothing left to train on, a batch larger than the data, too few patches.
   """
   size = config.fmri_mae.patch_size
   paired_rows = rows(config, 'train', image_size=0) if {'attend', 'diffuse'} & set(stages) else None
-  voxels = {}
   for name in ('contrast', 'attend', 'diffuse'):
     if name not in stages:
       continue
@@ -80,8 +93,6 @@ def check(config: ConfigDict, stages: Sequence[str]) -> dict[str, dict[str, int]
         f'config.fmri_mae.patch_size is {size}, which makes {patches} patches of {train.num_voxels} voxels: too few for '
         f'{name} and its mask ratio; choose smaller patches or an ROI with more voxels'
       )
-    voxels[name] = train.info.get('num_voxels', {})
-  return voxels
 
 
 def contrast(config: ConfigDict) -> StageData:
@@ -116,8 +127,6 @@ def _contrast_rows(config: ConfigDict) -> tuple[arrays.JoinedDataset, arrays.Joi
     )
   width = max(part.num_voxels for part in parts['train'])
   train = arrays.JoinedDataset(parts['train'], width)
-  if data.contrast_god_subjects:
-    train.info['num_voxels'] = parts['train'][-1].info['num_voxels']
   return train, arrays.JoinedDataset(parts['val'], width) if parts['val'] else None
 
 
@@ -165,7 +174,8 @@ def _stage_data(config, name, train, val, width, transform) -> StageData:
   def validation():
     return loader.make_loader(val, batch_size, seed=config.seed, shuffle=False, repeat=False, **shares)
 
-  return StageData(width, batches, validation if val is not None else None, batches.steps_per_epoch, dict(train.info))
+  held_out = validation if val is not None else None
+  return StageData(width, batches, held_out, batches.steps_per_epoch, dict(train.info), inputs(config, name))
 
 
 def _batch_size(config: ConfigDict, name: str) -> int:

@@ -119,10 +119,10 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   fine_tuned = below(fmri, 'conditioner')
   if fine_tuned:
     fmri_sizes = fmri_info['settings']['conditioner']
-    common.take_sizes(config.conditioner, fmri_sizes)
+    common.take_sizes(config.conditioner, fmri_sizes, fmri_weights)
   else:
     fmri, fmri_sizes = common.fmri_side(fmri, fmri_info)
-  common.take_sizes(config.fmri_mae, fmri_sizes)
+  common.take_sizes(config.fmri_mae, fmri_sizes, fmri_weights)
   sizes = prior_info.get('settings', {})
   if prior:
     check_prior(stage.prior_init_from, sizes, config.data.image_size)
@@ -182,7 +182,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     validation=data.validation,
     info={
       'num_voxels': data.num_voxels,
-      'voxels_of': data.facts['num_voxels'],
+      'inputs': data.inputs | common.digests({'diffuse.init_from': fmri, 'diffuse.prior_init_from': prior}),
       'settings': {name: common.settings(part) for name, part in parts._asdict().items()} | noise,
       'statistics': data.facts['statistics'],
     },

@@ -105,6 +105,9 @@ def make(config: ConfigDict, first_stage_weights: Mapping[str, np.ndarray]) -> S
     loss=loss,
     batches=batches,
     validation=lambda: loader_of(held_out, shuffle=False, repeat=False),
-    info={'settings': {'first_stage': common.settings(vq), 'unet': common.settings(unet)}},
+    info={
+      'inputs': common.digests({'first_stage_training': first_stage_weights}),
+      'settings': {'first_stage': common.settings(vq), 'unet': common.settings(unet)},
+    },
     **common.training_fields(config, 'label2img', steps_per_epoch=1, decay_all=False),
   )

@@ -48,7 +48,11 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
   kind = kinds.detect(state, kind, where)
   spec = kinds.KINDS[kind]
   state = kinds.cleaned(spec, state, notes)
-  settings = kinds.model_settings(spec, state, Hints(source.config, notes, where), where)
+  try:
+    settings = kinds.model_settings(spec, state, Hints(source.config, notes, where), where)
+  except UserError as error:
+    strangers = engine.unknown_names(spec.table, state)  # told together, as the engine does with every other fault
+    raise UserError(f'{error}' + (f' Unknown tensors: {", ".join(strangers)}.' if strangers else '')) from error
   expected = kinds.expected_shapes(spec, settings, where)
   expected |= {row.path: np.shape(state[row.torch]) for row in spec.loose if row.torch in state}
   if 'betas' in state:
@@ -56,6 +60,9 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
   elif spec.schedule:
     settings['schedule'] = dict(spec.schedule)
     notes.append(f'no noise schedule is in the file; taken is the published one, {_said(spec.schedule)}')
+  if 'first_stage' in settings and 'first_stage_resolution' not in source.config:
+    pixels = settings['first_stage']['resolution']
+    notes.append(f'the size of pictures is not in the file; assumed {pixels} pixels, as published')
   params = move(spec.table, state, expected, where, notes, plan_only)
   return Converted(
     params=params,

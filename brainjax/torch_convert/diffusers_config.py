@@ -30,6 +30,7 @@ def unet_config(settings: Settings, sample_size: int = 64) -> dict[str, Any]:
     'cross_attention_dim': settings['context_dim'],
     'attention_head_dim': heads,  # in diffusers this field is the number of heads
     'transformer_layers_per_block': settings.get('transformer_depth', 1),
+    'norm_num_groups': settings.get('num_groups', 32),
   }
   if settings['time_cond']:
     tokens = 1 if settings['global_pool'] else settings['context_tokens']
@@ -131,7 +132,7 @@ def unet_settings(config: Settings, where: str) -> dict[str, Any]:
   neutral = {
     'class_embed_type': None, 'addition_embed_type': None, 'encoder_hid_dim_type': None, 'encoder_hid_dim': None,
     'use_linear_projection': False, 'resnet_time_scale_shift': 'default', 'act_fn': 'silu', 'flip_sin_to_cos': True,
-    'freq_shift': 0, 'norm_num_groups': 32, 'only_cross_attention': False, 'dual_cross_attention': False,
+    'freq_shift': 0, 'only_cross_attention': False, 'dual_cross_attention': False,
     'center_input_sample': False, 'time_embedding_type': 'positional', 'num_attention_heads': None,
     'mid_block_type': 'UNetMidBlock2DCrossAttn', 'downsample_padding': 1, 'conv_in_kernel': 3, 'conv_out_kernel': 3,
   }  # fmt: skip
@@ -148,6 +149,7 @@ def unet_settings(config: Settings, where: str) -> dict[str, Any]:
     'num_heads': heads,
     'context_dim': config['cross_attention_dim'],
     'transformer_depth': config.get('transformer_layers_per_block', 1),
+    'num_groups': config.get('norm_num_groups', 32),
     'time_cond': False,
     'global_pool': False,
   }

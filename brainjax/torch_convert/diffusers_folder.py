@@ -88,7 +88,7 @@ def _schedule(path: Path, settings: Mapping[str, Any], notes: list[str]) -> dict
     except (ValueError, KeyError, AttributeError) as error:
       raise UserError(f'{beside} is damaged ({error!r})') from None
   is_kl = 'first_stage' in settings and 'n_embed' not in settings['first_stage']
-  schedule = dict(kinds.SD_SCHEDULE if is_kl else schedule_buffers.PUBLISHED)
+  schedule = dict(schedule_buffers.STABLE_DIFFUSION if is_kl else schedule_buffers.PUBLISHED)
   said = ', '.join(f'{name}={value}' for name, value in schedule.items())
   notes.append(f'no scheduler/scheduler_config.json is in the folder; taken is the published noise schedule, {said}')
   return {'schedule': schedule}

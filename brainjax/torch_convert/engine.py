@@ -72,13 +72,16 @@ def prefixed(table: Iterable[Row | Ignored], torch: str, path: str) -> list[Row 
   return rows
 
 
+MAX_LISTED = 200  # names in one sentence
+
+
 def _pattern(row: Row | Ignored) -> re.Pattern:
   return re.compile('([0-9]+)'.join(re.escape(part) for part in row.torch.split('{i}')) + r'\Z')
 
 
 def _listed(title: str, names: Iterable[str]) -> str:
   names = sorted(names)
-  shown = ', '.join(names[:20]) + (f' and {len(names) - 20} more' if len(names) > 20 else '')
+  shown = ', '.join(names[:MAX_LISTED]) + (f' and {len(names) - MAX_LISTED} more' if len(names) > MAX_LISTED else '')
   return f'{title}: {shown}' if names else ''
 
 
@@ -145,7 +148,7 @@ def to_jax(
       continue
     result[path] = np.ascontiguousarray(array)
 
-  missing = [path for path in expected if path not in slots]
+  missing = [f'{path} ({_torch_name(rows, path)})' for path in expected if path not in slots]
   problems = [
     _listed('unknown tensors', unknown),
     _listed('missing for', missing),
@@ -156,6 +159,12 @@ def to_jax(
     listed = '; '.join(filter(None, problems))
     raise UserError(f'{source} does not fit the model: {listed}. Nothing was converted.')
   return result
+
+
+def unknown_names(table: Iterable[Row | Ignored], state: Iterable[str]) -> list[str]:
+  """The names that no row of the table covers."""
+  patterns = [_pattern(row) for row in table]
+  return [name for name in state if not any(pattern.match(name) for pattern in patterns)]
 
 
 def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -169,8 +178,7 @@ def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -
   for path, array in params.items():
     array = np.asarray(array)
     for row in rows:
-      pattern = re.compile('([0-9]+)'.join(re.escape(part) for part in row.path.split('{i}')) + r'\Z')
-      if match := pattern.match(path):
+      if match := _path_pattern(row).match(path):
         break
     else:
       uncovered.append(path)
@@ -185,6 +193,21 @@ def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -
   if uncovered:
     raise UserError(_listed('no torch name for', uncovered) + '. Nothing was written.')
   return result
+
+
+def _path_pattern(row: Row) -> re.Pattern:
+  return re.compile('([0-9]+)'.join(re.escape(part) for part in row.path.split('{i}')) + r'\Z')
+
+
+def _torch_name(rows: Iterable[tuple[re.Pattern, Row | Ignored]], path: str) -> str:
+  """What the tensor of a path is called; of stacked layers, with {i} for their number."""
+  for _, row in rows:
+    if isinstance(row, Row) and (match := _path_pattern(row).match(path)):
+      name = row.torch
+      for number in match.groups():
+        name = name.replace('{i}', number, 1)
+      return name
+  return path
 
 
 def _path(row: Row, numbers: tuple[str, ...]) -> str:

@@ -22,6 +22,7 @@ from brainjax.models.inception import InceptionV3
 from brainjax.models.unet import UNet
 from brainjax.torch_convert import sizes
 from brainjax.torch_convert.engine import Ignored, Row
+from brainjax.torch_convert.schedule_buffers import STABLE_DIFFUSION
 from brainjax.torch_convert.tables import (
   autoencoder,
   classifier,
@@ -101,7 +102,6 @@ class Kind(NamedTuple):
   schedule: Mapping[str, float] | None = None
 
 
-SD_SCHEDULE = {'num_steps': 1000, 'start': 0.00085, 'end': 0.012}
 # The class embedder is of no use for fMRI, but the file could not be made again without it.
 _CLASS_ROW = Row('cond_stage_model.embedding.weight', 'class_embedder/embedding', 'same')
 _FMRI = Part('', '', FmriMAE, sizes.fmri_mae, _fmri_inputs)
@@ -148,7 +148,7 @@ KINDS: Mapping[str, Kind] = {
     (_SD_UNET, _SD_FIRST_STAGE, _CONDITIONER),
     _LDM_TABLE,
     'model_state_dict',
-    schedule=SD_SCHEDULE,
+    schedule=STABLE_DIFFUSION,
   ),
   'label2img': Kind(
     'class-conditional ImageNet latent diffusion model (label2img, cin256-v2)',
@@ -166,7 +166,7 @@ KINDS: Mapping[str, Kind] = {
     (_SD_UNET, _SD_FIRST_STAGE),
     _LDM_TABLE,
     'state_dict',
-    schedule=SD_SCHEDULE,
+    schedule=STABLE_DIFFUSION,
   ),
   'vq_f4': Kind(
     'VQ autoencoder (VQ-f4)',

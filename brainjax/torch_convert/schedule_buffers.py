@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+import ml_dtypes
 import numpy as np
 
 from brainjax.errors import UserError
 
 PUBLISHED = {'num_steps': 1000, 'start': 0.0015, 'end': 0.0195}  # of label2img
+STABLE_DIFFUSION = {'num_steps': 1000, 'start': 0.00085, 'end': 0.012}
 
 
 def buffers(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0195) -> dict[str, np.ndarray]:
@@ -40,18 +42,23 @@ def read(state: Mapping[str, np.ndarray], source: str) -> dict[str, float]:
   """
   if 'betas' not in state:
     return dict(PUBLISHED)
-  betas = np.asarray(state['betas'])
-  # Seven digits: the constants were typed as decimals and stored in float32.
-  settings = {'num_steps': len(betas), 'start': float(f'{betas[0]:.6g}'), 'end': float(f'{betas[-1]:.6g}')}
-  made = buffers(**settings)
-  if odd := [
-    name
-    for name, value in made.items()
-    if name in state
-    and not (np.shape(state[name]) == value.shape and np.allclose(state[name], value, rtol=1e-4, atol=1e-6))
-  ]:
-    raise UserError(
-      f'{source}: its noise schedule is not "linear" from {settings["start"]} to {settings["end"]} in {len(betas)} steps: '
-      f'{", ".join(odd)} differ; only that schedule is supported'
-    )
-  return settings
+  betas = np.asarray(state['betas'], np.float64)
+  rounding = float(ml_dtypes.finfo(state['betas'].dtype).eps)  # half-precision files have rounded buffers
+  # The constants were typed as decimals. Rounded to 16 bits they are no longer told by their digits.
+  found = {'num_steps': len(betas), 'start': float(f'{betas[0]:.6g}'), 'end': float(f'{betas[-1]:.6g}')}
+  known = [{**named, 'num_steps': len(betas)} for named in (PUBLISHED, STABLE_DIFFUSION)]
+  differing = []
+  for settings in (*known, found) if rounding > 1e-6 else (found,):
+    made = buffers(**settings)
+    differing = [name for name, value in made.items() if name in state and not _same(state[name], value, rounding)]
+    if not differing:
+      return settings
+  raise UserError(
+    f'{source}: its noise schedule is not "linear" from {found["start"]} to {found["end"]} in {len(betas)} steps: '
+    f'{", ".join(differing)} differ; only that schedule is supported'
+  )
+
+
+def _same(stored: np.ndarray, value: np.ndarray, rounding: float) -> bool:
+  tolerance = {'rtol': max(1e-4, 2 * rounding), 'atol': max(1e-6, rounding**2)}
+  return np.shape(stored) == value.shape and np.allclose(np.asarray(stored, np.float64), value, **tolerance)

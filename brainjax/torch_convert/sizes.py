@@ -10,6 +10,8 @@ from brainjax.models.inception import FID_CLASSES
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+RESOLUTION = 256  # pixels of the pictures of every published first stage
+
 
 class KnownShapes(dict[str, tuple[int, ...]]):
   """Torch name -> shape, without the prefix of this part; a name that is not there is the user's error."""
@@ -47,10 +49,15 @@ class Hints:
   def pick(self, names: Iterable[str], default: int, what: str) -> int:
     """The first whole number that the config has under one of `names`."""
     for name in names:
-      if type(value := self._config.get(name)) is int and value > 0:
+      if value := self.count(name):
         return value
     self.notes.append(f'{what} is not in the file; assumed the published {default}')
     return default
+
+  def count(self, name: str) -> int | None:
+    """A whole number above 0 that the config has under a name, or None."""
+    value = self._config.get(name)
+    return value if type(value) is int and value > 0 else None
 
   def get(self, name: str) -> Any:
     """What the config has under a name, or None."""
@@ -183,8 +190,9 @@ def unet(heads: int) -> Callable[[KnownShapes, Hints], dict[str, Any]]:
       'global_pool': 'time_embed_condtion.weight' in shapes,
     }
     settings['time_cond'] = settings['global_pool'] or 'time_embed_condtion.0.weight' in shapes
-    if type(channels := hints.get('unet_num_head_channels')) is int and channels > 0:
-      settings['num_head_channels'] = channels
+    for name in ('num_head_channels', 'num_groups'):  # the second of a run that went to PyTorch; 32 in all releases
+      if value := hints.count(f'unet_{name}'):
+        settings[name] = value
     if 'time_embed_condtion.0.weight' in shapes:
       settings['context_tokens'] = shapes.axis('time_embed_condtion.0.weight', 1)
     return settings
@@ -195,8 +203,7 @@ def unet(heads: int) -> Callable[[KnownShapes, Hints], dict[str, Any]]:
 def autoencoder(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
   """Arguments of `VQModel` or `KLModel`."""
   ch, levels = shapes.axis('encoder.conv_in.weight', 0), shapes.count(r'encoder\.down\.(\d+)\.')
-  stated = hints.get('first_stage_resolution')  # of a run that went to PyTorch
-  resolution = stated if type(stated) is int and stated > 0 else 256
+  resolution = hints.count('first_stage_resolution') or RESOLUTION
   settings = {
     'ch': ch,
     'ch_mult': [shapes.axis(f'encoder.down.{i}.block.0.conv1.weight', 0) // ch for i in range(levels)],
@@ -207,6 +214,8 @@ def autoencoder(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
     'resolution': resolution,
     'attn_resolutions': [resolution // 2**i for i in range(levels) if f'encoder.down.{i}.attn.0.norm.weight' in shapes],
   }
+  if groups := hints.count('first_stage_num_groups') or hints.count('num_groups'):
+    settings['num_groups'] = groups
   if 'quantize.embedding.weight' in shapes:
     settings['n_embed'] = shapes.axis('quantize.embedding.weight', 0)
   else:

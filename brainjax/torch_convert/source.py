@@ -1,5 +1,6 @@
 """Finds the weights inside a released file: which key holds them, what lies beside them, under which prefixes."""
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -90,9 +91,9 @@ def _state_dict(content: Content) -> tuple[Mapping[str, LazyTensor], str]:
         raise UserError(
           f'{content.path}: key {key} holds a whole pickled object ({found.kind}), not a state dict; save its state_dict() instead'
         )
-      if isinstance(found, dict) and found and all(isinstance(tensor, LazyTensor) for tensor in found.values()):
+      if isinstance(found, dict) and _is_state_dict(found):
         return found, key
-    if value and all(isinstance(tensor, LazyTensor) for tensor in value.values()):
+    if _is_state_dict(value):
       return value, ''
   what = (
     f'the keys {", ".join(map(str, list(value)[:8]))}' if isinstance(value, dict) else f'one {type(value).__name__}'
@@ -100,6 +101,10 @@ def _state_dict(content: Content) -> tuple[Mapping[str, LazyTensor], str]:
   raise UserError(
     f'{content.path} holds no state dict: it has {what}; expected weights there or under {", ".join(WEIGHT_KEYS)}'
   )
+
+
+def _is_state_dict(found: Mapping[Any, Any]) -> bool:
+  return bool(found) and all(isinstance(n, str) and isinstance(x, LazyTensor) for n, x in found.items())
 
 
 def _flattened(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,9 +132,11 @@ def _config_beside(path: Path, notes: list[str]) -> dict[str, Any]:
       continue
     parameters = found.get('model', {}).get('params', {}) if isinstance(found.get('model'), dict) else {}
     if isinstance(unet := parameters.get('unet_config'), dict) and isinstance(unet.get('params'), dict):
-      scale = {name: parameters[name] for name in ('scale_factor',) if name in parameters}
-      found = {f'unet_{key}': value for key, value in unet['params'].items()} | scale
-    config |= found
+      kept = {name: parameters[name] for name in ('scale_factor',) if name in parameters}
+      with contextlib.suppress(KeyError, TypeError):
+        kept['first_stage_resolution'] = parameters['first_stage_config']['params']['ddconfig']['resolution']
+      found = {f'unet_{key}': value for key, value in unet['params'].items()} | kept
+    config |= {key: x for key, x in found.items() if not (isinstance(x, dict) and 'value' in x)}  # as of wandb
     notes.append(f'read {beside.name} beside the weights')
   return config
 

@@ -13,7 +13,7 @@ from tests.datasets import raw_files
 
 
 def no_trace(out):
-  assert not out.exists() or not list(out.rglob('*.*'))
+  assert not [path for path in out.rglob('*.*') if path.name != '.lock']
 
 
 def fails_god(folder, match):
@@ -200,7 +200,7 @@ def test_hcp(tmp_path):
   np.savez(path, **good | {'V4': nan})
   fails_hcp(folder, r"100307.*'V4' has 1 NaN or infinite values, the first in row 3, voxel 2")
   np.savez(path, **{area: np.ones_like(series) for area, series in good.items()})
-  fails_hcp(folder, 'every value is the same')
+  fails_hcp(folder, "'V1': all its 1260 values are 1")
 
 
 def test_prepared_data_damaged_later(tmp_path):
@@ -216,3 +216,68 @@ def test_prepared_data_damaged_later(tmp_path):
     god.load(out, ['sbj_1'])
   assert god.prepare(folder, out, ['sbj_1'])['sbj_1'][0] == 'rebuilt'
   assert len(god.load(out, ['sbj_1'])) == 14
+
+
+def flipped(whole, path):
+  """The file with each of its first 128 bytes inverted in turn, in one bit or in all."""
+  data = whole.read_bytes()
+  for place in range(128):
+    for bits in (1, 0xFF):
+      path.write_bytes(data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :])
+      yield place
+
+
+def ends_well(read):
+  """It succeeds, or raises one sentence; any other exception is let through."""
+  try:
+    read()
+  except UserError as error:
+    assert '\n' not in str(error)
+    return True
+  return False
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_every_damaged_byte_of_a_header_is_a_sentence(tmp_path):
+  whole, path = tmp_path / 'whole.npy', tmp_path / 'flipped.npy'
+  np.save(whole, np.arange(12, dtype=np.float32).reshape(3, 4))
+  refused = [ends_well(lambda: raw.read_npy(path, ndim=(1, 2), kinds='fiu')) for _ in flipped(whole, path)]
+  assert sum(refused) > 100
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+def test_every_damaged_byte_of_an_archive_is_a_sentence(tmp_path, save):
+  whole, path = tmp_path / 'whole.npz', tmp_path / 'flipped.npz'
+  save(whole, a=np.arange(12, dtype=np.float32).reshape(3, 4))
+
+  def read():
+    with raw.NpzReader(path) as archive:
+      archive.read('a', ndim=2)
+
+  assert sum(ends_well(read) for _ in flipped(whole, path)) > 20
+  directory = whole.read_bytes().index(b'PK\x01\x02')  # and the directory at the end, which names the packing
+  data = whole.read_bytes()
+  for place in range(directory, len(data)):
+    for value in (1, 12, 14, 99):  # 12 and 14 are bzip2 and LZMA
+      path.write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
+      ends_well(read)
+
+
+def test_arrays_of_a_file_count_together(tmp_path, monkeypatch):
+  path = tmp_path / 'HCP_visual_voxel.npz'
+  np.savez(path, **{area: np.zeros((20, 5), np.float16) for area in ('V1', 'V2', 'V3', 'V4')})
+  monkeypatch.setattr(raw, 'MAX_ARRAY_BYTES', 1500)  # three of them as float32
+  with raw.NpzReader(path) as archive:
+    for area in ('V1', 'V2', 'V3'):
+      archive.read(area, ndim=2)
+    archive.read('V1', ndim=2)  # the same again
+    with pytest.raises(UserError, match='its arrays would take .* GiB; at most 2 GiB'):
+      archive.read('V4', ndim=2)
+
+
+def test_pictures_of_other_formats_are_not_opened(tmp_path):
+  path = tmp_path / 'picture.png'  # PostScript, which Pillow hands to another program
+  path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n')
+  with pytest.raises(UserError, match='picture.png cannot be read .cannot identify'):
+    raw.square_picture(path, 8, str(path))

@@ -128,5 +128,10 @@ def test_data_in_other_files_are_not_followed(folder, tmp_path):
       god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sbj_1'])
   with h5py.File(path, 'w') as file:
     file.create_dataset('dataset', (10**9, 14), 'f8', chunks=(100, 14))
-  with pytest.raises(UserError, match='at most 2 GiB'):
+  with pytest.raises(UserError, match='at most 1 GiB'):
+    god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sbj_1'])
+  with h5py.File(path, 'w') as file:  # the sum counts
+    file.create_dataset('dataset', (10**8,), 'f8', chunks=(100,))
+    file.create_dataset('more', (10**8,), 'f8', chunks=(100,))
+  with pytest.raises(UserError, match='up to /more of shape .* its tables would take 1.5 GiB; at most 1 GiB'):
     god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sbj_1'])

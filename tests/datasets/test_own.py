@@ -75,6 +75,27 @@ def test_nifti_equals_npy(study, tmp_path):
     np.testing.assert_allclose(both[0].columns['fmri'], both[1].columns['fmri'], atol=1e-5)
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_nifti_that_is_not_finite(study, tmp_path, capsys, value):
+  nibabel = pytest.importorskip('nibabel')
+  pytest.importorskip('nilearn')
+  study.fmri[4, 7] = study.fmri[9, 3] = study.fmri[2, 11] = value  # the last is in no mask
+  volumes = own_files.as_nifti(study)
+  files = [f'--betas={volumes["betas"]}', f'--mask={volumes["V1"]},{volumes["V2"]}']
+  assert run(study, tmp_path / 'out', *files) == 2
+  told = capsys.readouterr().err
+  assert '2 NaN or infinite values inside the masks, the first in trial 4, voxel (1, 0, 1)' in told
+  study.fmri[4, 7] = study.fmri[9, 3] = 0
+  own_files.as_nifti(study)
+  assert run(study, tmp_path / 'out', *files) == 0
+  # Unpacked files count as well, in the size of their values in memory.
+  image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 9), np.int16), np.eye(4))
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match='at most 1 GiB .* masked betas as .npy'):
+    patch.setattr(own_raw.neuroimaging, 'MAX_VOLUME_BYTES', 4 * 72 - 1)
+    nibabel.save(image, tmp_path / 'betas.nii')
+    own.prepare(study.source(betas=tmp_path / 'betas.nii', masks=(volumes['V1'],)), tmp_path / 'out')
+
+
 def test_subjects_together(study, tmp_path):
   run(study, tmp_path / 'out')
   run(study, tmp_path / 'out', '--subject=sub-02')
@@ -107,13 +128,14 @@ def test_a_picture_that_changed_is_noticed(study, tmp_path, capsys):
     ('p00.png', 'p99.png', "no picture 'p99.png' there"),
     ('p00.png', 'n/a', 'names no picture'),
     ('p07.png', 'p00.png', "picture 'p00.png' is in both splits"),
+    ('p07.png', 'p' * 140_000, 'no table of tab-separated columns .field larger'),
   ],
 )
 def test_wrong_events(study, tmp_path, old, new, message):
   study.events.write_text(study.events.read_text().replace(old, new))
   with pytest.raises(UserError, match=message) as caught:
     own.prepare(study.source(), tmp_path / 'out')
-  assert '\n' not in str(caught.value) and not list((tmp_path / 'out').rglob('*.*'))
+  assert '\n' not in str(caught.value) and not list((tmp_path / 'out').rglob('*.*record*'))
 
 
 def test_other_faults(study, tmp_path):
@@ -140,4 +162,4 @@ def test_other_faults(study, tmp_path):
     own.prepare(study.source(), tmp_path / 'out', '../x')
   with pytest.raises(UserError, match='not prepared yet; run: python -m brainjax.prepare own --betas=FILE'):
     own.load(tmp_path / 'out', ['sub-09'])
-  assert not list((tmp_path / 'out').rglob('*.*')) and own_raw.ALL == 'VC'
+  assert not list((tmp_path / 'out').rglob('*.*record*')) and own_raw.ALL == 'VC'

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from brainjax.datasets import bold5000, own, paired
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.scoring import held_out
 from brainjax.simulator import stimuli
 from configs import tiny
+from tests.datasets import own_files
+from tests.datasets.test_bold5000 import write as write_bold5000
 
 
 def rows(stimulus, ids, names, class_index=None):
@@ -16,6 +19,7 @@ def rows(stimulus, ids, names, class_index=None):
   info = {
     'wordnet_ids': dict(zip(stimulus.tolist(), ids, strict=True)),
     'names': dict(zip(stimulus.tolist(), names, strict=True)),
+    'class_indices': dict(zip(stimulus.tolist(), columns['class_index'].tolist(), strict=True)),
   }
   return ArrayDataset(columns, info=info)
 
@@ -48,6 +52,54 @@ def test_without_ids_names_count_and_without_names_nothing_is_claimed():
     [False, False, True],
   ]
   assert held_out.zero_shot(config(), train, test)['matched_by'] == 'category name'
+
+
+def test_own_pictures_have_a_category_only_where_the_table_says_so(tmp_path):
+  def parts(name, category):
+    study = own_files.write(tmp_path / name)
+    lines = study.events.read_text().splitlines()
+    pictures = [line.split('\t')[1] for line in lines]
+    written = [f'{line}\t{category(picture)}' for line, picture in zip(lines[1:], pictures[1:], strict=True)]
+    study.events.write_text('\n'.join([f'{lines[0]}\tcategory', *written]) + '\n')
+    own.prepare(study.source(), tmp_path / 'out', name)
+    train, test = (own.load(tmp_path / 'out', [name], split=split, image_size=0) for split in ('train', 'test'))
+    assert set(test.info['names'].values()) <= set(pictures) | {'cat', 'owl'}
+    return held_out.subsets(train, test), held_out.zero_shot(config(), train, test)
+
+  found, facts = parts('without', lambda picture: '')
+  assert found[held_out.UNKNOWN].all() and not found[held_out.SEEN].any() and not found[held_out.UNSEEN].any()
+  assert facts['num_test_categories'] == 0 and facts['num_test_items_without_category'] == 3
+  # Training pictures are p00 to p06, test pictures p07 to p09.
+  table = {'p00.png': 'cat', 'p07.png': 'cat', 'p08.png': 'owl', 'p09.png': 'n/a'}
+  found, facts = parts('with', lambda picture: table.get(picture, ''))
+  assert [found[name].tolist() for name in (held_out.SEEN, held_out.UNSEEN, held_out.UNKNOWN)] == [
+    [True, False, False],
+    [False, True, False],
+    [False, False, True],
+  ]
+  assert facts['matched_by'] == 'category name' and facts['test_categories_in_training'] == ['cat']
+
+
+def test_bold5000_knows_the_categories_of_imagenet_pictures(tmp_path):
+  folder = write_bold5000(tmp_path / 'raw', as_files=True)
+  names = {'im000.jpg': 'n01440764_10.JPEG', 'im001.jpg': 'n01440764_2.JPEG', 'im004.jpg': 'n01443537_3.JPEG'}
+  for path in [path for path in folder.rglob('*') if path.name in names]:
+    path.rename(path.with_name(names[path.name]))
+  for path in folder.rglob('*.txt'):
+    text = path.read_text()
+    for old, new in names.items():
+      text = text.replace(old, new)
+    path.write_text(text)
+  bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
+  train, test = (bold5000.load(tmp_path / 'out', ['CSI1'], split=split, image_size=0) for split in ('train', 'test'))
+  assert {index for part in (train, test) for index in part.info['class_indices'].values()} == {-1}
+  shown = [test.info['names'][number] for number in test.columns['stimulus'].tolist()]
+  assert sorted(shown) == ['im007.jpg', 'n01440764_2.JPEG', 'n01443537_3.JPEG']  # the file names stay
+  parts = held_out.subsets(train, test)
+  for part, name in zip((held_out.UNKNOWN, held_out.SEEN, held_out.UNSEEN), sorted(shown), strict=True):
+    assert [name for name, inside in zip(shown, parts[part], strict=True) if inside] == [name]
+  assert bold5000.label('n01440764_10110.JPEG') == paired.Label(-1, 'n01440764', 'n01440764_10110.JPEG')
+  assert bold5000.label('COCO_train2014_000000000036.jpg').wordnet_id == ''
 
 
 def test_simulated_categories_share_attributes_but_no_combination():
