@@ -13,7 +13,7 @@ STEPS_PER_EPOCH = 150  # only the schedule depends on it
 
 def make(name, config, mesh, num_voxels: int) -> Stage:
   """The stage as `launch.py` makes it, but for its batches; random weights."""
-  data = stage_data.StageData(num_voxels, None, None, STEPS_PER_EPOCH, {'statistics': None, 'num_voxels': {}})
+  data = stage_data.StageData(num_voxels, None, None, STEPS_PER_EPOCH, {'statistics': None}, {})
   makers = {
     'contrast': lambda: contrast.make(config, mesh),
     'attend': lambda: attend.make(config, ''),

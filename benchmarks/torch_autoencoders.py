@@ -1,7 +1,9 @@
-"""The autoencoders of the method put together from PyTorch and Hugging Face parts, under the published names.
+"""The autoencoders of the method put together from parts of timm and transformers, under the published names.
 
 They share no code with brainjax: `benchmarks/training_parity.py` trains beside them, and tests take numbers from them.
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,33 +11,10 @@ from torch import nn
 from transformers import ViTMAEConfig
 from transformers.models.vit_mae.modeling_vit_mae import ViTMAELayer
 
+from benchmarks import timm_modules
 
-class Attention(nn.Module):
-  """Self-attention with fused queries, keys and values."""
-
-  def __init__(self, width: int, heads: int):
-    super().__init__()
-    self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-  def forward(self, x):
-    """B L D -> B L D."""
-    q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
-    return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-class Block(nn.Module):
-  """Pre-norm Transformer block."""
-
-  def __init__(self, width: int, heads: int, mlp_ratio: float):
-    super().__init__()
-    self.norm1, self.attn, self.norm2 = nn.LayerNorm(width), Attention(width, heads), nn.LayerNorm(width)
-    hidden = int(width * mlp_ratio)
-    self.mlp = nn.ModuleDict({'fc1': nn.Linear(width, hidden), 'fc2': nn.Linear(hidden, width)})
-
-  def forward(self, x):
-    """B L D -> B L D."""
-    x = x + self.attn(self.norm1(x))
-    return x + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x))))
+# Pre-norm Transformer block of the fMRI autoencoder: width, heads, mlp_ratio.
+Block = partial(timm_modules.load('timm.models.vision_transformer').Block, qkv_bias=True, norm_layer=nn.LayerNorm)
 
 
 class CrossLayer(ViTMAELayer):

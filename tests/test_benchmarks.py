@@ -8,8 +8,10 @@ import pytest
 
 from benchmarks import limits, rows, run
 
-pytest.importorskip('torch')
+torch = pytest.importorskip('torch')
 pytest.importorskip('diffusers')
+
+from benchmarks import training_parity  # noqa: E402
 
 COUNTED = [row for row in rows.rows('cpu', False) if row.name in ('contrast', 'unet', 'encode', 'decode')]
 
@@ -106,3 +108,13 @@ def test_without_a_gpu_every_row_says_so(tmp_path, monkeypatch, capsys):
 def test_unknown_rows_are_refused(tmp_path):
   with pytest.raises(SystemExit, match='--rows has contrats; there are'):
     run.main(['--rows=contrats', f'--out={tmp_path}'])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', training_parity.STAGES)
+def test_losses_lie_on_those_of_pytorch(stage):
+  torch.manual_seed(0)
+  with jax.default_matmul_precision('highest'):
+    ours, theirs = training_parity.STAGES[stage][1](training_parity.FIRST)
+  assert len(ours) == len(theirs) == training_parity.FIRST and ours[-1] < ours[0]
+  assert training_parity.difference(ours, theirs).max() < training_parity.BOUND

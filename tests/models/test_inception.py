@@ -1,33 +1,30 @@
 """Inception v3, torchvision's and FID's, against timm's module with the same names, from a file to features."""
 
 import functools
+import importlib.util
 
 import jax
 import numpy as np
 import pytest
 
+from benchmarks import timm_modules
 from brainjax import classifiers
 from brainjax.checkpoints import save_weights
 from brainjax.models.inception import InceptionV3
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import unflatten
-from tests.models import timm_modules
 
 torch = pytest.importorskip('torch')
+if importlib.util.find_spec('timm') is None:
+  pytest.skip('timm is not installed', allow_module_level=True)
 
 SIDE = 107  # the smallest is 75
 
 
-@pytest.fixture(scope='module')
-def patch():
-  with pytest.MonkeyPatch.context() as patch:
-    yield patch
-
-
-def made(patch, num_classes):
+def made(num_classes):
   """timm's network with random weights and statistics."""
   torch.manual_seed(num_classes)
-  model = timm_modules.load(patch, 'timm.models.inception_v3').InceptionV3(num_classes=num_classes, aux_logits=True)
+  model = timm_modules.load('timm.models.inception_v3').InceptionV3(num_classes=num_classes, aux_logits=True)
   for module in model.modules():
     if isinstance(module, torch.nn.BatchNorm2d):
       torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
@@ -60,8 +57,8 @@ def check(model, converted, side):
   np.testing.assert_allclose(found[1], logits, atol=1e-4 * np.abs(logits).max())
 
 
-def test_equals_pytorch(patch, tmp_path):
-  model = made(patch, 11)
+def test_equals_pytorch(tmp_path):
+  model = made(11)
   torch.save(model.state_dict(), tmp_path / 'inception.pth')
   converted = convert_file(tmp_path / 'inception.pth')
   assert converted.kind == 'inception_v3' and converted.settings == {'num_classes': 11, 'fid': False}
@@ -74,9 +71,9 @@ def test_equals_pytorch(patch, tmp_path):
   assert trained + aux + (1000 - 11) * (2048 + 1 + 768 + 1) == 27_161_264
 
 
-def test_network_of_fid(patch, tmp_path):
+def test_network_of_fid(tmp_path):
   """pytorch-fid: averages do not count padding, and the last block pools by maximum."""
-  model = made(patch, 1008)
+  model = made(1008)
   state = {name: value for name, value in model.state_dict().items() if not name.startswith('AuxLogits')}
   torch.save(state, tmp_path / 'pt_inception.pth')
   converted = convert_file(tmp_path / 'pt_inception.pth')
@@ -95,10 +92,10 @@ def test_network_of_fid(patch, tmp_path):
     check(model, converted, SIDE)
 
 
-def test_pictures_are_prepared_as_the_networks_expect(patch, tmp_path, monkeypatch):
+def test_pictures_are_prepared_as_the_networks_expect(tmp_path, monkeypatch):
   """Bilinear, -1 to 1: torchvision's `transform_input` turns ImageNet's normalisation into that."""
   monkeypatch.setattr(classifiers, 'BATCH', 2)
-  model = made(patch, 11)
+  model = made(11)
   torch.save(model.state_dict(), tmp_path / 'inception.pth')
   converted = convert_file(tmp_path / 'inception.pth')
   settings = converted.settings | {'image_size': SIDE}

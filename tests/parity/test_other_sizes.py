@@ -37,6 +37,11 @@ def test_file_of_other_sizes(capsys, tmp_path, kind):
   assert report['checked'] + report['skipped'] == report['arrays']
 
 
+@pytest.mark.slow
+def test_a_batch_of_one_whose_contrastive_losses_are_zero(tmp_path):
+  assert main([str(write_autoencoders.phase1(tmp_path / 'one.npz', seed=3, batch=1))]) == 0
+
+
 def damaged(path, change):
   """A conditioner's file with other arrays or another config."""
   with np.load(write_autoencoders.cond(path)) as archive:
