@@ -78,7 +78,12 @@ def read_info(source: str | os.PathLike) -> dict[str, Any]:
   if source.suffix == '.safetensors':
     with _opened(source) as (_, info):
       return info
-  return json.loads((source / 'weights.json').read_text())
+  try:
+    return dict(json.loads((source / 'weights.json').read_text()))
+  except (OSError, ValueError, TypeError) as error:
+    raise UserError(
+      f'weights {source} are damaged (weights.json: {error}); restore the folder from a copy or make it again.'
+    ) from error
 
 
 def check_weights(source: str | os.PathLike) -> Path:

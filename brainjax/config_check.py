@@ -225,6 +225,16 @@ def check(config: ConfigDict, stages: Sequence[str], known_stages: Sequence[str]
         f'config.{name}.select is best, but config.data.num_val_stimuli is 0 or leaves {name} nothing to select by: '
         'hold some stimuli out.'
       )
+  depth = config.attend.decoder_depth
+  if (
+    'attend' in stages
+    and not (config.attend.init_from or config.contrast.init_from)
+    and depth > config.contrast.decoder_depth
+  ):
+    raise UserError(
+      f'config.attend.decoder_depth is {depth}; expected at most config.contrast.decoder_depth, '
+      f'{config.contrast.decoder_depth}: the decoder goes on from that of contrast.'
+    )
   if 'diffuse' in stages:
     _check_trainable(config)
 

@@ -37,6 +37,15 @@ class ArgumentParser(argparse.ArgumentParser):
     raise UserError(f'{self.prog}: {message}; --help shows what there is.')
 
 
+def of_the_disk(error: BaseException) -> str:
+  """What to tell of a full disk or a path that cannot be used; empty for any other error."""
+  if not isinstance(error, OSError) or error.errno not in NO_ROOM + NO_PLACE:
+    return ''
+  advice = 'Make room on that disk; the same command goes on.' if error.errno in NO_ROOM else 'Choose another path.'
+  where = f'{error.filename}: ' if error.filename else ''
+  return f'{where}{error.strerror}; files that were complete before are intact. {advice}'
+
+
 def command_line(main: Callable[..., Any]) -> Callable[..., int]:
   """Wraps a command's main function and returns its exit status.
 
@@ -57,11 +66,9 @@ def command_line(main: Callable[..., Any]) -> Callable[..., int]:
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       return 128 + signal.SIGPIPE
     except OSError as error:
-      if error.errno not in NO_ROOM + NO_PLACE:
+      if not (sentence := of_the_disk(error)):
         raise
-      advice = 'Make room on that disk; the same command goes on.' if error.errno in NO_ROOM else 'Choose another path.'
-      where = f'{error.filename}: ' if error.filename else ''
-      print(f'error: {where}{error.strerror}; files that were complete before are intact. {advice}', file=sys.stderr)
+      print(f'error: {sentence}', file=sys.stderr)
       return UserError.status
     except KeyboardInterrupt:
       print('interrupted', file=sys.stderr)

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -182,9 +183,28 @@ def _read_items(run: Path) -> tuple[dict[str, np.ndarray], dict]:
   try:
     with np.load(folder / ITEMS_FILE, allow_pickle=False) as archive:
       items = {name: archive[name] for name in archive.files}
-    return items, json.loads((folder / SCORES_FILE).read_text())
+    scores = json.loads((folder / SCORES_FILE).read_text())
   except Exception as error:  # a damaged archive raises one of many kinds
     raise UserError(f'{folder}: {SCORES_FILE} or {ITEMS_FILE} is damaged ({error}); run evaluate again') from error
+  if fault := _fault(items, scores):
+    raise UserError(f'{folder}: {fault}, so {SCORES_FILE} and {ITEMS_FILE} are not from one evaluation; run it again')
+  return items, scores
+
+
+def _fault(items: dict[str, np.ndarray], scores: Any) -> str:
+  """What `compare` would miss; '' where nothing."""
+  if not isinstance(scores, dict) or scores.get('format') != FORMAT or not isinstance(scores.get('scores'), dict):
+    return f'{SCORES_FILE} is not of the format {FORMAT!r}'
+  checks = items.get('stimulus_check')
+  if checks is None or checks.ndim != 1 or checks.dtype != np.int64:
+    return f'{ITEMS_FILE} has no array stimulus_check of whole numbers'
+  for name, entry in scores['scores'].items():
+    values = items.get(f'scores/{name}')
+    if values is None or values.ndim != 2 or len(values) != len(checks) or values.dtype.kind != 'f':
+      return f'{ITEMS_FILE} has no array scores/{name} of {len(checks)} items'
+    if not isinstance(entry, dict) or not isinstance(entry.get('higher_is_better'), bool):
+      return f'{SCORES_FILE} does not say whether higher is better in {name}'
+  return ''
 
 
 def compare(run_a: Path, run_b: Path, num_bootstrap: int = 10000, seed: int = 0) -> dict[str, dict]:

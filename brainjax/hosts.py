@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from brainjax.errors import NO_ROOM, Stopped, UserError
+from brainjax.errors import Stopped, UserError, of_the_disk
 
 _AT_SIGTERM: list[Callable[[], None]] = []  # what SIGTERM calls: the last of these
 
@@ -98,14 +98,15 @@ def on_first(work: Callable[..., Any], *args: Any) -> None:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-  """Inside it, an error on one of several hosts ends this process at once, so that the job never hangs.
+  """Inside it, an error on one of several hosts ends this process at once, so that the job never hangs; SIGTERM ends any.
 
   Leaving in the ordinary way would first wait for the other hosts at JAX's shutdown barrier, while they wait for this
   one in a collective. They notice: their connection breaks, or JAX's coordination service ends them.
   """
   try:
-    # JAX's own handler keeps SIGTERM for training, which saves; a process that does anything else would outlive it.
-    with at_sigterm(_leave) if jax.process_count() > 1 else contextlib.nullcontext():
+    # Training saves at SIGTERM. At other times JAX's own handler on several hosts, and the kernel for process 1 of a
+    # container, would let it pass.
+    with at_sigterm(_leave):
       yield
   except BaseException as error:
     if jax.process_count() == 1:
@@ -113,11 +114,8 @@ def ending_together() -> Iterator[None]:
     this = f'host {jax.process_index()} of {jax.process_count()}'
     if isinstance(error, UserError):
       end_now(f'{this}: {error}', error.status)
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-      end_now(
-        f'{this}: {error}; files that were complete before are intact. Make room on that disk; the same command goes on.',
-        2,
-      )
+    if sentence := of_the_disk(error):
+      end_now(f'{this}: {sentence}', UserError.status)
     with contextlib.suppress(OSError):
       traceback.print_exception(error)
     end_now(
@@ -170,4 +168,4 @@ def _listen(read: int) -> None:
 
 
 def _leave() -> None:
-  end_now('stopped by SIGTERM; the same command on every host goes on.', Stopped.status)
+  end_now('stopped by SIGTERM; the same command, on every host, goes on.', Stopped.status)

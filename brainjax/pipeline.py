@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -70,7 +71,15 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
         hosts.tell(f'{name}: complete in {folder}, skipped')
         continue
       hosts.on_first(workdirs.write_json, folder / 'config.json', workdirs.relevant(config, workdir, name))
-      _RUN[name](config, workdir)
+      try:
+        _RUN[name](config, workdir)
+      except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+          raise
+        raise UserError(
+          f'stage {name} needs more memory than the devices have ({str(error).splitlines()[0][:200]}). Choose a smaller '
+          'batch_size of that stage, share the parameters between devices (config.mesh.fsdp), or set config.remat.'
+        ) from error
       seconds = time.monotonic() - started
       hosts.on_first(workdirs.write_json, folder / 'complete.json', {'seconds': round(seconds, 1)})
       hosts.tell(f'{name}: done in {seconds:.0f} s')
@@ -208,7 +217,7 @@ def _check_weights(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> 
       if section.get('random_init') and not (source and Path(source).exists()):
         continue
       try:
-        (classifiers.check if name == 'evaluate' else check_weights)(source)
+        _check_judge(source, what) if name == 'evaluate' else check_weights(source)
       except UserError as error:
         raise UserError(f'{what}: {error}') from error
     if name == 'diffuse' and section.prior_init_from and Path(section.prior_init_from).exists():
@@ -216,3 +225,12 @@ def _check_weights(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> 
       diffuse.check_prior(section.prior_init_from, settings, config.data.image_size)
     if name == 'evaluate' and 'reconstruct' not in stages[:position]:
       images.read_images(workdir / 'reconstruct' / 'images.npz')
+
+
+def _check_judge(source: str, what: str) -> None:
+  """Raises a `UserError` where a network that is to judge pictures is not there or is of another kind."""
+  classifiers.check(source)
+  info = {} if source == classifiers.LITE0 else read_info(source)
+  is_judge = source == classifiers.LITE0 or 'num_classes' in info.get('settings', {})
+  if not is_judge and not (info.get('kind') == classifiers.CLIP and what.startswith('config.evaluate.features')):
+    raise UserError(f'these are weights of kind {info.get("kind")}, which has no classes to judge pictures by.')

@@ -16,6 +16,12 @@ METADATA = 'simulation.json'
 GOD_FOLDER = Path('Kamitani', 'npz')
 HCP_FOLDER = Path('HCP', 'npz')
 _MIN_VOXELS = 70
+NOISE = {  # at least, less than
+  'median_explainable_variance': (0.001, 0.9),
+  'explainable_variance_spread': (0.0, 3.0),
+  'pure_noise_fraction': (0.0, 0.5),
+  'shared_noise_fraction': (0.0, 1.0),
+}
 _FORMAT = 1  # raise it when the same settings give other data
 
 
@@ -27,6 +33,7 @@ def simulate(
   seed: int = 0,
   image_size: int = 256,
   workers: int = 1,
+  **noise: float,
 ) -> bool:
   """Writes `out`/Kamitani/npz, `out`/HCP/npz and `out`/simulation.json; returns whether anything had to be written.
 
@@ -38,6 +45,7 @@ def simulate(
     seed: of cortices, noise and picture instances; the categories are always the same.
     image_size: side of the pictures in pixels, a multiple of 64; the real files have 256.
     workers: subjects that are simulated at a time (threads; about 0.3 GB each at real size).
+    **noise: fields of `cortex.CortexConfig` named in NOISE; its defaults where they are not given.
 
   Raises:
     UserError: a number out of range, or `out` holds something else.
@@ -52,6 +60,10 @@ def simulate(
   for name, value, least in (('hcp_subjects', hcp_subjects, 0), ('seed', seed, 0), ('workers', workers, 1)):
     if value < least:
       raise UserError(f'{name}: found {value}, expected at least {least}')
+  for name, value in noise.items():
+    least, below = NOISE[name]
+    if not least <= value < below:
+      raise UserError(f'{name}: found {value}, expected at least {least} and less than {below}')
   god_voxels = [voxels or god.SUBJECT_VOXELS[i] for i in range(subjects)]
   hcp_voxels = voxels or hcp.NUM_VOXELS
   settings = {
@@ -61,7 +73,7 @@ def simulate(
     'god_voxels': god_voxels,
     'hcp_subjects': hcp_subjects,
     'hcp_voxels': hcp_voxels,
-    'cortex': {k: v for k, v in dataclasses.asdict(cortex.CortexConfig()).items() if k != 'num_voxels'},
+    'cortex': {k: v for k, v in dataclasses.asdict(cortex.CortexConfig(**noise)).items() if k != 'num_voxels'},
   }
   out = Path(out)
   _claim(out, settings)
@@ -90,10 +102,10 @@ def simulate(
       num_train = shown.num_train
       del shown  # a quarter of a gigabyte
       for number, steps in zip(want_god, god_steps, strict=True):
-        config = cortex.CortexConfig(num_voxels=god_voxels[number - 1])
+        config = cortex.CortexConfig(num_voxels=god_voxels[number - 1], **noise)
         jobs[pool.submit(god.write_subject, god_folder, number, config, seed, features, num_train)] = steps
     for number in want_hcp:
-      config = cortex.CortexConfig(num_voxels=hcp_voxels)
+      config = cortex.CortexConfig(num_voxels=hcp_voxels, **noise)
       jobs[pool.submit(hcp.write_subject, hcp_folder, number, config, seed)] = hcp_steps
     try:
       for job in concurrent.futures.as_completed(jobs):

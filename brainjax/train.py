@@ -144,7 +144,7 @@ def train(
     if found := checkpoints.latest(abstract):
       first, state, saved = found
       since = f'checkpoint {first} of stage {stage.name} was saved'
-      workdirs.refuse_other_inputs(saved.get('inputs', inputs), inputs, since)
+      workdirs.refuse_other_inputs(saved.get('inputs', {}), inputs, since)
       stage.batches.set_state(saved['data'])
 
     def save(step: int, state: TrainState, scores: Mapping[str, float] | None) -> None:

@@ -28,9 +28,9 @@ UNUSED = {
   'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'},
   'attend': {'first_stage', 'unet', 'conditioner'},
 }
+DEVICES = 'mesh.devices'  # as a field of --accept_changes: their number, where results depend on it
 # Fields that may differ between the runs of one workdir: they do not change results. Of a stage also how often it saves, and
 # how often it validates where that selects nothing.
-DEVICES = 'mesh.devices'  # as a field of --accept_changes: their number, where results depend on it
 FREE = ('stages', 'mesh', 'remat', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
 
 
@@ -44,12 +44,21 @@ def with_paths(config: ConfigDict, workdir: Path) -> ConfigDict:
   config = config.copy_and_resolve_references()
   for part, section in {'config': config, **{f'config.{name}': value for name, value in config.items()}}.items():
     for name, value in section.items() if isinstance(section, ConfigDict) else ():
-      if not isinstance(value, str) or '{workdir}' not in value:
-        continue
-      section[name] = value.replace('{workdir}', str(workdir))
-      if not Path(os.path.normpath(section[name])).is_relative_to(workdir):
-        raise UserError(f'{part}.{name} is {value!r}, which leads out of the workdir; expected a path below it.')
+      if isinstance(value, tuple):
+        section[name] = tuple(_below(workdir, item, f'{part}.{name}') for item in value)
+      else:
+        section[name] = _below(workdir, value, f'{part}.{name}')
   return config
+
+
+def _below(workdir: Path, value: Any, field: str) -> Any:
+  """A value with its '{workdir}' replaced, if it is a text that has it."""
+  if not isinstance(value, str) or '{workdir}' not in value:
+    return value
+  path = value.replace('{workdir}', str(workdir))
+  if not Path(os.path.normpath(path)).is_relative_to(workdir):
+    raise UserError(f'{field} is {value!r}, which leads out of the workdir; expected a path below it.')
+  return path
 
 
 def _portable(tree: Any, workdir: Path) -> Any:
@@ -100,7 +109,8 @@ def refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: boo
   if begun and (folder / 'config.json').is_file():
     before = _flat(_portable(_read_json(folder / 'config.json'), workdir))
     now = _flat(relevant(config, workdir, name))
-    changed = sorted(field for field in before.keys() | now.keys() if before.get(field) != now.get(field))
+    # What an earlier version had no field for was as the default of that field has it.
+    changed = sorted(field for field in before if before[field] != now.get(field))
     if is_complete(folder) and DEVICES in changed:
       changed.remove(DEVICES)  # nothing more is trained there
     if taken := [field for field in changed if field in accepted]:
@@ -186,20 +196,17 @@ def refuse_other_raw_files(workdir: Path, stages: Sequence[str], inputs: Mapping
   Args:
     workdir: of the run.
     stages: that are to be done.
-    inputs: raw files -> SHA-256, those of all these stages.
+    inputs: what one of them reads -> SHA-256.
   """
   for earlier in with_earlier(stages):
     file = workdir / earlier / 'weights' / 'weights.json'
-    before = _read_json(file).get('inputs', {}) if is_complete(workdir / earlier) and file.is_file() else {}
-    shared = before.keys() & inputs.keys()
-    refuse_other_inputs(
-      {name: before[name] for name in shared}, {name: inputs[name] for name in shared}, f'{workdir / earlier} was made'
-    )
+    if is_complete(workdir / earlier) and file.is_file():
+      refuse_other_inputs(_read_json(file).get('inputs', {}), inputs, f'{workdir / earlier} was made')
 
 
 def refuse_other_inputs(before: Mapping[str, str], now: Mapping[str, str], since: str) -> None:
-  """Raises a `UserError` where data or weights that a stage starts from (what they are -> SHA-256) are not what they were."""
-  if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+  """Raises a `UserError` where data or weights (what they are -> SHA-256) are not what they were."""
+  if changed := sorted(name for name in before.keys() & now.keys() if before[name] != now[name]):
     raise UserError(
-      f'{", ".join(changed)}: not the same as when {since}; put the old back or choose another --workdir.'
+      f'not the same as when {since}: {", ".join(changed)}. Put the old ones back or choose another --workdir.'
     )

@@ -47,6 +47,10 @@ def get_config() -> ConfigDict:
   config.simulate.seed = 0
   config.simulate.workers = 2  # subjects at a time
   config.simulate.image_size = 256  # pixels of the stimulus files; the real ones have 256
+  config.simulate.median_explainable_variance = 0.15  # of a single trial, median over all voxels
+  config.simulate.explainable_variance_spread = 0.6  # standard deviation of its logarithm, over voxels that respond
+  config.simulate.pure_noise_fraction = 0.1  # share of voxels that do not respond to pictures at all
+  config.simulate.shared_noise_fraction = 0.5  # of the noise variance, in global components
 
   # Models ----------------------------------------------------------------------------------------------------------
   config.fmri_mae = ConfigDict()

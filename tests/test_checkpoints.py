@@ -1,6 +1,7 @@
 """Finished weights and checkpoints: whole or absent, never overwritten, damage is told and gone round."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from brainjax.checkpoints import UNSUMMED, RunCheckpoints, load_weights, save_weights
+from brainjax.checkpoints import UNSUMMED, RunCheckpoints, load_weights, read_info, save_weights
 from brainjax.errors import UserError
 from brainjax.files import damage
 
@@ -30,12 +31,27 @@ def test_round_trip_and_no_overwriting(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['w']
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_removed(tmp_path):
+  # As process 1 of a container that was started again.
+  left = tmp_path / f'.w.tmp{os.getpid()}'
+  left.mkdir()
+  (left / 'params').write_text('half')
+  save_weights(tmp_path / 'w', PARAMS, {})
+  assert [path.name for path in tmp_path.iterdir()] == ['w']
+
+
 def test_half_precision_safetensors_come_back_as_float32(tmp_path):
   half = {name: x.astype(np.float16) for name, x in PARAMS.items()}
   safetensors.numpy.save_file(half, tmp_path / 'w.safetensors', metadata={'info': json.dumps({'kind': 'demo'})})
   params, info = load_weights(tmp_path / 'w.safetensors')
   assert info == {'kind': 'demo'}
   assert {x.dtype for x in params.values()} == {np.dtype(np.float32)}
+
+
+def test_info_that_is_no_json_is_told(tmp_path):
+  (tmp_path / 'weights.json').write_text('{"kind": ')
+  with pytest.raises(UserError, match='are damaged .weights.json: Expecting value'):
+    read_info(tmp_path)
 
 
 def _no_folder(folder):

@@ -160,3 +160,15 @@ def test_wrong_flags_are_one_sentence(flags, told, tmp_path):
 def test_help():
   done = subprocess.run([sys.executable, 'launch.py', '--help'], cwd=ROOT, capture_output=True, text=True, timeout=120)
   assert done.returncode == 0 and '--stages' in done.stdout and 'configs/base.py' in done.stdout and not done.stderr
+
+
+def test_the_decoder_of_attend_goes_on_from_that_of_contrast():
+  config = _config('tiny')
+  config.attend.decoder_depth = config.contrast.decoder_depth + 1
+  config_check.check(config, ('contrast',), KNOWN)
+  with pytest.raises(
+    UserError, match='config.attend.decoder_depth is 3; expected at most config.contrast.decoder_depth, 2'
+  ):
+    config_check.check(config, KNOWN, KNOWN)
+  config.attend.init_from = 'weights/phase1'  # whose depth counts then
+  config_check.check(config, KNOWN, KNOWN)

@@ -263,6 +263,29 @@ def test_compare_refuses_other_stimuli_and_missing_runs(tmp_path, capsys):
   assert 'damaged' in capsys.readouterr().err
 
 
+def test_compare_refuses_files_of_another_kind(scored, tmp_path, capsys):
+  _, whole, result = scored
+  with np.load(whole / evaluate.ITEMS_FILE) as archive:
+    items = dict(archive)
+  faults = (
+    ({'stimulus': np.arange(9)}, result, 'no array stimulus_check'),
+    (items, {'scores': {}}, 'not of the format'),
+    (items, [1, 2], 'not of the format'),
+    (items, result | {'scores': {'own': {'higher_is_better': True}}}, 'no array scores/own of 9 items'),
+    (items | {'scores/pcc': items['scores/pcc'][:4]}, result, 'no array scores/pcc of 9 items'),
+    (items, result | {'scores': {'pcc': {}}}, 'whether higher is better in pcc'),
+  )
+  for number, (arrays, scores, words) in enumerate(faults):
+    other = tmp_path / str(number)
+    other.mkdir()
+    np.savez(other / evaluate.ITEMS_FILE, **arrays)
+    (other / evaluate.SCORES_FILE).write_text(json.dumps(scores))
+    for runs in ((whole, other), (other, whole)):
+      assert evaluate.main(['compare', *map(str, runs)]) == 2
+      told = capsys.readouterr().err
+      assert told.startswith(f'error: {other}: ') and words in told and told.count('\n') == 1
+
+
 def test_score_command_reads_the_file_of_reconstruct(tmp_path, capsys):
   np.savez(tmp_path / 'images.npz', **fields(make()), categories=np.array([f'category {i}' for i in range(NUM_ITEMS)]))
   command = ['score', str(tmp_path / 'images.npz'), f'--out={tmp_path}/scored']
@@ -327,6 +350,23 @@ def test_unreadable_files_are_one_sentence(tmp_path, fault):
     path.unlink()
   with pytest.raises(UserError, match='images.npz'):
     evaluate.read_images(path)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_every_damaged_byte_of_an_archive_is_one_sentence(tmp_path):
+  np.savez(tmp_path / 'whole.npz', **fields(make()))
+  data = (tmp_path / 'whole.npz').read_bytes()
+  path, refused = tmp_path / 'images.npz', 0
+  directory = data.index(b'PK\x01\x02')
+  for place in [*range(128), *range(directory, directory + 60)]:
+    for value in (data[place] ^ 0xFF, 14):  # 14 is LZMA, where the packing is named
+      path.write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
+      try:
+        evaluate.read_images(path)
+      except UserError as error:
+        assert '\n' not in str(error)
+        refused += 1
+  assert refused > 100
 
 
 def test_settings_are_checked(tmp_path):

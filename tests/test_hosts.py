@@ -1,5 +1,7 @@
 """Two real processes over loopback: the same run as one process, and an orderly end when one of them dies."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -113,6 +116,31 @@ def test_sigterm_ends_a_host_that_does_not_train_and_the_other_with_it(tmp_path)
   (first, first_output), (second, second_output) = two_scripts('sigterm', tmp_path)
   assert second == 143 and 'stopped by SIGTERM; the same command' in second_output
   assert first not in (0, -signal.SIGKILL), first_output
+
+
+# Process 1 of a container gets no signal that it does not listen for.
+ALONE = """
+import os, signal, time
+from brainjax import hosts
+with hosts.ending_together():
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(60)
+"""
+
+
+def test_sigterm_ends_a_single_host_that_does_not_train():
+  done = subprocess.run([sys.executable, '-c', ALONE], cwd=ROOT, capture_output=True, text=True, timeout=60)
+  assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'stopped by SIGTERM' in done.stderr, done.stderr
+
+
+def test_a_path_that_cannot_be_used_is_told_by_a_host_of_several(monkeypatch, capsys):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(os, '_exit', sys.exit)  # which a test can catch
+  monkeypatch.setattr(hosts, 'at_sigterm', lambda work: contextlib.nullcontext())
+  with pytest.raises(SystemExit) as left, hosts.ending_together():
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), '/shared/run')
+  assert left.value.code == 2
+  assert capsys.readouterr().err.startswith('error: host 0 of 2: /shared/run: Permission denied;')
 
 
 def test_half_of_the_flags_are_refused():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
@@ -268,6 +269,28 @@ def test_the_report_shows_the_run(finished):
   assert 'http' not in text.replace('http-equiv', '')
 
 
+def test_the_replay_of_a_step_as_the_docs_have_it(finished):
+  text = (ROOT / 'docs' / 'robustness.md').read_text()
+  code = text.split('```python\n')[1].split('```')[0]
+  code = (
+    code.replace("Path('runs/god_sbj3')", f'Path({str(finished)!r})').replace('god_sbj3', 'tiny').replace('1234', '2')
+  )
+  rng = np.random.default_rng(0)
+  batch = {'fmri': rng.standard_normal((8, 80)).astype(np.float32), 'weight': np.ones(8, np.float32)}
+  for broken in (False, True):
+    batch['fmri'][3, 5] = np.nan if broken else 0
+    np.savez(finished / 'contrast' / 'nonfinite_step2.npz', **batch)
+    script = f'{code}\nprint(float(metrics["loss"]), int(state.step))'
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (done.returncode == 0) != broken, done.stderr
+    if broken:
+      assert 'FloatingPointError' in done.stderr
+    else:
+      assert done.stdout.split()[-1] == '2' and np.isfinite(float(done.stdout.split()[-2]))
+  (finished / 'contrast' / 'nonfinite_step2.npz').unlink()
+
+
 def test_the_notebook_runs(finished, monkeypatch):
   nbformat, nbclient = pytest.importorskip('nbformat'), pytest.importorskip('nbclient')
   pytest.importorskip('ipykernel')
@@ -287,6 +310,28 @@ def test_the_notebook_runs(finished, monkeypatch):
   assert "((4, 4, 32, 32, 3), dtype('uint8'))" in shapes
 
 
+def test_a_network_of_another_kind_does_not_judge(tmp_path):
+  save_weights(tmp_path / 'w', {'a': np.ones(7, np.float32)}, {'kind': 'clip', 'settings': {}})
+  config = tiny.get_config()
+  config.evaluate.classifier = str(tmp_path / 'w')
+  with pytest.raises(UserError, match=r'config\.evaluate\.classifier = .*of kind clip, which has no classes'):
+    pipeline.run(config, tmp_path / 'run', STAGES, asked=False)
+  config.evaluate.classifier, config.evaluate.features = '', ('{workdir}/w',)
+  shutil.copytree(tmp_path / 'w', tmp_path / 'run' / 'w')
+  with pytest.raises(UserError, match='images.npz'):  # the features are in order, and asked for first
+    pipeline.run(config, tmp_path / 'run', ('evaluate',), asked=False)
+
+
+def test_a_device_without_memory_is_told(tmp_path, monkeypatch):
+  def train(config, workdir):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.')
+
+  monkeypatch.setattr(pipeline, '_before_stages', lambda *_: None)
+  monkeypatch.setitem(pipeline._RUN, 'attend', train)
+  with pytest.raises(UserError, match='stage attend .*Out of memory.* batch_size .*config.mesh.fsdp.*config.remat'):
+    pipeline.run(tiny.get_config(), tmp_path, ('attend',), asked=True)
+
+
 def test_each_stage_needs_its_own_raw_files_alone(tmp_path):
   config = hcp_contrast.get_config()
   config.data.update({'hcp': str(tmp_path / 'HCP'), 'god': '/nowhere', 'prepared': str(tmp_path / 'out')})
@@ -301,10 +346,47 @@ def test_each_stage_needs_its_own_raw_files_alone(tmp_path):
   pipeline.prepare_data(config, tmp_path / 'run', ())
 
 
-def test_stages_that_saw_other_voxels_do_not_go_together(tmp_path):
+def test_stages_that_saw_other_raw_files_do_not_go_together(tmp_path):
   (tmp_path / 'attend' / 'weights').mkdir(parents=True)
   (tmp_path / 'attend' / 'complete.json').write_text('{}')
-  (tmp_path / 'attend' / 'weights' / 'weights.json').write_text('{"voxels_of": {"sbj_1": 80}}')
-  workdirs.refuse_other_voxels(tmp_path, ('diffuse',), {'diffuse': {'sbj_1': 80, 'sbj_2': 64}})
-  with pytest.raises(UserError, match='attend saw 80 voxels of sbj_1, but its data now have 64, for stage diffuse'):
-    workdirs.refuse_other_voxels(tmp_path, ('diffuse',), {'diffuse': {'sbj_1': 64}})
+  (tmp_path / 'attend' / 'weights' / 'weights.json').write_text('{"inputs": {"raw files of god/sbj_1": "80"}}')
+  workdirs.refuse_other_raw_files(
+    tmp_path, ('diffuse',), {'raw files of god/sbj_1': '80', 'raw files of god/sbj_2': '64'}
+  )
+  with pytest.raises(UserError, match='not the same as when .*attend was made: raw files of god/sbj_1. Put the old'):
+    workdirs.refuse_other_raw_files(tmp_path, ('diffuse',), {'raw files of god/sbj_1': '64'})
+
+
+def test_other_raw_files_of_the_same_shape_are_refused_by_later_stages(finished, tmp_path):
+  workdir = tmp_path / 'run'
+  for name in ('simulated', 'prepared', 'contrast', 'attend', 'diffuse'):
+    shutil.copytree(finished / name, workdir / name)
+  file = workdir / 'simulated' / 'Kamitani' / 'npz' / 'sbj_1.npz'
+  with np.load(file) as archive:
+    arrays = dict(archive)
+  np.savez(file, **arrays | {'arr_0': arrays['arr_0'][::-1]})
+  config = workdirs.with_paths(tiny.get_config(), workdir)
+  with pytest.raises(UserError, match='not the same as when .*contrast was made: raw files of god/sbj_1'):
+    pipeline.run(config, workdir, ('reconstruct',), asked=True)
+
+
+def test_what_selects_a_checkpoint_or_changes_the_loss_is_compared(tmp_path, monkeypatch):
+  config = tiny.get_config()
+
+  def kept(name='contrast'):
+    return workdirs.relevant(config, tmp_path, name)
+
+  assert 'eval_every' not in kept()['contrast'] and 'mesh' not in kept()
+  config.contrast.select = 'best'
+  assert kept()['contrast']['eval_every'] == 2 and 'checkpoint_every' not in kept()['contrast']
+  config.contrast.negatives = 'per_device'
+  (tmp_path / 'contrast' / 'checkpoints' / '1').mkdir(parents=True)
+  workdirs.write_json(tmp_path / 'contrast' / 'config.json', kept())
+  workdirs.refuse_other_config(config, tmp_path, 'contrast', False, ())
+  monkeypatch.setattr(jax, 'device_count', lambda: 9)
+  with pytest.raises(UserError, match=r'mesh.devices \(there 1, here 9\)'):
+    workdirs.refuse_other_config(config, tmp_path, 'contrast', False, ())
+  workdirs.refuse_unknown_fields(config, ('mesh.devices',))
+  workdirs.refuse_other_config(config, tmp_path, 'contrast', False, ('mesh.devices',))
+  workdirs.write_json(tmp_path / 'contrast' / 'complete.json', {})
+  workdirs.refuse_other_config(config, tmp_path, 'contrast', False, ())

@@ -5,6 +5,7 @@ import dataclasses
 import html
 import io
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,7 +16,7 @@ from PIL import Image
 
 from brainjax import evaluate, report
 from brainjax.errors import UserError
-from brainjax.report import curves, drawings, encode, score_section
+from brainjax.report import curves, drawings, encode, gallery, score_section
 from brainjax.report.labels import headline, label
 from tests import webdriver
 
@@ -182,8 +183,9 @@ def test_pictures_keep_to_the_budget():
   np.testing.assert_array_equal(np.asarray(decoded), small[2])
   tight = encode.addresses(small, 6 * 900)
   assert all(address.startswith('data:image/webp') for address in tight) and sum(map(len, tight)) <= 6 * 900
-  with pytest.raises(ValueError, match='do not fit'):
+  with pytest.raises(encode.NoRoom) as caught:
     encode.addresses(small, 60)
+  assert 0 < caught.value.share < 0.5
   assert encode.addresses([], 10) == []
 
 
@@ -322,6 +324,46 @@ def test_page_needs_only_scores_and_images(tmp_path):
   report.write_page(bare, tmp_path / 'report.html')
   text = (tmp_path / 'report.html').read_text()
   assert 'id="denoising"' not in text and 'id="training"' not in text and 'stimulus 3' in text
+
+
+def test_page_without_room_shows_the_first_items_and_says_so(tmp_path):
+  page = make_page(tmp_path)
+
+  def write(room):
+    report.write_page(page, tmp_path / 'report.html', room)
+    text = (tmp_path / 'report.html').read_text()
+    count = text.count('<article')
+    told = f'The first {count} of 7 items; the pictures of more do not fit into this page.'
+    assert (told in text) == (count < 7)
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+    assert len(data['items']) == count
+    assert not count or len(text.encode()) <= room
+    return count, len(text.encode())
+
+  whole, none = write(10**7), write(0)
+  assert whole[0] == 7 and none[0] == 0
+  counts = [write(none[1] + int(share * (whole[1] - none[1])))[0] for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1)]
+  assert counts == sorted(counts) and len(set(counts)) > 2
+
+
+def test_pictures_of_baselines_and_neighbours_tell_their_scores(tmp_path):
+  page = make_page(tmp_path)
+  text = html.unescape(gallery.sections(page, 10**6)[0])
+  for i in range(7):
+    pairwise = drawings.number(float(page.items['baselines/ridge/pairwise_pcc'][i, 0]), 'fraction')
+    ssim = drawings.number(float(page.items['baselines/ridge/ssim'][i, 0]))
+    assert f'data-words="pairwise PCC {pairwise}, SSIM {ssim}"' in text
+    assert f'<figcaption>ridge: pairwise PCC {pairwise}</figcaption>' in text
+    near = drawings.number(float(page.items['nearest_training/pcc'][i, 2]))
+    assert f'<figcaption>nearest to 3: PCC {near}</figcaption>' in text
+
+
+def test_best_of_samples_has_no_chance_level(tmp_path):
+  page = make_page(tmp_path)
+  rows = re.findall(r'<tr role="row" data-how="(\w+)">(.*?)</tr>', score_section.section(page), re.S)
+  for how, row in rows:
+    if 'pairwise' in row:
+      assert ('class="chance"' in row, 'data-label="chance">50.0 %' in row) == 2 * (how != 'best_of_samples',)
 
 
 @pytest.mark.slow
@@ -513,6 +555,12 @@ def test_browser_phone_and_dark(opened):
       const box = e.getBoundingClientRect(); return [box.left, box.right, box.height]; })""")
     assert len(boxes) == 7 * 10  # pairwise, 5-way and plain MSE, PCC, SSIM; pairwise by features
     assert all(0 <= left < right <= 360 and height > 10 for left, right, height in boxes)
+    # With five samples they wrap, and none is too small to see.
+    widths = """document.querySelector('.pictures').classList.add('many');
+      document.querySelector('.pictures').style.setProperty('--columns', 6);
+      return [...document.querySelectorAll('article:first-child img')].map(e => e.getBoundingClientRect().width);"""
+    assert min(browser.run(widths)) >= 65  # its button has a border of 2 pixels
+    assert browser.run('return document.documentElement.scrollWidth') <= 360
   finally:
     browser.devtools('Emulation.clearDeviceMetricsOverride')
     browser.devtools('Emulation.setEmulatedMedia', features=[])

@@ -1,12 +1,16 @@
 """Tests of the simulation command: what it writes, what it leaves alone, what it refuses."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from brainjax import simulate
+from brainjax.errors import UserError
 from brainjax.files import sha256
+from brainjax.simulator import cortex
+from configs import base
 
 OPTIONS = ['--voxels=97', '--subjects=2', '--hcp_subjects=2', '--image_size=64', '--workers=2']
 
@@ -62,6 +66,26 @@ def test_refuses_the_folder_of_another_simulation(written, capsys, option, field
   message = capsys.readouterr().err
   assert message.startswith('error: ') and field in message and message.count('\n') == 1
   assert _state(written) == before
+
+
+def test_noise_of_the_config(tmp_path, written):
+  default = base.get_config().simulate
+  noise = {name: default[name] for name in simulate.NOISE}
+  fields = dataclasses.asdict(cortex.CortexConfig())
+  assert noise == {name: fields[name] for name in noise}
+  sizes = {'voxels': 97, 'subjects': 1, 'hcp_subjects': 1, 'image_size': 64}
+  for name, options in {'default': noise, 'quiet': noise | {'median_explainable_variance': 0.6}}.items():
+    simulate.simulate(tmp_path / name, **sizes, **options)
+  place = 'Kamitani/npz/sbj_1.npz'
+  assert sha256(tmp_path / 'default' / place) == sha256(written / place)
+
+  def reliability(folder):  # of the mean test response, over repetitions
+    trials = np.load(folder / place)['arr_1'].reshape(35, 50, 97)
+    return np.mean(trials.mean(0).var(0) / trials.var(axis=(0, 1)))
+
+  assert reliability(tmp_path / 'quiet') > 1.5 * reliability(tmp_path / 'default')
+  with pytest.raises(UserError, match='pure_noise_fraction: found 0.5, expected at least 0.0 and less than 0.5'):
+    simulate.simulate(tmp_path / 'new', pure_noise_fraction=0.5)
 
 
 def test_refuses_real_data(tmp_path, capsys):

@@ -142,6 +142,15 @@ def test_a_checkpoint_of_another_model_or_optimizer_is_told(tmp_path):
     _run(_stage(4, init=lambda key: {'trained': {'w': jnp.zeros(9)}, 'frozen': {'w': jnp.zeros(9)}}), tmp_path)
 
 
+def test_a_checkpoint_of_other_data_or_other_frozen_weights_is_not_gone_on_from(tmp_path):
+  inputs = {'raw files of god/sbj_1': 'a', 'weights of diffuse.prior_init_from': 'b'}
+  _run(_stage(2, info={'inputs': inputs}), tmp_path)
+  _run(_stage(4, info={'inputs': inputs}), tmp_path)
+  for name in inputs:
+    with pytest.raises(UserError, match=f'when checkpoint 4 of stage small was saved: {name}. Put the old'):
+      _run(_stage(6, info={'inputs': inputs | {name: 'other'}}), tmp_path)
+
+
 def test_sigterm_saves_the_step_it_came_in_and_leaves(tmp_path):
   whole = _run(_stage(6), tmp_path / 'whole')
   terminate = {2: lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(0.5)}

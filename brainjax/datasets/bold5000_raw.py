@@ -21,6 +21,7 @@ LISTS = 'BOLD5000_Stimuli/Stimuli_Presentation_Lists'
 SCENES = 'BOLD5000_Stimuli/Scene_Stimuli'
 ROIS = ('EarlyVis', 'LOC', 'OPA', 'PPA', 'RSC')
 SIDES = ('LH', 'RH')
+MAX_BYTES = 1 << 30  # of a subject's betas (published: 0.04 GB); they are copied once
 IMAGE_SIZE = 256  # larger pictures (375 pixels as published) are reduced to this side
 
 
@@ -61,18 +62,27 @@ def files_of(folder: Path, subject: str) -> dict[str, Path]:
   """The raw files that a subject's data depend on, by path below the folder."""
   paths = [folder / BETAS / BETA_NAME.format(subject=subject, side=side, roi=roi) for roi in ROIS for side in SIDES]
   paths.append(folder / SCENES / 'repeated_stimuli_113_list.txt')
-  lists = sorted((folder / LISTS / subject).glob('*/*.txt'))
+  lists = _lists(folder, subject)
   if not lists:
     raise UserError(f'{folder / LISTS / subject}: no presentation lists <session>/<run>.txt there; see data/README.md')
   paths += [*lists, *_stimulus_files(folder)]
   return {str(path.relative_to(folder)): raw.check_file(path) for path in paths}
 
 
+def _lists(folder: Path, subject: str) -> list[Path]:
+  """Presentation lists in the order of sessions and runs; not what macOS puts beside them (._run01.txt)."""
+  return sorted(path for path in (folder / LISTS / subject).glob('*/*.txt') if not path.name.startswith('.'))
+
+
 def _stimulus_files(folder: Path) -> list[Path]:
   presented = folder / SCENES / 'Presented_Stimuli'
   if (presented / 'img_dict.npy').is_file():
     return [presented / 'img_dict.npy']
-  files = sorted(path for path in presented.rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg', '.png', '.tif'))
+  files = sorted(
+    path
+    for path in presented.rglob('*')
+    if path.suffix.lower() in ('.jpg', '.jpeg', '.png', '.tif') and not path.name.startswith('.')
+  )
   if not files:
     raise UserError(f'{presented}: neither img_dict.npy nor pictures there; expected the stimuli of BOLD5000')
   return files
@@ -84,9 +94,7 @@ def _lines(path: Path) -> list[str]:
 
 def read_subject(folder: Path, subject: str) -> Subject:
   """Betas with the ROIs side by side (EarlyVis, LOC, OPA, PPA, RSC; left then right), and what was shown."""
-  names = [
-    line.removeprefix('rep_') for path in sorted((folder / LISTS / subject).glob('*/*.txt')) for line in _lines(path)
-  ]
+  names = [line.removeprefix('rep_') for path in _lists(folder, subject) for line in _lines(path)]
   parts, owner = [], []
   for roi in ROIS:
     for side in SIDES:
@@ -98,6 +106,10 @@ def read_subject(folder: Path, subject: str) -> Subject:
           'they must agree row by row'
         )
       parts.append(betas)
+      if (size := sum(part.nbytes for part in parts)) > MAX_BYTES:
+        raise UserError(
+          f'{path}: with it the betas of {subject} take {size / 2**30:.1f} GiB; at most 1 GiB is accepted'
+        )
       owner += [roi] * betas.shape[1]
   rois = {roi: np.array(owner) == roi for roi in ROIS} | {'VC': np.ones(len(owner), bool)}
   return Subject(np.concatenate(parts, axis=1), names, rois)
@@ -107,10 +119,12 @@ def read_stimuli(folder: Path, subject: Subject) -> Stimuli:
   """All pictures, checked to hold what the subject saw: test pictures, and others to train on."""
   files = _stimulus_files(folder)
   is_table = files[0].name == 'img_dict.npy'
-  table = read_picture_dict(files[0]) if is_table else {path.name: path for path in files}
+  table = read_picture_dict(files[0]) if is_table else _by_name(files)
   missing = [name for name in subject.names if name not in table]
   if missing:
-    raise UserError(f'{files[0].parent}: {len(missing)} presented pictures are missing, the first is {missing[0]!r}')
+    raise UserError(
+      f'{files[0].parent}: {len(missing)} presented pictures are missing, the first is {missing[0][:80]!r}'
+    )
   path = folder / SCENES / 'repeated_stimuli_113_list.txt'
   test = [name for name in dict.fromkeys(_lines(path)) if name in table]
   seen = set(subject.names)
@@ -120,6 +134,16 @@ def read_stimuli(folder: Path, subject: Subject) -> Stimuli:
       'expected some, as test pictures, and others to train on'
     )
   return Stimuli(sorted(set(table) - set(test)), test, table, files[0].parent)
+
+
+def _by_name(files: list[Path]) -> dict[str, Path]:
+  table: dict[str, Path] = {}
+  for path in files:
+    if (other := table.setdefault(path.name, path)) is not path:
+      raise UserError(
+        f'{path}: a picture of the same name as {other}; the presentation lists name files only, so keep one of them'
+      )
+  return table
 
 
 class _Dtype:

@@ -60,11 +60,11 @@ class God(paired.Builder):
     train, test = stimuli.images['train'], stimuli.images['test']
     train_labels, test_labels = stimuli.labels['train'], stimuli.labels['test']
     test_numbers = range(num_train, num_train + num_test)
-    means = paired.examples(subject.test, np.arange(num_test), test, test_labels, test_numbers)
+    means = paired.examples(subject.test, np.arange(num_test), test.__getitem__, test_labels, test_numbers)
     splits = {
       'train': (
         len(subject.train),
-        paired.examples(subject.train, subject.train_stimulus, train, train_labels, range(num_train)),
+        paired.examples(subject.train, subject.train_stimulus, train.__getitem__, train_labels, range(num_train)),
       ),
       'test': (num_test, means),
     }
@@ -72,7 +72,7 @@ class God(paired.Builder):
       ceiling = paired.explainable_variance(subject.trials, subject.trial_stimulus)
       if ceiling is not None:
         facts['explainable_variance'] = ceiling
-      trials = paired.examples(subject.trials, subject.trial_stimulus, test, test_labels, test_numbers)
+      trials = paired.examples(subject.trials, subject.trial_stimulus, test.__getitem__, test_labels, test_numbers)
       splits['test_trials'] = (len(subject.trials), trials)
     else:
       print(

@@ -6,7 +6,6 @@ Pictures are numbered by stimulus_id. Imagery trials have no picture and are lef
 """
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,10 +41,10 @@ def pictures_in(folder: Path) -> dict[int, Path]:
   if not folder.is_dir():
     raise UserError(f'{folder}: no such folder; give that of the stimulus pictures with --images')
   found = {}
-  for place, _, names in os.walk(folder, followlinks=True):
-    for name in sorted(names):
+  for place, names in raw.walk(folder):
+    for name in names:
       if match := PICTURE.fullmatch(name):
-        found.setdefault(int(match[1]) * 10**6 + int(match[2]), Path(place, name))
+        found.setdefault(int(match[1]) * 10**6 + int(match[2]), place / name)
   return found
 
 

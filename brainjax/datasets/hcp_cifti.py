@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from brainjax.datasets import neuroimaging
+from brainjax.datasets.raw import walk
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 
@@ -40,11 +41,15 @@ class Summary:
   written: list[str] = dataclasses.field(default_factory=list)  # subjects
   kept: list[str] = dataclasses.field(default_factory=list)  # done before, files unchanged
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # subject or file -> reason
+  earlier: list[str] = dataclasses.field(
+    default_factory=list
+  )  # subjects of a run before, not seen or skipped in this one
 
   def lines(self) -> list[str]:
     """For people to read."""
     lines = [f'{len(self.written)} subjects written, {len(self.kept)} were there already, {len(self.skipped)} skipped']
-    return lines + [f'skipped {name}: {reason}' for name, reason in sorted(self.skipped.items())]
+    lines += [f'skipped {name}: {reason}' for name, reason in sorted(self.skipped.items())]
+    return lines + ([f'used as prepared earlier: {", ".join(self.earlier)}'] if self.earlier else [])
 
 
 def has_files(raw: Path) -> bool:
@@ -53,17 +58,16 @@ def has_files(raw: Path) -> bool:
 
 
 def _walk(raw: Path) -> Iterator[Path]:
-  # os.walk goes through 1,113 subjects x hundreds of files faster than Path.rglob.
-  for folder, folders, names in os.walk(raw, followlinks=True):
-    folders.sort()
-    yield from (Path(folder, name) for name in sorted(names) if name.endswith(SUFFIX) and not name.startswith('.'))
+  for folder, names in walk(raw):
+    yield from (folder / name for name in names if name.endswith(SUFFIX) and not name.startswith('.'))
 
 
 def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
   """Subject -> run -> file, subjects sorted; and the files that are left out, with the reason.
 
   The subject is the innermost folder whose name is a number of 6 digits, else the first folder below `raw`. A run that
-  is there in both releases is taken from YA2025. The joined file is used where single runs are missing altogether.
+  is there in both releases is taken from YA2025. The joined file is used where single runs are missing altogether and all
+  are asked for.
   """
   unknown = [run for run in runs if run not in RUNS]
   if unknown or not runs:
@@ -79,6 +83,9 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     run = match[1]
     if run not in (*runs, 'REST'):
       skipped[short] = f'only {", ".join(runs)} were asked for'
+      continue
+    if run == 'REST' and set(runs) != set(RUNS):
+      skipped[short] = f'it holds all four runs, and only {", ".join(runs)} were asked for'
       continue
     subject = _subject(path.relative_to(raw), raw)
     if subject is None:
@@ -207,6 +214,8 @@ def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | Non
     reasons = list(summary.skipped.items())
     first = f'; the first: {reasons[0][0]}: {reasons[0][1]}' if reasons else ''
     raise UserError(f'{raw}: no subject could be prepared from its {len(reasons)} CIFTI files{first}')
+  done = {*summary.written, *summary.kept}
+  summary.earlier = sorted({path.parent.name for path in out.glob(f'*/{FILE}')} - done)
   return summary
 
 

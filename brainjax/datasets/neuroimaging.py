@@ -87,7 +87,8 @@ def _check_volumes(path: Path, image: Any) -> None:
   dtype = image.get_data_dtype()
   if dtype.kind not in 'fiu':
     raise UserError(f'{path}: values of type {dtype}; expected floating-point or integer numbers')
-  size = math.prod(image.shape) * max(4, dtype.itemsize)
+  is_scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+  size = math.prod(image.shape) * max(8 if is_scaled else 4, dtype.itemsize)  # nibabel scales in float64
   if size > MAX_VOLUME_BYTES:
     raise UserError(
       f'{path}: would take {size / 2**30:.1f} GiB; at most 1 GiB is accepted, so save the masked betas as .npy'

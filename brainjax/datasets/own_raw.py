@@ -65,7 +65,9 @@ def read_events(path: Path) -> Events:
     raise UserError(f'{path}: no table of tab-separated columns ({raw.say(error)}); expected image and split') from None
   image_column = next((name for name in IMAGE_COLUMNS if name in columns), None)
   if image_column is None or 'split' not in columns or len(set(columns)) != len(columns):
-    raise UserError(f'{path}: columns {columns[:10]}; expected tab-separated columns image and split, each once')
+    raise UserError(
+      f'{path}: columns {[name[:40] for name in columns[:10]]}; expected tab-separated columns image and split, each once'
+    )
   images, splits, categories = [], [], {}
   for number, row in enumerate(lines, 1):
     if None in row or None in row.values():
@@ -80,14 +82,14 @@ def read_events(path: Path) -> Events:
     category = (row.get('category') or '').strip()
     if category and category != 'n/a' and categories.setdefault(name, category) != category:
       raise UserError(
-        f'{path}: row {number} has category {category[:40]!r} for picture {name!r}, an earlier row '
+        f'{path}: row {number} has category {category[:40]!r} for picture {name[:80]!r}, an earlier row '
         f'{categories[name][:40]!r}; a picture has one category'
       )
   split_of = dict(zip(images, splits, strict=True))
   for number, (name, split) in enumerate(zip(images, splits, strict=True), 1):
     if split_of[name] != split:
       raise UserError(
-        f'{path}: picture {name!r} is in both splits (row {number}); a picture belongs to train or to test'
+        f'{path}: picture {name[:80]!r} is in both splits (row {number}); a picture belongs to train or to test'
       )
   if set(splits) != set(SPLITS):
     raise UserError(
@@ -100,7 +102,7 @@ def find_picture(folder: Path, name: str) -> Path:
   """The picture's file below `folder`; never one outside."""
   parts = PurePosixPath(name)
   if parts.is_absolute() or '..' in parts.parts or '\\' in name or ':' in name:
-    raise UserError(f'{folder}: picture {name!r} is no path below this folder; give paths relative to it')
+    raise UserError(f'{folder}: picture {name[:80]!r} is no path below this folder; give paths relative to it')
   for form in ('NFC', 'NFD'):  # the same letters, written differently by different systems
     path = folder / unicodedata.normalize(form, name)
     try:
@@ -108,7 +110,7 @@ def find_picture(folder: Path, name: str) -> Path:
         return path
     except OSError:
       break
-  raise UserError(f'{folder}: no picture {name!r} there, but the events name it')
+  raise UserError(f'{folder}: no picture {name[:80]!r} there, but the events name it')
 
 
 def read(source: Source) -> tuple[paired.Trials, Events, dict[str, Path]]:

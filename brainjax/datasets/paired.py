@@ -8,7 +8,7 @@ test stimuli come after them. `paired_rows` reads such data sets.
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Self
@@ -82,11 +82,18 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def examples(
-  fmri: np.ndarray, picture: np.ndarray, images: Sequence[np.ndarray], labels: Sequence[Label], stimuli: Sequence[int]
+  fmri: Iterable[np.ndarray],
+  picture: np.ndarray,
+  image: Callable[[int], np.ndarray],
+  labels: Sequence[Label],
+  stimuli: Sequence[int],
 ) -> Iterator[dict]:
-  """Examples in row order; row i of `fmri: N V` saw `images[picture[i]]`, which is stimulus `stimuli[picture[i]]`."""
+  """Examples in row order; row i of `fmri`, N times V, saw `image(picture[i])`, which is stimulus `stimuli[picture[i]]`.
+
+  Each picture is encoded as soon as it is read, so that few are in memory.
+  """
   with futures.ThreadPoolExecutor() as pool:
-    encoded = list(pool.map(raw.png_bytes, images))
+    encoded = list(pool.map(lambda number: raw.png_bytes(image(number)), range(len(labels))))
   for row, number in zip(fmri, picture.tolist(), strict=True):
     label = dataclasses.asdict(labels[number])
     yield {'fmri': row, 'image': encoded[number], 'stimulus': int(stimuli[number]), **label}
@@ -158,13 +165,14 @@ def splits_of_trials(
   if ceiling is not None:
     facts['explainable_variance'] = ceiling
 
-  def rows(fmri: np.ndarray, shown: np.ndarray) -> Iterator[dict]:
+  def rows(fmri: Iterable[np.ndarray], shown: np.ndarray) -> Iterator[dict]:
     seen, place = np.unique(shown, return_inverse=True)
-    images = [picture(names[i]) for i in seen]  # of one split at a time: 0.9 GB for the largest of BOLD5000
-    yield from examples(fmri, place, images, [label(names[i]) for i in seen], seen.tolist())
+    labels = [label(names[i]) for i in seen]
+    yield from examples(fmri, place, lambda number: picture(names[seen[number]]), labels, seen.tolist())
 
+  train = (trials.fmri[row] for row in np.flatnonzero(~is_test))  # not copied: it may have 2 GiB
   return {
-    'train': (int((~is_test).sum()), rows(trials.fmri[~is_test], stimulus[~is_test])),
+    'train': (int((~is_test).sum()), rows(train, stimulus[~is_test])),
     'test': (len(means), rows(means, np.array(mean_stimulus))),
     'test_trials': (len(test), rows(test, stimulus[is_test])),
   }

@@ -95,6 +95,20 @@ def find_folder(raw: str | os.PathLike, needed: str, what: str) -> Path:
   )
 
 
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+  """Folders below and including `folder`, and the sorted names of the files in each. Links are followed, never round."""
+  # os.walk goes through 1,113 subjects x hundreds of files faster than Path.rglob.
+  seen = set()
+  for place, folders, names in os.walk(folder, followlinks=True):
+    status = os.stat(place)
+    if (status.st_dev, status.st_ino) in seen:
+      folders.clear()
+      continue
+    seen.add((status.st_dev, status.st_ino))
+    folders.sort()
+    yield Path(place), sorted(names)
+
+
 def check_file(path: Path) -> Path:
   """Refuses a missing file."""
   if not path.is_file():
@@ -167,7 +181,7 @@ def check_fmri(fmri: np.ndarray, where: str, num_voxels: int | None = None) -> n
       f'{where} has {int(bad.sum())} NaN or infinite values, the first in row {row}, voxel {voxel}; '
       'leave those voxels or trials out, or interpolate them'
     )
-  if (fmri == fmri.flat[0]).all():
+  if fmri.min() == fmri.max():
     raise UserError(f'{where}: all its {fmri.size} values are {fmri.flat[0]:g}; expected responses, which differ')
   return fmri
 

@@ -90,10 +90,13 @@ def draw_picks(rng: np.random.Generator, class_id: np.ndarray, num_classes: int,
   """
   if not 2 <= n <= num_classes:
     raise ValueError(f'{n}-way needs at least {n} classes, found {num_classes}')
-  keys = rng.random((len(class_id), num_trials, num_classes - 1))
-  # The n-1 smallest of uniform keys are a uniform subset. Positions skip the true class.
-  positions = np.argpartition(keys, n - 2, axis=-1)[..., : n - 1]
-  return (positions + (positions >= np.asarray(class_id)[:, None, None])).astype(np.int32)
+  picks = np.empty((len(class_id), num_trials, n - 1), np.int32)
+  for item, own in enumerate(np.asarray(class_id)):  # all keys at once would take N T C numbers
+    keys = rng.random((num_trials, num_classes - 1))
+    # The n-1 smallest of uniform keys are a uniform subset. Positions skip the true class.
+    positions = np.argpartition(keys, n - 2, axis=-1)[:, : n - 1]
+    picks[item] = positions + (positions >= own)
+  return picks
 
 
 def sampled_top_k(probabilities: np.ndarray, class_id: np.ndarray, picks: np.ndarray, k: int) -> np.ndarray:

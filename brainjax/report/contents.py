@@ -58,3 +58,20 @@ class Page:
   traces: dict[str, list[Trace]] = dataclasses.field(default_factory=dict)
   denoising: Strip | None = None
   provenance: dict[str, dict] = dataclasses.field(default_factory=dict)
+
+  def first(self, count: int) -> 'Page':
+    """The same with the first items only; the scores stay those of all."""
+
+    def cut(values):
+      return None if values is None else values[:count]
+
+    images = {field.name: cut(getattr(self.images, field.name)) for field in dataclasses.fields(self.images)}
+    return dataclasses.replace(
+      self,
+      images=Images(**images),
+      items={name: cut(values) for name, values in self.items.items()},
+      subject=cut(self.subject),
+      baselines={name: cut(pictures) for name, pictures in self.baselines.items()},
+      nearest=cut(self.nearest),
+      nearest_names=cut(self.nearest_names),
+    )

@@ -11,6 +11,14 @@ SMALL = 64  # pictures up to this side stay lossless if they fit
 QUALITIES = (88, 75, 60, 45, 30)
 
 
+class NoRoom(Exception):
+  """The pictures do not fit, however small; `share` of them may."""
+
+  def __init__(self, share: float):
+    super().__init__(f'{100 * share:.0f} % of the pictures fit')
+    self.share = share
+
+
 def _address(picture: np.ndarray, quality: int | None, shrink: int) -> str:
   image = Image.fromarray(picture)
   if shrink > 1:
@@ -31,6 +39,9 @@ def addresses(pictures: Sequence[np.ndarray], budget: int) -> list[str]:
     pictures: H W 3 uint8 each.
     budget: bytes of all addresses together.
 
+  Raises:
+    NoRoom: they do not fit even when small and coarse.
+
   Returns:
     'data:image/...' of each. Small pictures are PNG if they fit; else WebP with falling quality, at last smaller.
   """
@@ -39,11 +50,13 @@ def addresses(pictures: Sequence[np.ndarray], budget: int) -> list[str]:
   lossless = [(None, 1)] if max(max(p.shape[:2]) for p in pictures) <= SMALL else []
   candidates = [*lossless, *((quality, shrink) for shrink in (1, 2, 4, 8) for quality in QUALITIES)]
   probe = pictures[:: max(1, len(pictures) // 24)]
+  needed = 0.0
   for quality, shrink in candidates:
     # A sample tells what is hopeless without encoding everything.
-    if np.mean([len(_address(p, quality, shrink)) for p in probe]) * len(pictures) > 1.2 * budget:
+    needed = float(np.mean([len(_address(p, quality, shrink)) for p in probe])) * len(pictures)
+    if needed > 1.2 * budget:
       continue
     result = [_address(p, quality, shrink) for p in pictures]
     if sum(map(len, result)) <= budget:
       return result
-  raise ValueError(f'{len(pictures)} pictures do not fit into {budget} bytes')
+  raise NoRoom(max(0.0, budget) / needed)

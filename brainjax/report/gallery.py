@@ -8,7 +8,8 @@ from brainjax.report import drawings, encode
 from brainjax.report.contents import Page
 from brainjax.report.labels import baseline_label, headline, label
 
-MARKUP = 500  # bytes of text around a picture, at most
+MARKUP = 600  # bytes of text around a picture, at most
+MANY = 4  # more columns than this are wrapped on a narrow screen
 
 
 def _categories(page: Page) -> list[str]:
@@ -54,6 +55,22 @@ def _figure(
   )
 
 
+def _baseline_scores(page: Page, baseline: str, i: int) -> list[str]:
+  """The headline scores of a baseline's picture of item `i`, as far as they were kept."""
+  found = []
+  for name in headline(page.scores['scores']):
+    values = page.items.get(f'baselines/{baseline}/{name}')
+    if values is not None:
+      unit = page.scores['scores'][name]['unit']
+      found.append(f'{label(name)} {drawings.number(float(values[i].mean()), unit)}')
+  return found
+
+
+def _words(scored: list[str]) -> str:
+  """The attribute that the viewer shows below an enlarged picture."""
+  return f' data-words="{escape(", ".join(scored))}"' if scored else ''
+
+
 def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str:
   size, num_samples = page.images.stimuli.shape[1:3], page.images.samples.shape[1]
   number = int(page.images.stimulus[i])
@@ -63,26 +80,31 @@ def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str
     figures.append(_figure(addresses['sample', i, s], f'{category}, sample {s + 1}', f'sample {s + 1}', size, '', mark))
   # The baselines stand below the stimulus, the nearest pictures below their samples.
   for k, name in enumerate(page.baselines):
-    alt = f'{category}, baseline {baseline_label(name)}'
+    alt, scored = f'{category}, baseline {baseline_label(name)}', _baseline_scores(page, name, i)
+    caption = ': '.join([baseline_label(name), *scored[:1]])
     figures.append(
-      _figure(addresses['baseline', i, name], alt, baseline_label(name), size, 'of-baseline', place=(2 + k, 1))
+      _figure(addresses['baseline', i, name], alt, caption, size, 'of-baseline', _words(scored), place=(2 + k, 1))
     )
   if page.nearest is not None:
     for s in range(num_samples):
       alt = f'{category}, training picture nearest to sample {s + 1}'
       alt += f': {page.nearest_names[i, s]}' if page.nearest_names is not None else ''
-      caption = f'nearest to {s + 1}'
-      figures.append(_figure(addresses['nearest', i, s], alt, caption, size, 'of-nearest', place=(2, 2 + s)))
+      near = page.items.get('nearest_training/pcc')
+      scored = [] if near is None else [f'PCC {drawings.number(float(near[i, s]))}']
+      caption = ': '.join([f'nearest to {s + 1}', *scored])
+      words = _words([f'{text} with the sample' for text in scored])
+      figures.append(_figure(addresses['nearest', i, s], alt, caption, size, 'of-nearest', words, place=(2, 2 + s)))
   scores = page.scores['scores']
   values = [
     f'<div><dt>{escape(label(name))}</dt><dd>'
     f'{drawings.number(float(page.items[f"scores/{name}"][i].mean()), scores[name]["unit"])}</dd></div>'
     for name in headline(scores)
   ]
+  many = ' many' * (1 + num_samples > MANY)
   subject = f' · {escape(str(page.subject[i]))}' if page.subject is not None else ''
   return (
     f'<article aria-label="{escape(category)}"><h3>{escape(category)} <small>#{number}{subject}</small></h3>'
-    f'<div class="pictures" style="--columns:{1 + num_samples}">{"".join(figures)}</div>'
+    f'<div class="pictures{many}" style="--columns:{1 + num_samples}">{"".join(figures)}</div>'
     f'<dl>{"".join(values)}<div class="chosen"><dt></dt><dd></dd></div></dl></article>'
   )
 

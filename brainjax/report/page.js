@@ -77,6 +77,7 @@ function show(button) {
     words += ' — ' + data.headline.map((name) =>
       `${data.scores[name].label} ${text(name, item.scores[name][Number(button.dataset.sample)])}`).join(', ');
   }
+  if (button.dataset.words) words += ' — ' + button.dataset.words;
   get('viewer-caption').textContent = words;
   if (!viewer.open) viewer.showModal();
 }

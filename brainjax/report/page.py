@@ -1,5 +1,6 @@
 """The self-contained report.html: scores, gallery, curves, provenance in one file that opens from disk."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from html import escape
@@ -7,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 from brainjax.files import atomic_write
-from brainjax.report import drawings, gallery, score_section
+from brainjax.report import drawings, encode, gallery, score_section
 from brainjax.report.contents import Page
 
 ASSETS = Path(__file__).parent
@@ -77,8 +78,7 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
   }
   assets = {name: (ASSETS / f'page.{name}').read_text() for name in ('html', 'css', 'js')}
   fixed = sum(len(part[1]) for part in body.values() if part) + sum(map(len, assets.values()))
-  data = json.dumps(gallery.data(page)).replace('<', '\\u003c')
-  pictures, strip = gallery.sections(page, max_bytes - fixed - len(data))
+  data, pictures, strip = _gallery(page, max_bytes - fixed)
   body['gallery'] = ('Gallery', pictures)
   body['denoising'] = ('Denoising', strip) if strip else None
   order = [key for key in ('scores', 'gallery', 'denoising', 'training', 'fmri', 'provenance') if body[key]]
@@ -99,6 +99,25 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
   )
   with atomic_write(path) as temporary:
     temporary.write_text(text)
+
+
+def _gallery(page: Page, budget: int) -> tuple[str, str, str]:
+  """The script's data, the gallery and the denoising strip: of the first items where not all fit."""
+  total = count = len(page.images.stimuli)
+  note = ''
+  while True:
+    shown = page if count == total else page.first(count)
+    shown = shown if count else dataclasses.replace(shown, denoising=None)
+    data = json.dumps(gallery.data(shown)).replace('<', '\\u003c')
+    try:
+      pictures, strip = gallery.sections(shown, budget - len(data))
+      return data, note + pictures, strip
+    except encode.NoRoom as error:
+      count = min(count - 1, int(count * max(0.5, error.share)))
+      note = (
+        f'<p class="note">The first {count} of {total} items; the pictures of more do not fit into this page. '
+        'images.npz has all pictures, scores_items.npz all scores.</p>'
+      )
 
 
 def _links(sections: Iterable[tuple[str, str]]) -> str:

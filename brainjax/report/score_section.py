@@ -65,13 +65,15 @@ def _table(name: str, heads: Iterable[str], rows: Iterable[str], css: str = 'pla
 
 def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float]) -> str:
   unit, part = entry['unit'], entry[how]
-  chance = '–' if entry['chance'] is None else drawings.number(entry['chance'], unit)
+  # Chance is that of one sample; of the best of several the shuffled pairings tell it.
+  level = None if how == 'best_of_samples' else entry['chance']
+  chance = '–' if level is None else drawings.number(level, unit)
   direction = '' if entry['higher_is_better'] else ' (smaller is better)'
   head = f'{escape(label(name))}<small>{escape(entry["description"])}{direction}</small>'
   return (
     f'<tr role="row" data-how="{how}"><th scope="row" role="rowheader">{head}</th>'
     f'<td role="cell" class="number">{drawings.number(part["value"], unit)}</td>'
-    f'<td role="cell" class="drawn">{drawings.score_row(part, unit, entry["chance"], baselines)}</td>'
+    f'<td role="cell" class="drawn">{drawings.score_row(part, unit, level, baselines)}</td>'
     f'<td role="cell" data-label="95 % interval">{" to ".join(drawings.number(v, unit) for v in part["interval"])}</td>'
     f'<td role="cell" data-label="chance">{chance}</td>'
     f'<td role="cell" data-label="shuffled">{" to ".join(drawings.number(v, unit) for v in part["null"]["interval"])}</td>'

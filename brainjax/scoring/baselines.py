@@ -72,6 +72,15 @@ def to_features(
   return Baseline(train.pictures[table.argmax(axis=1)], about)
 
 
+def why_not(train: ArrayDataset, test: ArrayDataset) -> str:
+  """Why ridge regression cannot be fitted; '' where it can."""
+  for subject in np.unique(test.columns['subject']):
+    count = len(np.unique(train.columns['stimulus'][train.columns['subject'] == subject]))
+    if count < 2:
+      return f'subject {subject} has {count} training pictures, and its penalty is chosen by folds of them'
+  return ''
+
+
 def _fit(train: ArrayDataset, test: ArrayDataset, targets: np.ndarray) -> tuple[np.ndarray, list[float]]:
   """Ridge regression to targets of the pictures, P T. Trials of one stimulus share a fold.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from brainjax import classifiers, report
+from brainjax import classifiers, hosts, report
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.errors import UserError
 from brainjax.evaluate import ITEMS_FILE, evaluate
@@ -24,7 +24,10 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   train = stage_data.target_rows(config, 'train', image_size=config.data.image_size)
   test = stage_data.test(config).take(np.arange(len(images.stimuli)))
   made = {}
-  if config.evaluate.ridge:
+  missing = baselines.why_not(train, test) if config.evaluate.ridge else ''
+  if missing:
+    hosts.tell(f'evaluate: no ridge regression beside the model: {missing}')
+  if config.evaluate.ridge and not missing:
     made['ridge'] = baselines.to_latents(workdir, train, test)
     if classifier:
       made['ridge_nearest'] = baselines.to_features(classifier.features, classifier.name, train, test)

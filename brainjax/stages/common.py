@@ -86,8 +86,8 @@ def start_weights(
 
 
 def digests(sources: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, str]:
-  """Field that named weights -> weights (path -> array): what they are -> SHA-256; empty ones are left out."""
-  return {f'weights of {field}': weights_digest(weights) for field, weights in sources.items() if weights}
+  """Field that named weights -> weights (path -> array): what they are -> SHA-256; of none, for a random start, none."""
+  return {f'weights of {field}': weights_digest(flat) if flat else 'none' for field, flat in sources.items()}
 
 
 def extremes(weight: jax.Array, **activations: jax.Array) -> dict[str, jax.Array]:

@@ -198,6 +198,9 @@ def check_prior(source: str, sizes: Mapping[str, Any], image_size: int) -> None:
       f'{field} holds no {" and no ".join(lacking)}; convert a file with both, such as label2img or Stable Diffusion 1.'
     )
   unet, first_stage = sizes['unet'], sizes['first_stage']
+  needed = {'unet': ('in_channels', 'out_channels', 'channel_mult'), 'first_stage': ('embed_dim', 'ch_mult')}
+  if lacking := [f'{part}.{name}' for part, names in needed.items() for name in names if name not in sizes[part]]:
+    raise UserError(f'{field} does not say its {", ".join(lacking)}: its weights.json is not as convert writes it.')
   channels = unet['in_channels'], unet['out_channels'], first_stage['embed_dim']
   if len(set(channels)) != 1:
     raise UserError(

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from brainjax import sharding
 from brainjax.datasets import transforms
+from brainjax.metric_writer import progress
 from brainjax.models import autoencoder
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.simulator.batches import RenderedBatches
@@ -38,6 +39,7 @@ def model(config: ConfigDict, sizes: Mapping[str, Any] | None = None) -> VQModel
   return autoencoder.first_stage(arguments | {'resolution': size}, common.compute_dtype(config))
 
 
+ENCODED_TOGETHER = 32  # pictures
 # Deviation of the noise on latents in training: the decoder learns to bear what quantization and sampling leave.
 NOISE = 0.1
 # Weight of the latents' mean square: without it the encoder would drown that noise by ever larger latents.
@@ -112,7 +114,13 @@ def encode_pictures(model: VQModel | KLModel, weights: Mapping[str, np.ndarray],
   encode = sharding.RowMap(
     lambda params, image: model.apply({'params': params}, image, method='to_latent'),
     unflatten(weights),
-    batch_size=32,
+    batch_size=ENCODED_TOGETHER,
     prepare=transforms.to_signed_unit,
   )
-  return encode(pictures)
+  bar = progress(len(pictures), 'latents')
+  latents = []
+  for start in range(0, len(pictures), ENCODED_TOGETHER):
+    latents.append(encode(pictures[start : start + ENCODED_TOGETHER]))
+    bar.update(len(latents[-1]))
+  bar.close()
+  return np.concatenate(latents)

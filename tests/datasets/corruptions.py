@@ -1,5 +1,7 @@
 """Damages one file of a raw data folder in a drawn way; used by test_corruptions.py."""
 
+import collections
+import gzip
 import os
 import pickle
 import struct
@@ -104,43 +106,76 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     return dict(archive)
 
 
-def _changed(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """One array, spoilt."""
-  kind = rng.integers(9)
-  if kind == 0 and array.dtype.kind == 'f':
-    array = array.copy()
-    array.flat[rng.integers(array.size, size=3)] = rng.choice([np.nan, np.inf, -np.inf])
-  elif kind == 1:
-    array = (
-      array.astype(rng.choice(['complex64', 'U4', 'M8[s]', 'bool', 'float16', 'int64']))
-      if array.size < 1e5
-      else array[:0]
-    )
-  elif kind == 2:
-    array = array[:-1]
-  elif kind == 3:
-    array = array[..., :-1]
-  elif kind == 4:
-    array = array[:0]
-  elif kind == 5:
-    array = array[None]
-  elif kind == 6:
-    array = np.zeros_like(array)
-  elif kind == 7:
-    array = np.asfortranarray(array.astype(array.dtype.newbyteorder()))  # still valid
-  else:
-    array = array.ravel()
-  return array
-
-
-def spoil_array(path: Path, rng: np.random.Generator) -> None:
-  """Another dtype, shape, length, NaN, zeros, byte order."""
+def _spoil_array(
+  path: Path, rng: np.random.Generator, change: Callable[[np.ndarray], np.ndarray], kinds='fiub'
+) -> None:
+  """Changes one array of the kinds."""
   if path.suffix == '.npy':
-    np.save(path, _changed(np.load(path), rng))
+    np.save(path, change(np.load(path)))
     return
   arrays = _arrays(path)
-  name = str(rng.choice(list(arrays)))
-  np.savez(path, **arrays | {name: _changed(arrays[name], rng)})
+  name = str(rng.choice([name for name, array in arrays.items() if array.dtype.kind in kinds]))
+  np.savez(path, **arrays | {name: change(arrays[name])})
+
+
+def not_finite(path: Path, rng: np.random.Generator) -> None:
+  """NaN or infinity where responses are."""
+  value = np.float32(rng.choice([np.nan, np.inf, -np.inf]))
+
+  def change(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flat[rng.integers(array.size, size=3)] = value
+    return array
+
+  if path.suffix == '.h5':
+    import h5py
+
+    with h5py.File(path, 'r+') as file:
+      file['dataset'][3, 4] = value  # a voxel
+  elif path.suffix in ('.nii', '.gz'):
+    data = path.read_bytes()
+    data = zlib.decompress(data, 31) if path.suffix == '.gz' else data
+    last = 12 if path.suffix == '.gz' else 91282  # the last volume, or the last frame
+    data = data[: -4 * last] + last * value.tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
+  else:
+    _spoil_array(path, rng, change, 'f')
+
+
+def wrong_dtype(path: Path, rng: np.random.Generator) -> None:
+  """Another kind of number, or none."""
+  to = rng.choice(['complex64', 'U4', 'M8[s]', 'bool', 'float16', 'int64'])
+  _spoil_array(path, rng, lambda array: array.astype(to) if array.size < 1e5 else array.astype('c8')[:2])
+
+
+def fewer_rows(path: Path, rng: np.random.Generator) -> None:
+  """Unequal length."""
+  _spoil_array(path, rng, lambda array: array[:-1])
+
+
+def fewer_columns(path: Path, rng: np.random.Generator) -> None:
+  """Unequal width."""
+  _spoil_array(path, rng, lambda array: array[..., :-1])
+
+
+def zero_size(path: Path, rng: np.random.Generator) -> None:
+  """An array without rows."""
+  _spoil_array(path, rng, lambda array: array[:0])
+
+
+def zeros(path: Path, rng: np.random.Generator) -> None:
+  """Nothing but 0."""
+  _spoil_array(path, rng, np.zeros_like)
+
+
+def other_axes(path: Path, rng: np.random.Generator) -> None:
+  """An axis more or all in one."""
+  _spoil_array(path, rng, lambda array: array[None] if rng.random() < 0.5 else array.ravel())
+
+
+def other_order(path: Path, rng: np.random.Generator) -> None:
+  """Another order of bytes and of axes in memory: still valid."""
+  _spoil_array(path, rng, lambda array: np.asfortranarray(array.astype(array.dtype.newbyteorder())))
 
 
 def drop_array(path: Path, rng: np.random.Generator) -> None:
@@ -207,79 +242,132 @@ def big_header(path: Path, rng: np.random.Generator) -> None:
   path.write_bytes(packed.compress(data) + packed.flush() if path.suffix == '.gz' else data)
 
 
-def spoil_lines(path: Path, rng: np.random.Generator) -> None:
-  """Lines lost or doubled, other columns, other encodings, control characters, paths that climb."""
-  data = path.read_bytes()
-  lines = data.splitlines(keepends=True)
+def _spoil_lines(path: Path, rng: np.random.Generator, change: Callable[[bytes], bytes]) -> None:
+  """Changes one line."""
+  lines = path.read_bytes().splitlines(keepends=True)
   place = int(rng.integers(len(lines)))
-  kind = rng.integers(9)
-  if kind == 0:
-    lines.pop(place)
-  elif kind == 1:
-    lines.insert(place, lines[place])
-  elif kind == 2:
-    lines.insert(0, b'name\tvalue,other;columns\n')
-  elif kind == 3:
-    lines[place] = b'\0' + lines[place]
-  elif kind == 4:
-    lines[place] = '脳とä̈ 🧠\n'.encode()
-  elif kind == 5:
-    lines[place] = b'../../../../etc/passwd\t' + lines[place]
-  elif kind == 6:
-    lines = [data.decode().encode('utf-16')]
-  elif kind == 7:
-    lines = [data.replace(b'\n', b'\r\n')]  # still valid
+  path.write_bytes(b''.join([*lines[:place], change(lines[place]), *lines[place + 1 :]]))
+
+
+def lost_or_doubled_line(path: Path, rng: np.random.Generator) -> None:
+  """A line less or more."""
+  _spoil_lines(path, rng, lambda line: b'' if rng.random() < 0.5 else 2 * line)
+
+
+def other_columns(path: Path, rng: np.random.Generator) -> None:
+  """Columns of another table."""
+  path.write_bytes(b'name\tvalue,other;columns\n' + path.read_bytes())
+
+
+def control_character(path: Path, rng: np.random.Generator) -> None:
+  """A zero byte in the text."""
+  _spoil_lines(path, rng, lambda line: b'\0' + line)
+
+
+def unicode_names(path: Path, rng: np.random.Generator) -> None:
+  """Letters of many scripts."""
+  _spoil_lines(path, rng, lambda line: '脳とä̈ 🧠\n'.encode())
+
+
+def path_traversal(path: Path, rng: np.random.Generator) -> None:
+  """A path that climbs out of the folder."""
+  if path.name == 'events.tsv':
+    path.write_bytes(path.read_bytes().replace(b'p03.png', b'../../../../etc/passwd'))
   else:
-    lines = [data.replace(b'\t', b',').replace(b'"', b"'")]
-  path.write_bytes(b''.join(lines))
+    _spoil_lines(path, rng, lambda line: b'../../../../etc/passwd\t' + line)
+
+
+def long_field(path: Path, rng: np.random.Generator) -> None:
+  """More in one field than the reader of tables takes."""
+  _spoil_lines(path, rng, lambda line: 200_000 * b'x' + line)
+
+
+def other_encoding(path: Path, rng: np.random.Generator) -> None:
+  """UTF-16, or lines as Windows ends them (still valid)."""
+  data = path.read_bytes()
+  path.write_bytes(data.decode().encode('utf-16') if rng.random() < 0.5 else data.replace(b'\n', b'\r\n'))
+
+
+def other_separators(path: Path, rng: np.random.Generator) -> None:
+  """Commas for tabs, other quotes."""
+  path.write_bytes(path.read_bytes().replace(b'\t', b',').replace(b'"', b"'"))
 
 
 def spoil_table(path: Path, rng: np.random.Generator) -> None:
-  """BData: NaN, lost or renamed metadata, fewer rows, another type."""
+  """BData: lost or renamed metadata, fewer rows or columns, another type."""
   import h5py
 
   with h5py.File(path, 'r+') as file:
-    kind = rng.integers(6)
+    kind = rng.integers(5)
     table = file['dataset'][:]
     if kind == 0:
-      file['dataset'][rng.integers(len(table)), rng.integers(table.shape[1])] = np.nan
-    elif kind == 1:
       del file['metadata' if rng.random() < 0.5 else 'metadata/value']
-    elif kind == 2:
+    elif kind == 1:
       key = file['metadata/key'][:]
       key[rng.integers(len(key))] = b'\xff\xfe'
       del file['metadata/key']
       file['metadata/key'] = key
     else:
       del file['dataset']
-      other = {3: table[:-1], 4: table[:, :-1], 5: table.astype('S8')}[int(kind)]
-      file['dataset'] = other
+      file['dataset'] = {2: table[:-1], 3: table[:, :-1], 4: table.astype('S8')}[int(kind)]
 
 
-ANY = (truncate, flip, flip, empty, delete, folder, loop, rename, append, noise, pickled)
-BY_ENDING: dict[str, tuple[Callable, ...]] = {
-  '.npz': (spoil_array, spoil_array, spoil_array, drop_array, swap_arrays, climb, bomb),
-  '.npy': (spoil_array, spoil_array, spoil_array, big_header),
-  '.tsv': (spoil_lines,) * 9,
-  '.csv': (spoil_lines,) * 9,
-  '.txt': (spoil_lines,) * 9,
-  '.json': (spoil_lines,) * 3,
-  '.nii': (big_header,) * 5,
-  '.gz': (big_header,) * 5,
-  '.h5': (spoil_table,) * 6,
+Kind = Callable[[Path, np.random.Generator], None]
+ANY: tuple[Kind, ...] = (truncate, flip, empty, delete, folder, loop, rename, append, noise, pickled)
+ARRAYS = (not_finite, wrong_dtype, fewer_rows, fewer_columns, zero_size, zeros, other_axes, other_order)
+LINES = (
+  lost_or_doubled_line, other_columns, control_character, unicode_names, path_traversal, long_field, other_encoding,
+  other_separators,
+)  # fmt: skip
+BY_ENDING: dict[str, tuple[Kind, ...]] = {
+  '.npz': (*ARRAYS, drop_array, swap_arrays, climb, bomb),
+  '.npy': (*ARRAYS, big_header),
+  '.tsv': LINES,
+  '.csv': LINES,
+  '.txt': LINES,
+  '.json': LINES,
+  '.nii': (big_header, not_finite),
+  '.gz': (big_header, not_finite),
+  '.h5': (spoil_table, not_finite),
+}
+# What every run of the test must have tried.
+REQUIRED: dict[str, tuple[Kind, ...]] = {
+  'cut off': (truncate,),
+  'bytes flipped': (flip,),
+  'arrays swapped': (swap_arrays,),
+  'wrong dtype': (wrong_dtype,),
+  'missing key': (drop_array,),
+  'NaN or infinity': (not_finite,),
+  'zero size': (zero_size, empty),
+  'header that claims too much': (big_header,),
+  'zip bomb': (bomb,),
+  'path traversal': (path_traversal, climb),
+  'pickle': (pickled,),
+  'csv with other columns': (other_columns,),
+  'unicode names': (unicode_names, rename),
+  'unequal length': (fewer_rows, fewer_columns, lost_or_doubled_line),
 }
 
 
-def corrupt(root: Path, rng: np.random.Generator) -> str:
-  """Damages one drawn file below `root`; says how."""
+def kinds_of(path: Path) -> tuple[Kind, ...]:
+  """The ways to damage a file."""
+  kinds = ANY if path.name == 'img_dict.npy' else ANY + BY_ENDING.get(path.suffix, ())
+  of_masks = path.suffix in ('.npy', '.gz') and 'betas' not in path.name or path.name == 'images_256.npz'
+  return tuple(kind for kind in kinds if not (of_masks and kind is not_finite))
+
+
+def corrupt(root: Path, rng: np.random.Generator, counts: collections.Counter) -> tuple[Kind, Path]:
+  """Damages a drawn file below `root` in the way that `counts` has least of, and counts it."""
   files = sorted(path for path in root.rglob('*') if path.is_file())
-  endings = sorted({path.suffix for path in files})
-  # Each kind of file is as likely, however many there are of it.
+  choices: dict[Kind, list[Path]] = {}
+  for path in files:
+    for kind in kinds_of(path):
+      choices.setdefault(kind, []).append(path)
+  kind = min(choices, key=lambda kind: (counts[kind], rng.random()))
+  # Each ending is as likely, however many files have it.
+  endings = sorted({path.suffix for path in choices[kind]})
   ending = endings[rng.integers(len(endings))]
-  path = [path for path in files if path.suffix == ending][rng.integers(sum(p.suffix == ending for p in files))]
-  choices = ANY + BY_ENDING.get(ending, ())
-  if path.name == 'img_dict.npy':
-    choices = ANY
-  how = choices[rng.integers(len(choices))]
-  how(path, rng)
-  return f'{how.__name__} {path.relative_to(root)}'
+  path = str(rng.choice([str(path) for path in choices[kind] if path.suffix == ending]))
+  kind(Path(path), rng)
+  counts[kind] += 1
+  return kind, Path(path).relative_to(root)

@@ -100,10 +100,21 @@ def test_picture_table_with_code_is_refused(tmp_path):
   assert not list((tmp_path / 'out').rglob('*.*record*'))
 
 
-def test_faults(tmp_path):
+def test_faults(tmp_path, monkeypatch):
   folder = write(tmp_path / 'raw')
+  with monkeypatch.context() as patch, pytest.raises(UserError, match='the betas of CSI1 take .* at most 1 GiB'):
+    patch.setattr(bold5000_raw, 'MAX_BYTES', 16 * 60 * 4)  # 66 voxels
+    bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
   with pytest.raises(UserError, match='no files of subject CSI9; those that exist: CSI1, CSI2'):
     bold5000.prepare(folder, tmp_path / 'out', ['CSI9'])
+  files = write(tmp_path / 'files', as_files=True)
+  for path in [*files.rglob('*.jpg'), *files.rglob('*.txt')]:  # what macOS leaves on other file systems
+    path.with_name(f'._{path.name}').write_bytes(b'\0\5\x16\7')
+  assert bold5000.prepare(files, tmp_path / 'mac', ['CSI1'])['CSI1'][0] == 'built'
+  (files / bold5000_raw.SCENES / 'Presented_Stimuli' / 'Scene').mkdir()
+  (files / bold5000_raw.SCENES / 'Presented_Stimuli' / 'Scene' / 'im003.jpg').write_bytes(b'')
+  with pytest.raises(UserError, match='Scene/im003.jpg: a picture of the same name as .*COCO/im003.jpg'):
+    bold5000.prepare(files, tmp_path / 'out', ['CSI1'])
   path = folder / bold5000_raw.BETAS / bold5000_raw.BETA_NAME.format(subject='CSI1', side='RH', roi='LOC')
   good = np.load(path)
   np.save(path, good[:-1])

@@ -90,6 +90,10 @@ def test_names(tmp_path):
   assert 'not named like' in reasons[strange.name]
   assert skipped[no_subject.name] == 'in no folder of a subject'
   assert list(hcp_cifti.find(s1200.parents[3])[0]) == ['100206']  # a subject's own folder
+  one, skipped = hcp_cifti.find(tmp_path, ['REST1_LR'])
+  assert '100408' not in one and 'holds all four runs' in skipped[str(only_joined.relative_to(tmp_path))]
+  (tmp_path / '100206' / 'round').symlink_to(tmp_path)  # a link back is not followed for ever
+  assert hcp_cifti.find(tmp_path) == (found, hcp_cifti.find(tmp_path)[1]) and len(hcp_cifti.find(tmp_path)[1]) == 4
   with pytest.raises(UserError, match='runs: REST9 found'):
     hcp_cifti.find(tmp_path, ['REST9'])
 
@@ -119,6 +123,21 @@ def test_damaged_files_are_skipped_and_told(folder, tmp_path, capsys):
   said = capsys.readouterr().err
   assert said.startswith('error: ') and said.count('\n') == 1 and 'no subject could be prepared' in said
   assert not (tmp_path / 'other').exists()
+
+
+def test_a_subject_prepared_earlier_is_told(folder, tmp_path):
+  raw, out = tmp_path / 'raw', tmp_path / 'npz'
+  name = cifti_files.path(folder, '', 'REST1_LR').name
+  good = cifti_files.path(folder, '100206', 'REST1_LR').read_bytes()
+  for subject in ('100206', '100307', '100408'):
+    (raw / subject).mkdir(parents=True)
+    (raw / subject / name).write_bytes(good)
+  assert hcp_cifti.prepare(raw, out, workers=1).earlier == []
+  (raw / '100307' / name).write_bytes(good[:-1000])
+  (raw / '100408' / name).unlink()
+  lines = hcp_cifti.prepare(raw, out, workers=1).lines()
+  assert lines[0] == '0 subjects written, 1 were there already, 1 skipped'
+  assert lines[-1] == 'used as prepared earlier: 100307, 100408' and len(hcp.files_of(out)) == 3
 
 
 def test_wrong_kinds_of_cifti(folder, tmp_path):

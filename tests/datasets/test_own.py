@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from brainjax import prepare
-from brainjax.datasets import own, own_raw
+from brainjax.datasets import own, own_raw, paired
 from brainjax.errors import UserError
 from tests.datasets import own_files
 
@@ -94,6 +95,26 @@ def test_nifti_that_is_not_finite(study, tmp_path, capsys, value):
     patch.setattr(own_raw.neuroimaging, 'MAX_VOLUME_BYTES', 4 * 72 - 1)
     nibabel.save(image, tmp_path / 'betas.nii')
     own.prepare(study.source(betas=tmp_path / 'betas.nii', masks=(volumes['V1'],)), tmp_path / 'out')
+  image.header.set_slope_inter(0.5, 1)
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match='at most 1 GiB'):
+    patch.setattr(own_raw.neuroimaging, 'MAX_VOLUME_BYTES', 8 * 72 - 1)
+    nibabel.save(image, tmp_path / 'betas.nii')
+    own.prepare(study.source(betas=tmp_path / 'betas.nii', masks=(volumes['V1'],)), tmp_path / 'out')
+
+
+def test_pictures_are_encoded_as_they_are_read():
+  living, most = set(), []
+
+  def image(number):
+    picture = np.full((64, 64, 3), number, np.uint8)
+    living.add(number)
+    weakref.finalize(picture, living.discard, number)
+    most.append(len(living))
+    return picture
+
+  labels = [paired.Label(-1, '', '')] * 100
+  made = list(paired.examples(np.zeros((100, 3)), np.arange(100), image, labels, range(100)))
+  assert max(most) < 50 and len({example['image'] for example in made}) == 100
 
 
 def test_subjects_together(study, tmp_path):

@@ -1,6 +1,7 @@
 """N-way top-k class accuracy: closed form against enumeration, sampled protocol against the original's numbers."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -82,6 +83,18 @@ def test_picks_are_other_classes_without_replacement():
   # n = number of classes: everything is drawn.
   full = class_accuracy.draw_picks(np.random.default_rng(3), class_id, 9, 9, 2)
   assert np.all(np.sort(full[1, 0]) == [0, 1, 2, 3, 5, 6, 7, 8])
+
+
+def test_picks_are_drawn_item_by_item():
+  class_id = np.arange(9) % 5
+  tracemalloc.start()
+  picks = class_accuracy.draw_picks(np.random.default_rng(4), class_id, 300, 4, 200)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 5 * 200 * 299 * 8  # the keys of five items
+  keys = np.random.default_rng(4).random((9, 200, 299))  # the same stream of numbers, all at once
+  order = np.argpartition(keys, 2, axis=-1)[..., :3]
+  np.testing.assert_array_equal(picks, order + (order >= class_id[:, None, None]))
 
 
 def test_refusals():

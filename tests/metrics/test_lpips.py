@@ -62,6 +62,22 @@ def test_layers_are_alexnet_and_a_picture_is_itself(params):
   assert lpips.paired(params, picture, picture)[0] == pytest.approx(0, abs=1e-9)
 
 
+# Sum, and sum weighted by the channel's number, of lin0 to lin4 in weights/v0.1/alex.pth of the authors' package lpips 0.1.4.
+PUBLISHED_HEADS = (
+  (2.3495323137195783, 92.82309350316689),
+  (16.1430274810632, 1591.0079969076332),
+  (39.26843924544403, 7848.1961332967),
+  (27.197178440931964, 3333.3681124058485),
+  (20.317177099761324, 2414.528905545225),
+)
+
+
+def test_heads_are_those_of_the_authors(params):
+  heads = [np.asarray(layer['head'], np.float64) for layer in params]
+  found = [(head.sum(), (head * np.arange(len(head))).sum()) for head in heads]
+  np.testing.assert_allclose(found, PUBLISHED_HEADS, rtol=1e-6)
+
+
 def test_refusals(params, tmp_path):
   small = np.zeros((1, 30, 40, 3), np.uint8)
   with pytest.raises(ValueError, match='at least 31x31'):

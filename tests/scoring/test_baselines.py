@@ -31,6 +31,14 @@ def test_the_training_picture_with_the_predicted_features_is_found():
   assert 'toy' in found.about['method'] and found.about['penalty'] in found.about['penalties_tried']
 
 
+def test_one_training_picture_is_told():
+  pictures = np.zeros((2, 8, 8, 3), np.uint8)
+  fmri = np.zeros((2, 30), np.float32)
+  test = rows(pictures, np.arange(2), fmri)
+  assert baselines.why_not(rows(pictures, np.arange(2), fmri), test) == ''
+  assert 'subject 0 has 1 training pictures' in baselines.why_not(rows(pictures, np.zeros(2, int), fmri), test)
+
+
 def test_each_subject_has_a_regression_of_its_own():
   # The second brain has the first one's voxels in another order: one regression for both would find nothing.
   rng = np.random.default_rng(1)

@@ -157,6 +157,18 @@ def test_stable_diffusion_is_a_prior(config, weights, stable_diffusion, cached):
     assert np.isfinite(loss)
 
 
+def test_sizes_that_weights_bring_are_told_and_a_deeper_decoder_is_refused(config, weights, capsys):
+  source = str(weights / 'phase1')
+  attend.make(config, source)
+  width = load_weights(source)[1]['settings']['width']
+  assert f'the sizes of the weights {source} count' in (told := capsys.readouterr().out)
+  assert f'width {width} (config: {config.fmri_mae.width})' in told
+  depth = load_weights(source)[1]['settings']['decoder_depth']
+  config.attend.decoder_depth = depth + 1
+  with pytest.raises(UserError, match=rf'attend.decoder_depth is {depth + 1}, but the weights .* at most {depth}'):
+    attend.make(config, source)
+
+
 def test_sizes_of_a_prior_that_cannot_be_are_refused(config, weights, stable_diffusion, tmp_path):
   config.diffuse.prior_init_from = str(stable_diffusion)
   config.data.image_size = 30
@@ -166,6 +178,11 @@ def test_sizes_of_a_prior_that_cannot_be_are_refused(config, weights, stable_dif
   params, info = load_weights(stable_diffusion)
   info['settings']['unet']['in_channels'] = 9
   save_weights(tmp_path / 'inpainting', params, info)
+  del info['settings']['first_stage']['ch_mult']
+  save_weights(tmp_path / 'lacking', params, info)
+  config.diffuse.prior_init_from = str(tmp_path / 'lacking')
+  with pytest.raises(UserError, match='does not say its first_stage.ch_mult'):
+    diffuse.make(config, str(weights / 'phase1'))
   config.diffuse.prior_init_from = str(tmp_path / 'inpainting')
   with pytest.raises(UserError, match='from 9 to 4 channels and a first stage whose latents have 4'):
     diffuse.make(config, str(weights / 'phase1'))

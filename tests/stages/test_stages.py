@@ -15,7 +15,9 @@ from tests.models.converted import torch_shapes
 
 MANIFESTS = Path(__file__).parents[1] / 'manifests'
 VOXELS = 4192
-CONFIGS = ('god_sbj3', 'god_sbj3_clean', 'god_sbj3_released', 'hcp_contrast')
+CONFIGS = (
+  'god_sbj3', 'god_sbj3_clean', 'god_sbj3_released', 'hcp_contrast', *(f'bold5000_csi{k}' for k in (1, 2, 3, 4)),
+)  # fmt: skip
 
 
 def _config(name):

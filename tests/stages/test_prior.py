@@ -1,0 +1,51 @@
+"""The stages that make the demo's prior: they run from end to end, and never see a composition of a test category."""
+
+import numpy as np
+import pytest
+
+from brainjax import pack_prior
+from brainjax.checkpoints import load_weights, read_info
+from brainjax.simulator import stimuli
+from brainjax.simulator.batches import RenderedBatches
+from brainjax.stages import diffuse, label2img
+from tests.test_pipeline import launch
+
+STAGES = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
+# Two steps each, at small sizes.
+SMALL = [
+  f'--config.{stage}.{field}={value}' for stage in STAGES for field, value in (('num_steps', 2), ('batch_size', 4))
+]
+SMALL += [
+  '--config.label2img.num_scenes=64', '--config.first_stage.ch=8', '--config.first_stage.n_embed=32',
+  '--config.unet.channel_mult=(1,2)', '--config.unet.attention_resolutions=(2,)', '--config.image_mae.depth=1',
+]  # fmt: skip
+
+
+def _numbers(attributes):
+  return set(np.ravel_multi_index(np.asarray(attributes).T, stimuli.NUM_VALUES).tolist())
+
+
+def test_no_test_category_is_among_the_scenes_of_the_prior():
+  forbidden = _numbers(stimuli.categories().test_attributes)
+  assert len(forbidden) == 50
+  batches = RenderedBatches(64, 16, seed=0)
+  seen = set().union(*(_numbers(next(batches)['attributes']) for _ in range(50)))
+  seen |= _numbers(label2img._scenes(2000, 16, seed=2)['attributes'])
+  assert len(seen) > 1000 and not seen & forbidden
+  # The classifier, which scores and trains nothing, sees them all.
+  judged = RenderedBatches(64, 16, seed=0, classes='categories')
+  assert forbidden <= set().union(*(_numbers(next(judged)['attributes']) for _ in range(50)))
+
+
+@pytest.mark.slow
+def test_the_prior_is_made_and_packed(tmp_path):
+  done = launch(tmp_path / 'run', *SMALL, config='demo_prior')
+  assert done.returncode == 0, done.stdout + done.stderr
+  for stage in STAGES:
+    flat, _ = load_weights(tmp_path / 'run' / stage / 'weights')
+    assert all(np.isfinite(x).all() for x in flat.values()), stage
+  assert pack_prior.main([f'--workdir={tmp_path / "run"}', f'--out={tmp_path}']) == 0
+  prior, info = load_weights(tmp_path / 'demo_prior.safetensors')
+  assert {path.split('/')[0] for path in prior} == {'first_stage', 'unet', 'image_mae'}
+  diffuse.check_prior('demo_prior', info['settings'], 64)
+  assert read_info(tmp_path / 'demo_classifier.safetensors')['settings']['num_classes'] == 200
