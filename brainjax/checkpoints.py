@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from brainjax.errors import NO_ROOM, UserError
 WEIGHTS_FORMAT = 'brainjax-weights-1'
 # Orbax writes the time into these when everything else is done. Nothing that we restore is read from them.
 UNSUMMED = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+
+# A checkpoint that is no longer kept goes here by a rename, and its files after that: one that a kill left half deleted
+# would be taken for a checkpoint.
+NO_LONGER_KEPT = 'no_longer_kept'
 
 
 def save_weights(directory: str | os.PathLike, flat_params: Mapping[str, Any], info: Mapping[str, Any]) -> None:
@@ -176,6 +181,7 @@ class RunCheckpoints:
     self._best_metric = best_metric
     self._directory = Path(directory).absolute()
     self._saving = 0  # the step whose save is in the background
+    self._empty(self._directory / NO_LONGER_KEPT)  # what a killed run left
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
@@ -184,6 +190,7 @@ class RunCheckpoints:
         best_mode='min',
         enable_async_checkpointing=True,
         cleanup_tmp_directories=True,  # what a killed run left
+        todelete_subdir=NO_LONGER_KEPT,
         # Called when all files are written and the folder still has its temporary name.
         async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum),
       ),
@@ -200,7 +207,7 @@ class RunCheckpoints:
       UserError: this save, or the one before, cannot be written.
     """
     with self._writing():
-      self._manager.wait_until_finished()
+      self._settle()
       self._saving = step
       self._manager.save(
         step,
@@ -272,11 +279,20 @@ class RunCheckpoints:
       UserError: it cannot be written.
     """
     with self._writing():
-      self._manager.wait_until_finished()
+      self._settle()
+
+  def _settle(self) -> None:
+    self._manager.wait_until_finished()
+    self._empty(self._directory / NO_LONGER_KEPT)
+
+  def _empty(self, folder: Path) -> None:
+    if hosts.is_first():
+      shutil.rmtree(folder, ignore_errors=True)
 
   def close(self) -> None:
     """Waits for the save in the background and frees the manager."""
     with self._writing():
+      self._settle()
       self._manager.close()
 
   def _writing(self) -> contextlib.AbstractContextManager[None]:

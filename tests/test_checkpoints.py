@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from brainjax import checkpoints as checkpoints_module
 from brainjax.checkpoints import UNSUMMED, RunCheckpoints, load_weights, read_info, save_weights
 from brainjax.errors import UserError
 from brainjax.files import damage
@@ -217,6 +218,19 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_is_removed(tmp_path):
   checkpoints.save(10, _state(10), {}, None)
   checkpoints.close()
   assert sorted(path.name for path in tmp_path.iterdir()) == ['10', '8']
+
+
+def test_what_a_killed_deletion_left_is_no_checkpoint_and_is_removed(tmp_path, monkeypatch):
+  with monkeypatch.context() as killed:  # its files are still there, or some of them
+    killed.setattr('brainjax.checkpoints.RunCheckpoints._empty', lambda self, folder: None)
+    _three_checkpoints(tmp_path)
+  left = tmp_path / checkpoints_module.NO_LONGER_KEPT
+  assert sorted(path.name for path in left.iterdir()) == ['2', '4']
+  shutil.rmtree(left / '4' / 'state')
+  checkpoints = RunCheckpoints(tmp_path, None)
+  assert checkpoints.latest(_abstract())[0] == 8
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['6', '8']
+  checkpoints.close()
 
 
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_is_intact(tmp_path):
