@@ -43,6 +43,8 @@ def main(argv: list[str]) -> None:
     if 'Traceback' in str(error):  # of a config file that failed
       lines = [lines[0], lines[-1]]
     raise UserError(f'flags: {" ".join(lines)}; see README.') from error
+  if WORKDIR.value == '':
+    raise UserError('flags: --workdir is empty; name a folder, or leave it out for runs/<name of the config>.')
   if rest:
     raise UserError(f'flags: found {rest[0]!r}, which is no flag; flags begin with two dashes.')
   if CONFIG.value is None:

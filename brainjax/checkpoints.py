@@ -108,8 +108,12 @@ def check_weights(source: str | os.PathLike) -> Path:
     with _opened(source):
       return source
   if not (source / 'weights.json').is_file():
+    inside = sorted(
+      path.parent for path in (*source.glob('weights/weights.json'), *source.glob('*/weights/weights.json'))
+    )
     raise UserError(
-      f'{source} holds no weights.json, so it is not a folder of brainjax weights; convert a release with python -m brainjax.convert.'
+      f'{source} holds no weights.json, so it is not a folder of brainjax weights; '
+      + (f'name {" or ".join(map(str, inside))}.' if inside else 'convert a release with python -m brainjax.convert.')
     )
   # Weights from elsewhere may come without sums; they are read unchecked.
   if (source / files.SUMS).is_file() and (fault := files.damage(source)):

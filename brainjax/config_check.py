@@ -207,6 +207,9 @@ def check(config: ConfigDict, stages: Sequence[str], known_stages: Sequence[str]
   unknown = [name for name in stages if name not in known_stages]
   if unknown or not stages:
     raise UserError(f'stages: {", ".join(unknown) or "none"} found; expected some of {", ".join(known_stages)}.')
+  in_order = [name for name in known_stages if name in stages]
+  if list(stages) != in_order:
+    raise UserError(f'stages: {", ".join(stages)} found; expected each once, in this order: {", ".join(in_order)}.')
   _check_finite(config)
   try:
     table = [(field, rule, _value(config, field)) for field, rule in rules(config).items()]

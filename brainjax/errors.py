@@ -6,13 +6,15 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 # What a full disk, a full quota or a limit on file sizes says.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a path says that cannot be written or read.
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+NO_PLACE = (
+  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT,
+)  # fmt: skip
 
 
 class UserError(Exception):
@@ -32,6 +34,14 @@ class ArgumentParser(argparse.ArgumentParser):
 
   def __init__(self, **kwargs: Any):
     super().__init__(allow_abbrev=False, **kwargs)
+
+  def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    """As argparse, but an empty value is a fault: it comes of a shell variable that is not set."""
+    args = sys.argv[1:] if args is None else list(args)
+    for arg in args:
+      if not arg or arg.startswith('--') and arg.endswith('='):
+        self.error(f'argument {arg or "(without a name)"} is empty')
+    return super().parse_args(args, namespace)
 
   def error(self, message: str) -> NoReturn:
     raise UserError(f'{self.prog}: {message}; --help shows what there is.')

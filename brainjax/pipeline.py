@@ -214,7 +214,8 @@ def _check_weights(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> 
     if before and not section.get('init_from') and before not in stages[:position]:
       wanted.append((f'stage {name} begins with what stage {before} leaves', workdir / before / 'weights'))
     for what, source in wanted:
-      if section.get('random_init') and not (source and Path(source).exists()):
+      may_miss = section.get('random_init') and not what.startswith(f'config.{name}.init_from')  # named by the user
+      if may_miss and not (source and Path(source).exists()):
         continue
       try:
         if name == 'evaluate':

@@ -46,6 +46,9 @@ def prepare_hcp(
   raw, out = Path(raw), Path(out)
   if not raw.is_dir():
     raise UserError(f'{raw}: no such folder; expected that of the HCP subjects (see data/README.md)')
+  hcp_cifti.check_runs(runs)
+  if workers is not None and workers < 1:
+    raise UserError(f'--workers={workers}; expected 1 or more')
   if not hcp_cifti.has_files(raw):
     return {'hcp': hcp.prepare(raw, out)}
   summary = hcp_cifti.prepare(raw, out / NPZ, runs, workers)

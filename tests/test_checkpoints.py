@@ -220,6 +220,13 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_is_removed(tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ['10', '8']
 
 
+def test_a_folder_of_a_stage_is_told_from_its_weights(tmp_path):
+  save_weights(tmp_path / 'diffuse' / 'weights', {'a': np.ones(3, np.float32)}, {})
+  for folder in (tmp_path, tmp_path / 'diffuse'):
+    with pytest.raises(UserError, match='holds no weights.json.*name .*diffuse/weights'):
+      load_weights(folder)
+
+
 def test_what_a_killed_deletion_left_is_no_checkpoint_and_is_removed(tmp_path, monkeypatch):
   with monkeypatch.context() as killed:  # its files are still there, or some of them
     killed.setattr('brainjax.checkpoints.RunCheckpoints._empty', lambda self, folder: None)

@@ -228,7 +228,7 @@ def test_every_offender_is_listed_and_nothing_written(tmp_path):
       'stranger',
       'encoder/norm/bias',
       'decoder/pred/kernel',
-      'encoder/blocks/mlp/fc1/bias',
+      'blocks.0.mlp.fc1.bias (laid out as (5,), expected',
       'Nothing was converted',
     ):
       assert part in str(error.value)

@@ -220,7 +220,13 @@ def test_damaged_files(capsys, tmp_path, small, kind, sentence):
 
 def test_a_place_for_the_report_that_cannot_be_is_told_first(capsys, tmp_path, small):
   path = write(tmp_path / 'a.npz', *small)
-  for place, sentence in ((path / 'out.json', 'cannot be written'), (tmp_path, 'is a directory')):
+  (tmp_path / 'mine.txt').write_text('mine')
+  places = (
+    (path / 'out.json', 'cannot be written'),
+    (tmp_path, 'is a directory'),
+    (tmp_path / 'mine.txt', 'exists already'),
+  )
+  for place, sentence in places:
     assert main([str(path), '--json', str(place)]) == 2
     said = capsys.readouterr()
     assert not said.out and said.err.startswith(f'error: --json {place} {sentence}') and said.err.count('\n') == 1

@@ -62,6 +62,13 @@ def _walk(raw: Path) -> Iterator[Path]:
     yield from (folder / name for name in names if name.endswith(SUFFIX) and not name.startswith('.'))
 
 
+def check_runs(runs: Sequence[str]) -> None:
+  """Refuses names that are of no run."""
+  unknown = [run for run in runs if run not in RUNS]
+  if unknown or not runs:
+    raise UserError(f'runs: {", ".join(unknown) or "none"} found; expected some of {", ".join(RUNS)}')
+
+
 def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
   """Subject -> run -> file, subjects sorted; and the files that are left out, with the reason.
 
@@ -69,9 +76,7 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
   is there in both releases is taken from YA2025. The joined file is used where single runs are missing altogether and all
   are asked for.
   """
-  unknown = [run for run in runs if run not in RUNS]
-  if unknown or not runs:
-    raise UserError(f'runs: {", ".join(unknown) or "none"} found; expected some of {", ".join(RUNS)}')
+  check_runs(runs)
   found: dict[str, dict[str, Path]] = {}
   skipped: dict[str, str] = {}
   for path in _walk(raw):

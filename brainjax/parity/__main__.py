@@ -142,11 +142,20 @@ def _telling(path: Path) -> Iterator[None]:
     raise UserError(f'--json {path} cannot be written ({error.strerror}); name another place') from error
 
 
+def _is_report(path: Path) -> bool:
+  try:
+    return {'files', 'checked', 'skipped', 'ok'} <= json.loads(path.read_text()).keys()
+  except (ValueError, AttributeError):
+    return False
+
+
 def _check_writable(path: Path) -> None:
   with _telling(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
       raise UserError(f'--json {path} is a directory; name a file in it')
+    if path.exists() and not _is_report(path):
+      raise UserError(f'--json {path} exists already and is no report of this command; choose another file')
     tempfile.TemporaryFile(dir=path.parent).close()
 
 

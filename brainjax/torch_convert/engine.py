@@ -114,7 +114,7 @@ def to_jax(
     else:
       unknown.append(name)
 
-  doubled, misshaped, result = [], [], {}
+  doubled, misshaped, missing, result = [], [], [], {}
   for path, members in slots.items():
     members.sort(key=lambda member: member[0])
     stacked = _stacks(members[0][2])
@@ -123,7 +123,8 @@ def to_jax(
       doubled.extend(name for _, name, _ in members)
       continue
     if stacked and indices != list(range(len(indices))):
-      misshaped.append(f'{path} (layers {indices}, expected 0 to {len(indices) - 1} without gaps)')
+      gaps = sorted(set(range(indices[-1])) - set(indices))
+      missing += [_numbered(members[0], gap) for gap in gaps]
       continue
     if path not in expected:
       unknown.extend(name for _, name, _ in members)
@@ -137,7 +138,12 @@ def to_jax(
     if len(arrays) != len(members):
       continue
     if len({array.shape for array in arrays}) != 1:
-      misshaped.append(f'{path} (layers of unequal shapes)')
+      usual = tuple(expected[path][1:])
+      misshaped += [
+        f'{member[1]} (laid out as {array.shape}, expected {usual})'
+        for member, array in zip(members, arrays, strict=True)
+        if array.shape != usual
+      ]
       continue
     array = np.stack(arrays) if stacked else arrays[0]
     if stacked and len(array) != expected[path][0]:
@@ -148,7 +154,7 @@ def to_jax(
       continue
     result[path] = np.ascontiguousarray(array)
 
-  missing = [f'{path} ({_torch_name(rows, path)})' for path in expected if path not in slots]
+  missing += [f'{path} ({_torch_name(rows, path)})' for path in expected if path not in slots]
   problems = [
     _listed('unknown tensors', unknown),
     _listed('missing for', missing),
@@ -208,6 +214,14 @@ def _torch_name(rows: Iterable[tuple[re.Pattern, Row | Ignored]], path: str) -> 
         name = name.replace('{i}', number, 1)
       return name
   return path
+
+
+def _numbered(member: tuple[tuple[int, ...], str, Row], layer: int) -> str:
+  """The name of another layer's tensor."""
+  name = member[2].torch
+  for number in (*member[0][:-1], layer):
+    name = name.replace('{i}', str(number), 1)
+  return name
 
 
 def _path(row: Row, numbers: tuple[str, ...]) -> str:

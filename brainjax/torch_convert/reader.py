@@ -211,7 +211,10 @@ def _read_zip(path: Path, handle: BinaryIO) -> Any:
   def read_entry(name: str) -> bytes:
     position, length = locate(name)
     handle.seek(position)
-    return handle.read(length)
+    data = handle.read(length)
+    if by_name[name].CRC and zlib.crc32(data) != by_name[name].CRC:
+      raise UserError(f'{path} is damaged: the checksum of {name} in it is wrong; download it again')
+    return data
 
   file_size = path.stat().st_size
   big_endian = root + 'byteorder' in by_name and read_entry(root + 'byteorder') == b'big'

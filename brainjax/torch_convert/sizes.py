@@ -55,9 +55,17 @@ class Hints:
     return default
 
   def count(self, name: str) -> int | None:
-    """A whole number above 0 that the config has under a name, or None."""
+    """A whole number above 0 that the config has under a name, or None (also of -1, as CompVis says "not this one").
+
+    Raises:
+      UserError: it has something else there.
+    """
     value = self._config.get(name)
-    return value if type(value) is int and value > 0 else None
+    if value is not None and (type(value) is not int or value == 0):
+      raise UserError(
+        f'{self._source}: {name} in its config is {value!r}; expected a whole number above 0, so correct it'
+      )
+    return value if value and value > 0 else None
 
   def get(self, name: str) -> Any:
     """What the config has under a name, or None."""

@@ -87,10 +87,10 @@ def test_every_offender_is_listed_and_nothing_is_converted(state):
 @pytest.mark.parametrize(
   'change, message',
   [
-    ({'layers.4.fc.bias': None}, 'without gaps'),
+    ({'layers.4.fc.bias': None}, 'missing for: layers.4.fc.bias'),
     ({'layers.10.fc.bias': None}, r'10 layers.*expected 11'),
     ({'layers.11.fc.bias': np.zeros(8)}, r'12 layers.*expected 11'),
-    ({'layers.4.fc.bias': np.zeros(3)}, 'layers of unequal shapes'),
+    ({'layers.4.fc.bias': np.zeros(3)}, r'layers.4.fc.bias \(laid out as \(3,\), expected \(8,\)\)'),
     ({'shortcut.weight': np.zeros((9, 7, 3, 3))}, r'shortcut.weight \(9, 7, 3, 3\)'),
     ({'mapper.weight': np.zeros((7, 8))}, r'mapper.weight \(7, 8\)'),
     ({'up.2.block.0.conv.weight': np.zeros((4, 2, 3, 5))}, 'unknown tensors: up.2.block.0.conv.weight'),

@@ -128,6 +128,14 @@ def test_schedule_buffers_equal_torch():
     schedule_buffers.read(cosine, 'a.pth')
 
 
+@pytest.mark.parametrize('heads', [0, 8.0, True, 'x'])
+def test_a_number_in_the_config_that_is_none_is_refused(heads):
+  with pytest.raises(UserError, match='num_heads in its config is .*expected a whole number above 0'):
+    kinds.model_settings(
+      kinds.KINDS['phase1'], released.scaled('phase1'), sizes.Hints({'num_heads': heads}, []), 'a.pth'
+    )
+
+
 def test_diffusers_config_is_its_own_inverse():
   unet = {**UNET, 'time_cond': False, 'num_groups': 8}
   config = json.loads(json.dumps(diffusers_config.unet_config(unet)))

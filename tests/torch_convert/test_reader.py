@@ -384,3 +384,12 @@ def test_img_dict_told_apart(tmp_path):
     read_img_dict(tmp_path / 'e.npy')
   with pytest.raises(UserError, match='malicious'):
     read_img_dict(npy({'a.jpg': Reduces(print, 'x')}, tmp_path / 'f.npy'))
+
+
+def test_a_byte_of_the_pickle_that_was_changed_is_told(tmp_path):
+  path = save({'state_dict': {'weight': torch.ones(7)}, 'heads': 12345}, tmp_path / 'a.pth')
+  data = path.read_bytes()
+  assert data.count(struct.pack('<H', 12345)) == 1
+  path.write_bytes(data.replace(struct.pack('<H', 12345), struct.pack('<H', 12344)))
+  with pytest.raises(UserError, match='is damaged: the checksum of a/data.pkl in it is wrong'):
+    read_file(path)
