@@ -131,9 +131,7 @@ def test_schedule_buffers_equal_torch():
 @pytest.mark.parametrize('heads', [0, 8.0, True, 'x'])
 def test_a_number_in_the_config_that_is_none_is_refused(heads):
   with pytest.raises(UserError, match='num_heads in its config is .*expected a whole number above 0'):
-    kinds.model_settings(
-      kinds.KINDS['phase1'], released.scaled('phase1'), sizes.Hints({'num_heads': heads}, []), 'a.pth'
-    )
+    read('phase1', config={'num_heads': heads})
 
 
 def test_diffusers_config_is_its_own_inverse():
