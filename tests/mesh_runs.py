@@ -93,6 +93,7 @@ def make(name, config, mesh):
     mock.patch.object(sharding, 'padded', padded),
     mock.patch.object(stage_data, 'contrast', data_of),
     mock.patch.object(stage_data, 'paired', data_of),
+    mock.patch.object(stage_data, 'inputs', lambda *_: {}),  # there are no raw files
   ):
     return makers[name]()
 
