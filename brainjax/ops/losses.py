@@ -65,15 +65,18 @@ def info_nce(
     B, the cross-entropy of each query.
   """
   queries, keys = _unit(queries), _unit(keys)
+  positive = (queries * keys).sum(axis=-1) / temperature
   logits = jnp.matmul(queries, keys.T, precision='highest') / temperature  # B B
-  return jax.nn.logsumexp(_without_filling(logits, weight), axis=-1) - jnp.diagonal(logits)
+  return _cross_entropy(logits, positive, weight)
 
 
-def _without_filling(logits: jax.Array, weight: jax.Array | None) -> jax.Array:
-  """B B with -inf in the columns of weight 0. The diagonal stays, so that every row is finite."""
-  if weight is None:
-    return logits
-  return jnp.where((weight[None, :] > 0) | jnp.eye(len(logits), dtype=bool), logits, -jnp.inf)
+def _cross_entropy(logits: jax.Array, positive: jax.Array, weight: jax.Array | None) -> jax.Array:
+  """Of each row of B B, with `positive` B on the diagonal and nothing in the columns of weight 0: B."""
+  own = jnp.eye(len(logits), dtype=bool)
+  if weight is not None:
+    logits = jnp.where(weight[None, :] > 0, logits, -jnp.inf)
+  # The diagonal is not read off the product, which would be a collective where rows lie on several devices.
+  return jax.nn.logsumexp(jnp.where(own, positive[:, None], logits), axis=-1) - positive
 
 
 def info_nce_paired(
@@ -83,9 +86,7 @@ def info_nce_paired(
   queries, keys = _unit(queries), _unit(keys)
   positive = (queries * keys).sum(axis=-1) / temperature
   logits = jnp.matmul(queries, queries.T, precision='highest') / temperature  # B B
-  own = jnp.eye(logits.shape[0], dtype=bool)
-  logits = _without_filling(jnp.where(own, positive[:, None], logits), weight)
-  return jax.nn.logsumexp(logits, axis=-1) - positive
+  return _cross_entropy(logits, positive, weight)
 
 
 def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
