@@ -21,6 +21,24 @@ NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes 
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
 
 
+def _told(error: BaseException, argv: list[str]) -> str:
+  """What absl and ml_collections say of wrong flags, and Python of a config file, in one sentence."""
+  cause = error
+  while cause.args and isinstance(cause.args[0], Exception):  # as they wrap what happened
+    cause = cause.args[0]
+  lines = str(cause.args[0] if cause.args else cause).strip().splitlines() or [type(cause).__name__]
+  if isinstance(cause, KeyError):
+    field = lines[0].strip("'")
+    flag = next((given for given in argv if f'.{field}' in given), 'the config file')
+    hint = ''.join(f' {line}' for line in lines[1:])  # a name that is nearly the same
+    return f"{flag}: no such field: '{field}'.{hint} The fields are in configs/base.py."
+  if isinstance(cause, SyntaxError):
+    return f'{cause.filename} is no Python file: {lines[0]}; the configs are in configs/.'
+  if 'Traceback' in str(error):  # of a config file that failed
+    lines = [lines[0], lines[-1]]
+  return f'flags: {" ".join(lines)}; see README.'
+
+
 @command_line
 def main(argv: list[str]) -> None:
   """Parses flags and runs the pipeline."""
@@ -30,19 +48,7 @@ def main(argv: list[str]) -> None:
   try:
     rest = flags.FLAGS(argv)[1:]
   except Exception as error:  # whatever the code of a config file raises
-    told = error
-    while told.args and isinstance(told.args[0], Exception):  # as absl and ml_collections wrap them
-      told = told.args[0]
-    lines = str(told.args[0] if told.args else told).strip().splitlines() or [type(told).__name__]
-    if isinstance(told, KeyError):
-      flag = next((given for given in argv if f'.{lines[0].strip(chr(39))}' in given), 'the config file')
-      hint = ''.join(f' {line}' for line in lines[1:])
-      raise UserError(f'{flag}: no such field: {lines[0]}.{hint} The fields are in configs/base.py.') from error
-    if isinstance(told, SyntaxError):
-      raise UserError(f'{told.filename} is no Python file: {lines[0]}; the configs are in configs/.') from error
-    if 'Traceback' in str(error):  # of a config file that failed
-      lines = [lines[0], lines[-1]]
-    raise UserError(f'flags: {" ".join(lines)}; see README.') from error
+    raise UserError(_told(error, argv)) from error
   if WORKDIR.value == '':
     raise UserError('flags: --workdir is empty; name a folder, or leave it out for runs/<name of the config>.')
   if rest:

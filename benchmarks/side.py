@@ -1,4 +1,4 @@
-"""The process of one side of the speed table: `python -m benchmarks.side WAY [--quick] [--full]`, driven by benchmarks/run.py."""
+"""The process of one side of the speed table: `python -m benchmarks.side WAY [--quick] [--full]`, driven by benchmarks/turns.py."""
 
 import argparse
 import os

@@ -185,7 +185,7 @@ class RunCheckpoints:
     self._best_metric = best_metric
     self._directory = Path(directory).absolute()
     self._saving = 0  # the step whose save is in the background
-    self._empty(self._directory / NO_LONGER_KEPT)  # what a killed run left
+    self._delete_no_longer_kept()  # what a killed run left
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
@@ -287,11 +287,11 @@ class RunCheckpoints:
 
   def _settle(self) -> None:
     self._manager.wait_until_finished()
-    self._empty(self._directory / NO_LONGER_KEPT)
+    self._delete_no_longer_kept()
 
-  def _empty(self, folder: Path) -> None:
+  def _delete_no_longer_kept(self) -> None:
     if hosts.is_first():
-      shutil.rmtree(folder, ignore_errors=True)
+      shutil.rmtree(self._directory / NO_LONGER_KEPT, ignore_errors=True)
 
   def close(self) -> None:
     """Waits for the save in the background and frees the manager."""

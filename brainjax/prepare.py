@@ -80,11 +80,13 @@ class Kind(NamedTuple):
   Attributes:
     prepare: `prepare_hcp`, ...
     has_raw: whether a folder holds raw files of it.
+    by_command: whether their conversion takes options that a run does not have.
     builder: (prepared data, subject) -> builder.
   """
 
   prepare: Callable[..., Done]
   has_raw: Callable[[Path], bool]
+  by_command: Callable[[Path], bool]
   builder: Callable[[str, str], store.Builder]
 
 
@@ -94,14 +96,21 @@ KINDS = {
     lambda folder: (
       bool(god_bdata.subjects_in(folder)) or any((folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz'))
     ),
+    lambda folder: bool(god_bdata.subjects_in(folder)) and not (folder / 'images').is_dir(),  # --images
     god.God.of,
   ),
-  'bold5000': Kind(prepare_bold5000, lambda folder: (folder / bold5000_raw.BETAS).is_dir(), bold5000.Bold5000.of),
+  'bold5000': Kind(
+    prepare_bold5000,
+    lambda folder: (folder / bold5000_raw.BETAS).is_dir(),
+    lambda folder: False,
+    bold5000.Bold5000.of,
+  ),
   'hcp': Kind(
     prepare_hcp,
     lambda folder: (
       any(any(folder.glob(f'{place}*/{hcp_cifti.FILE}')) for place in ('', 'npz/')) or hcp_cifti.has_files(folder)
     ),
+    hcp_cifti.has_files,  # --runs
     lambda out, _: hcp.builder(out),
   ),
 }
@@ -120,10 +129,8 @@ def for_run(name: str, raw: str, out: str, subjects: Sequence[str] = ()) -> None
   if is_prepared and not kind.has_raw(folder):
     print(f'{name}: no raw files in {raw}; the prepared data in {out} are used')
     return
-  if is_prepared and name == 'hcp' and hcp_cifti.has_files(folder):
-    return  # of the runs that `prepare hcp --runs` was told
-  if is_prepared and name == 'god' and god_bdata.subjects_in(folder) and not (folder / 'images').is_dir():
-    return  # with the pictures of `prepare god --images`
+  if is_prepared and kind.by_command(folder):
+    return
   for what, (status, changed) in kind.prepare(raw, out, *[subjects] if subjects else []).items():
     if status == 'rebuilt':
       print(message(what, status, changed), flush=True)

@@ -162,8 +162,8 @@ class RowMap:
     self._size = padded(batch_size, self._mesh.size)
     self._apply, self._prepare = jax.jit(apply), prepare
 
-  def __call__(self, rows: np.ndarray) -> np.ndarray:
-    """Rows N ... -> N ..., as NumPy."""
+  def __call__(self, rows: np.ndarray, done: Callable[[int], Any] = lambda count: None) -> np.ndarray:
+    """Rows N ... -> N ..., as NumPy; `done` is told of each batch how many rows it had."""
     results = []
     for start in range(0, len(rows), self._size):
       part = rows[start : start + self._size]
@@ -171,4 +171,5 @@ class RowMap:
       part = self._prepare(part) if self._prepare else part
       part = np.concatenate([part, np.zeros((self._size - count, *part.shape[1:]), part.dtype)])
       results.append(np.asarray(self._apply(self.params, jax.device_put(part, batch_sharding(self._mesh))))[:count])
+      done(count)
     return np.concatenate(results)

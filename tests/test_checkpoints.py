@@ -229,7 +229,7 @@ def test_a_folder_of_a_stage_is_told_from_its_weights(tmp_path):
 
 def test_what_a_killed_deletion_left_is_no_checkpoint_and_is_removed(tmp_path, monkeypatch):
   with monkeypatch.context() as killed:  # its files are still there, or some of them
-    killed.setattr('brainjax.checkpoints.RunCheckpoints._empty', lambda self, folder: None)
+    killed.setattr('brainjax.checkpoints.RunCheckpoints._delete_no_longer_kept', lambda self: None)
     _three_checkpoints(tmp_path)
   left = tmp_path / checkpoints_module.NO_LONGER_KEPT
   assert sorted(path.name for path in left.iterdir()) == ['2', '4']

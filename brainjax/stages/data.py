@@ -77,11 +77,11 @@ def check(config: ConfigDict, stages: Sequence[str]) -> None:
     UserError: an unknown ROI, nothing left to train on, a batch larger than the data, too few patches.
   """
   size = config.fmri_mae.patch_size
-  paired_rows = rows(config, 'train', image_size=0) if {'attend', 'diffuse'} & set(stages) else None
+  train_rows = rows(config, 'train', image_size=0) if {'attend', 'diffuse'} & set(stages) else None
   for name in ('contrast', 'attend', 'diffuse'):
     if name not in stages:
       continue
-    train = _contrast_rows(config)[0] if name == 'contrast' else paired_rows
+    train = _contrast_rows(config)[0] if name == 'contrast' else train_rows
     patches = train.num_voxels // size
     if _batch_size(config, name) > len(train):
       raise UserError(

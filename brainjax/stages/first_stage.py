@@ -1,5 +1,6 @@
 """Trains a small VQ autoencoder on rendered scenes: the first stage of the demo's prior."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,6 @@ def model(config: ConfigDict, sizes: Mapping[str, Any] | None = None) -> VQModel
   return autoencoder.first_stage(arguments | {'resolution': size}, common.compute_dtype(config))
 
 
-ENCODED_TOGETHER = 32  # pictures
 # Deviation of the noise on latents in training: the decoder learns to bear what quantization and sampling leave.
 NOISE = 0.1
 # Weight of the latents' mean square: without it the encoder would drown that noise by ever larger latents.
@@ -114,13 +114,8 @@ def encode_pictures(model: VQModel | KLModel, weights: Mapping[str, np.ndarray],
   encode = sharding.RowMap(
     lambda params, image: model.apply({'params': params}, image, method='to_latent'),
     unflatten(weights),
-    batch_size=ENCODED_TOGETHER,
+    batch_size=32,
     prepare=transforms.to_signed_unit,
   )
-  bar = progress(len(pictures), 'latents')
-  latents = []
-  for start in range(0, len(pictures), ENCODED_TOGETHER):
-    latents.append(encode(pictures[start : start + ENCODED_TOGETHER]))
-    bar.update(len(latents[-1]))
-  bar.close()
-  return np.concatenate(latents)
+  with contextlib.closing(progress(len(pictures), 'latents')) as bar:
+    return encode(pictures, bar.update)

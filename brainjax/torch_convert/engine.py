@@ -75,8 +75,16 @@ def prefixed(table: Iterable[Row | Ignored], torch: str, path: str) -> list[Row 
 MAX_LISTED = 200  # names in one sentence
 
 
-def _pattern(row: Row | Ignored) -> re.Pattern:
-  return re.compile('([0-9]+)'.join(re.escape(part) for part in row.torch.split('{i}')) + r'\Z')
+def pattern_of(name: str) -> re.Pattern:
+  """What names or paths of rows stand for: each {i} is a group with an integer."""
+  return re.compile('([0-9]+)'.join(re.escape(part) for part in name.split('{i}')) + r'\Z')
+
+
+def _numbered(name: str, numbers: Iterable[str | int]) -> str:
+  """A name or path with integers in the place of {i}, as far as there are such places and integers."""
+  for number in numbers:
+    name = name.replace('{i}', str(number), 1)
+  return name
 
 
 def _listed(title: str, names: Iterable[str]) -> str:
@@ -102,14 +110,14 @@ def to_jax(
   Raises:
     UserError: lists every tensor that is unknown, missing, doubled or mis-shaped; nothing is converted then.
   """
-  rows = [(_pattern(row), row) for row in table]
+  rows = [(pattern_of(row.torch), row) for row in table]
   slots: dict[str, list[tuple[tuple[int, ...], str, Row]]] = {}
   unknown = []
   for name in state:
     for pattern, row in rows:
       if match := pattern.match(name):
         if isinstance(row, Row):
-          slots.setdefault(_path(row, match.groups()), []).append((tuple(map(int, match.groups())), name, row))
+          slots.setdefault(_numbered(row.path, match.groups()), []).append((tuple(map(int, match.groups())), name, row))
         break
     else:
       unknown.append(name)
@@ -124,7 +132,8 @@ def to_jax(
       continue
     if stacked and indices != list(range(len(indices))):
       gaps = sorted(set(range(indices[-1])) - set(indices))
-      missing += [_numbered(members[0], gap) for gap in gaps]
+      numbers, _, row = members[0]
+      missing += [_numbered(row.torch, (*numbers[:-1], gap)) for gap in gaps]
       continue
     if path not in expected:
       unknown.extend(name for _, name, _ in members)
@@ -169,7 +178,7 @@ def to_jax(
 
 def unknown_names(table: Iterable[Row | Ignored], state: Iterable[str]) -> list[str]:
   """The names that no row of the table covers."""
-  patterns = [_pattern(row) for row in table]
+  patterns = [pattern_of(row.torch) for row in table]
   return [name for name in state if not any(pattern.match(name) for pattern in patterns)]
 
 
@@ -184,50 +193,25 @@ def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -
   for path, array in params.items():
     array = np.asarray(array)
     for row in rows:
-      if match := _path_pattern(row).match(path):
+      if match := pattern_of(row.path).match(path):
         break
     else:
       uncovered.append(path)
       continue
     layers = array if _stacks(row) else [array]
     for index, layer in enumerate(layers):
-      numbers = list(match.groups()) + ([str(index)] if _stacks(row) else [])
-      name = row.torch
-      for number in numbers:
-        name = name.replace('{i}', number, 1)
+      name = _numbered(row.torch, (*match.groups(), index))
       result[name] = np.ascontiguousarray(LAYOUTS[row.layout].to_torch(np.asarray(layer)))
   if uncovered:
     raise UserError(_listed('no torch name for', uncovered) + '. Nothing was written.')
   return result
 
 
-def _path_pattern(row: Row) -> re.Pattern:
-  return re.compile('([0-9]+)'.join(re.escape(part) for part in row.path.split('{i}')) + r'\Z')
-
-
 def _torch_name(rows: Iterable[tuple[re.Pattern, Row | Ignored]], path: str) -> str:
   """What the tensor of a path is called; of stacked layers, with {i} for their number."""
   for _, row in rows:
-    if isinstance(row, Row) and (match := _path_pattern(row).match(path)):
-      name = row.torch
-      for number in match.groups():
-        name = name.replace('{i}', number, 1)
-      return name
-  return path
-
-
-def _numbered(member: tuple[tuple[int, ...], str, Row], layer: int) -> str:
-  """The name of another layer's tensor."""
-  name = member[2].torch
-  for number in (*member[0][:-1], layer):
-    name = name.replace('{i}', str(number), 1)
-  return name
-
-
-def _path(row: Row, numbers: tuple[str, ...]) -> str:
-  path = row.path
-  for number in numbers[: row.path.count('{i}')]:
-    path = path.replace('{i}', number, 1)
+    if isinstance(row, Row) and (match := pattern_of(row.path).match(path)):
+      return _numbered(row.torch, match.groups())
   return path
 
 

@@ -21,7 +21,7 @@ from brainjax.models.image_mae import ImageMAE
 from brainjax.models.inception import InceptionV3
 from brainjax.models.unet import UNet
 from brainjax.torch_convert import sizes
-from brainjax.torch_convert.engine import Ignored, Row
+from brainjax.torch_convert.engine import Ignored, Row, pattern_of
 from brainjax.torch_convert.schedule_buffers import STABLE_DIFFUSION
 from brainjax.torch_convert.tables import (
   autoencoder,
@@ -274,8 +274,8 @@ def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str,
   reasons: dict[str, list[str]] = {}
   for row in kind.table:
     if isinstance(row, Ignored):
-      parts = '[0-9]+'.join(map(re.escape, row.torch.split('{i}')))
-      reasons.setdefault(row.reason, []).extend(name for name in result if re.fullmatch(parts, name))
+      pattern = pattern_of(row.torch)
+      reasons.setdefault(row.reason, []).extend(name for name in result if pattern.match(name))
   notes.extend(
     f'ignored: {len(names)} tensors such as {names[0]} ({reason})' for reason, names in reasons.items() if names
   )

@@ -1,0 +1,127 @@
+"""What the measured rows say: shares of the peaks, the table, and the page in docs with the machine it was measured on."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import PEERS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def with_limits(results: dict[str, dict], device: str) -> dict[str, dict]:
+  """Adds what follows from the peaks, which are the best of both sides: share of the peak, shortest possible time."""
+
+  def best(name: str) -> float:
+    found = [part for key, result in results.items() if key.startswith(name) for part in _parts(result)]
+    return max((amount / part['seconds'] for part, amount in found if 'seconds' in part), default=0.0)
+
+  def _parts(result):
+    amount = result.get('operations') or result.get('bytes_moved') or 0.0
+    return [(part, amount) for part in (result.get('ours', {}), *result.get('peers', {}).values())]
+
+  peaks = {'operations': best('matmul'), 'bytes_moved': best('copy')}
+  for result in results.values():
+    for kind, peak in peaks.items():
+      if result.get(kind) and peak:
+        result['limit_seconds'] = result[kind] / peak
+        for part in (result.get('ours', {}), *result.get('peers', {}).values()):
+          if 'seconds' in part:
+            part['per_second'] = result[kind] / part['seconds']
+            part['share_of_peak'] = part['per_second'] / peak
+  return results
+
+
+def machine(device: str) -> dict[str, Any]:
+  """What the numbers depend on."""
+  info = Path('/proc/cpuinfo')
+  name = re.search(r'model name\s*:\s*(.*)', info.read_text()) if info.exists() else None
+  versions = {}
+  for package in ('jax', 'jaxlib', 'flax', 'torch', 'diffusers', 'transformers', 'numpy'):
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      versions[package] = 'missing'
+  found = {
+    'cpu': name.group(1) if name else platform.processor(),
+    'cores': len(os.sched_getaffinity(0)),
+    'python': platform.python_version(),
+    'versions': versions,
+  }
+  if device == 'gpu':
+    found['gpu'] = gpu_name()
+  return found
+
+
+def gpu_name() -> str | None:
+  """Of the first GPU, or None."""
+  try:
+    said = subprocess.run(
+      ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader'], capture_output=True, text=True, check=True
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return said.stdout.splitlines()[0].strip() if said.stdout.strip() else None
+
+
+def table(results: dict[str, dict]) -> str:
+  """Markdown: a line per row and way."""
+  lines = [
+    '| row | way | median | least to most | ours / this | goal | first call | FLOP/s or B/s | share of peak | peak memory |',
+    '|---|---|---|---|---|---|---|---|---|---|',
+  ]
+  for result in results.values():
+    parts = [('brainjax', result['ours'])] if 'ours' in result else []
+    parts += [(f'PyTorch, {PEERS[way]}', part) for way, part in result.get('peers', {}).items()]
+    if not parts:
+      lines.append(f'| {result["title"]} | {result["not_measured"]} ' + '| ' * 8 + '|')
+    for number, (name, part) in enumerate(parts):
+      way = [*['ours'], *result['peers']][number]
+      lines.append('| ' + ' | '.join([result['title'] if number == 0 else '', name, *_cells(part, result, way)]) + ' |')
+  return '\n'.join(lines)
+
+
+def _cells(part: dict, result: dict, way: str) -> list[str]:
+  if 'failed' in part:
+    return [f'does not work: {part["failed"]}'.replace('|', '/'), *[''] * 7]
+  goal = result.get('goal', {}).get(way)
+  met = ratio = ''
+  if 'ours_over_this' in part:
+    ratio = f'{part["ours_over_this"]:.2f}'
+    met = f'{goal:.2f} {"met" if part["ours_over_this"] <= goal else "missed"}' if goal else ''
+  return [
+    _time(part['seconds']),
+    f'{_time(part["least"])} to {_time(part["most"])}',
+    ratio,
+    met,
+    _time(part['first_seconds']) if 'first_seconds' in part else '',
+    f'{part["per_second"] / 1e9:.4g} G' if 'per_second' in part else '',
+    f'{part["share_of_peak"]:.0%}' if 'share_of_peak' in part else '',
+    f'{part["bytes"] / 2**30:.2f} GiB',
+  ]
+
+
+def _time(seconds: float) -> str:
+  return f'{seconds * 1e3:.3g} ms' if seconds < 1 else f'{seconds:.3g} s'
+
+
+def publish(file: Path, text: str, device: str) -> None:
+  """Puts a table between its markers in docs/performance.md, the chart beside the other images, the JSON beside this file."""
+  about = machine(device)
+  versions = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
+  where = (
+    f'{about.get("gpu") or ""} {about["cores"]} cores of {about["cpu"]}; Python {about["python"]}, {versions}.'.strip()
+  )
+  page = ROOT / 'docs/performance.md'
+  begin, end = f'<!-- {device} -->', f'<!-- end of {device} -->'
+  head, _, rest = page.read_text().partition(begin)
+  _, _, tail = rest.partition(end)
+  page.write_text(f'{head}{begin}\n{where}\n\n{text}\n\n![Bars of each row](images/speed_{device}.png)\n{end}{tail}')
+  shutil.copy(file.with_suffix('.png'), ROOT / f'docs/images/speed_{device}.png')
+  (ROOT / 'benchmarks/results').mkdir(exist_ok=True)
+  shutil.copy(file, ROOT / f'benchmarks/results/{device}.json')
