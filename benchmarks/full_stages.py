@@ -4,7 +4,7 @@ import contextlib
 import sys
 from unittest import mock
 
-from brainjax.stages import attend, contrast, diffuse
+from brainjax.stages import attend, contrast, diffuse, first_stage
 from brainjax.stages import data as stage_data
 from brainjax.stages.stage import Stage
 
@@ -31,6 +31,8 @@ def shapes(name: str, config, num_rows: int, num_voxels: int) -> dict[str, tuple
   """Field of a batch -> its shape."""
   sides = {'attend': config.image_mae.image_size, 'diffuse': config.data.image_size}
   found = {'fmri': (num_rows, num_voxels), 'weight': (num_rows,)}
-  if name in sides:
+  if name == 'diffuse' and config.diffuse.cached_crops:
+    found['latent'] = (num_rows, *diffuse.latent_shape(first_stage.model(config)))
+  elif name in sides:
     found['image'] = (num_rows, sides[name], sides[name], 3)
   return found

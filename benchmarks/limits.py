@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from benchmarks import rows_jax
-from benchmarks.rows import PLMS_STEPS, Row, config, voxels
+from benchmarks.rows import PLMS_STEPS, STEPS, Row, config, voxels
 from brainjax.models import blocks
 from brainjax.ops import attention
 from brainjax.stages import diffuse
@@ -21,13 +21,13 @@ from brainjax.stages import diffuse
 def xla(row: Row, quick: bool) -> float:
   """Operations of the row's program: what the result needs, so nothing is recomputed, and loops are unrolled."""
   settings = config(quick)
-  settings.remat = False
+  settings.remat = 'nothing'
   width = voxels(row, quick)
   with (
     mock.patch.object(blocks.nn, 'scan', partial(nn.scan, unroll=10**6)),  # XLA counts a loop's body once
     mock.patch.multiple(attention, MAX_SCORES=2**62, CACHED_SCORES=2**62),
   ):
-    if row.name in ('contrast', 'attend', 'diffuse'):
+    if row.name in STEPS:
       return _count(*rows_jax.abstract_step(row, settings, width))
     if row.name == 'sample':
       once = _count(*rows_jax.abstract_forward('decode', settings, row.batch, width)) + _count(
@@ -222,14 +222,14 @@ def conditioner(settings: ConfigDict, num_voxels: int) -> Macs:
   return _fmri_encoder(settings, tokens) + _weights(ends)
 
 
-def diffuse_step(settings: ConfigDict, num_voxels: int) -> float:
+def diffuse_step(settings: ConfigDict, num_voxels: int, encode: bool = True) -> float:
   """Operations for one sample: the encoder without gradients, the UNet with those that the trained layers need."""
   width = settings.unet.model_channels
   side = settings.data.image_size // 2 ** (len(settings.first_stage.ch_mult) - 1)
   # Nothing before the first place where the condition enters is differentiated.
   before = _conv(side, settings.first_stage.embed_dim, width).linear + _conv(side, width, width).linear
   both = unet(settings).step() - before + conditioner(settings, num_voxels).step()
-  return 2 * (autoencoder(settings, encode=True) + both)
+  return 2 * (both + (autoencoder(settings, encode=True) if encode else 0.0))
 
 
 def by_hand(row: Row, quick: bool) -> float:
@@ -241,6 +241,7 @@ def by_hand(row: Row, quick: bool) -> float:
     'contrast': lambda: contrast_step(settings, width),
     'attend': lambda: attend_step(settings, width),
     'diffuse': lambda: diffuse_step(settings, width),
+    'cached': lambda: diffuse_step(settings, width, encode=False),
     'unet': lambda: 2 * unet(settings).forward(),
     'encode': lambda: 2 * autoencoder(settings, encode=True),
     'decode': lambda: 2 * autoencoder(settings, encode=False),

@@ -36,7 +36,13 @@ class Row(NamedTuple):
     """What --rows takes and the JSON is sorted by."""
     return f'{self.name}-{self.batch}' + (f'-{self.voxels}' if self.voxels else '')
 
+  @property
+  def stage(self) -> str:
+    """Section of the config, of rows that are a training step."""
+    return 'diffuse' if self.name == 'cached' else self.name
 
+
+STEPS = ('contrast', 'attend', 'diffuse', 'cached')  # names of rows that are a training step
 TRAINING = ('released', 'engineer', 'compile')
 FORWARD = ('engineer', 'compile')
 TITLES = {
@@ -45,6 +51,7 @@ TITLES = {
   'contrast': 'contrast step, batch {0}',
   'attend': 'attend step, batch {0}',
   'diffuse': 'diffuse step, batch {0}',
+  'cached': 'diffuse step with cached latents, batch {0}',
   'unet': 'UNet forward, batch {0}',
   'encode': 'VQ encode, batch {0}',
   'decode': 'VQ decode, batch {0}',
@@ -64,7 +71,7 @@ def rows(device: str, quick: bool) -> list[Row]:
   """All rows for 'cpu' or 'gpu'; quick ones are few, tiny and without torch.compile."""
   if quick:
     table = [Row('matmul', 256, ('engineer',), {}), Row('copy', 4, ('engineer',), {})]
-    table += [Row(name, 2, TRAINING[:2], {}) for name in ('contrast', 'attend', 'diffuse')]
+    table += [Row(name, 2, TRAINING[:2], {}) for name in STEPS]
     table += [Row(name, 2, FORWARD[:1], {}) for name in ('unet', 'encode', 'decode', 'sample')]
     return [*table, Row('loader', 16, ('engineer',), {}), Row('start', 0, (), {}), Row('start', 1, (), {})]
   gpu = device == 'gpu'
@@ -80,6 +87,7 @@ def rows(device: str, quick: bool) -> list[Row]:
   table += [
     Row('diffuse', batch, TRAINING if batch in (1, 8) else TRAINING[:2], goal) for batch in ((8, 32) if gpu else (1, 2))
   ]
+  table += [Row('cached', 32 if gpu else 2, TRAINING[:2], goal)]
   table += [Row('unet', 2, FORWARD, {}), *(Row(name, 2, FORWARD[:1], {}) for name in ('encode', 'decode'))]
   goal = {'engineer': 0.25 if gpu else 1.0}
   table += [Row('sample', batch, FORWARD[:1], goal) for batch in ((SAMPLES, 50 * SAMPLES) if gpu else (SAMPLES,))]
@@ -93,7 +101,7 @@ def config(quick: bool) -> ConfigDict:
     chosen.data.image_size = 16
     chosen.first_stage.ch_mult = (1,)
     chosen.unet.update({'channel_mult': (1,), 'attention_resolutions': (1,)})
-  chosen.remat = False  # these batches fit
+  chosen.remat = 'cheap'  # these batches fit
   chosen.attend.random_init = chosen.diffuse.random_init = True
   chosen.attend.image_init_from = chosen.diffuse.prior_init_from = ''
   return chosen

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import full_stages
+from benchmarks import full_stages, rows
 from benchmarks.rows import PLMS_STEPS, Row, config, voxels
 from benchmarks.work import FEW, Work, elapsed, extrapolated
 from brainjax import reconstruct, sharding, train
 from brainjax.ops import diffusion
 from brainjax.stages import diffuse
+from brainjax.stages.stage import Stage
 from brainjax.trees import below, flatten, unflatten
 
 
@@ -29,7 +30,7 @@ def build(row: Row, quick: bool, full: bool = False, changes: dict | None = None
   """
   settings = config(quick)
   settings.update_from_flattened_dict(changes or {})
-  makers = {'contrast': _training, 'attend': _training, 'diffuse': _training, 'matmul': _matmul, 'copy': _copy}
+  makers = dict.fromkeys(rows.STEPS, _training) | {'matmul': _matmul, 'copy': _copy}
   if row.name == 'sample':
     return _sample(row, settings, quick, full)
   return makers.get(row.name, _forward)(row, settings, quick)
@@ -55,11 +56,19 @@ class Pieces(NamedTuple):
   arguments: Callable[[], tuple]
 
 
+def _stage(row: Row, settings: ConfigDict, mesh: jax.sharding.Mesh, num_voxels: int) -> tuple[Stage, dict[str, tuple]]:
+  """The stage whose step a row is, and the shapes of a batch."""
+  if row.name == 'cached':
+    settings = settings.copy_and_resolve_references()
+    settings.diffuse.cached_crops = 1
+  stage = full_stages.make(row.stage, settings, mesh, num_voxels)
+  return stage, full_stages.shapes(row.stage, settings, row.batch, num_voxels)
+
+
 def training_step(row: Row, settings: ConfigDict, num_voxels: int) -> Pieces:
   """The jitted step of the training loop and what makes its arguments (state, frozen, batch, key)."""
   mesh = sharding.make_mesh(devices=jax.devices())
-  stage = full_stages.make(row.name, settings, mesh, num_voxels)
-  shapes = full_stages.shapes(row.name, settings, row.batch, num_voxels)
+  stage, shapes = _stage(row, settings, mesh, num_voxels)
 
   def arguments():
     rng = np.random.default_rng(0)
@@ -160,7 +169,7 @@ def _sample(row: Row, settings: ConfigDict, quick: bool, full: bool) -> Work:
 def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Callable, tuple]:
   """(step, shapes of its arguments), for counting what it computes; nothing is allocated."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  stage = full_stages.make(row.name, settings, mesh, num_voxels)
+  stage, shapes = _stage(row, settings, mesh, num_voxels)
   key = jax.eval_shape(lambda: jax.random.key(0))
   flat = jax.eval_shape(lambda k: flatten(stage.init(k)), key)
   trained, frozen = train.split(flat, stage.trainable)
@@ -168,7 +177,6 @@ def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Call
   state = train.TrainState(
     step=counter, nonfinite=counter, params=trained, opt_state=jax.eval_shape(stage.optimizer.init, trained)
   )
-  shapes = full_stages.shapes(row.name, settings, row.batch, num_voxels)
   batch = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
   return train.make_step(stage, mesh), (state, frozen, batch, key)
 

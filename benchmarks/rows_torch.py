@@ -193,11 +193,16 @@ def _diffuse(row: Row, way: str, settings: ConfigDict, num_voxels: int):
       parameter.requires_grad_(False)
   size = settings.data.image_size
   fmri, image = torch.randn(row.batch, num_voxels), torch.rand(row.batch, 3, size, size) * 2 - 1
+  cached = None
+  if row.name == 'cached' and way != 'released':
+    cached = torch.randn(row.batch, settings.first_stage.embed_dim, latent_side(settings), latent_side(settings))
   cumprod = PNDMScheduler(**NOISE).alphas_cumprod.to(fmri.device)
 
   def loss():
-    with torch.no_grad():
-      x0 = vq.encode(image).latents
+    x0 = cached
+    if x0 is None:
+      with torch.no_grad():
+        x0 = vq.encode(image).latents
     t, eps = torch.randint(1000, (row.batch,)), torch.randn_like(x0)
     alpha = cumprod[t][:, None, None, None]
     context, addition = condition(fmri)
@@ -211,13 +216,13 @@ NOISE = dict(
   num_train_timesteps=1000, beta_start=0.0015, beta_end=0.0195, beta_schedule='scaled_linear', skip_prk_steps=True,
   set_alpha_to_one=False, steps_offset=1,
 )  # fmt: skip
-LOSSES = {'contrast': _contrast, 'attend': _attend, 'diffuse': _diffuse}
+LOSSES = {'contrast': _contrast, 'attend': _attend, 'diffuse': _diffuse, 'cached': _diffuse}
 
 
 def _training(row: Row, way: str, settings: ConfigDict, num_voxels: int) -> Callable:
   """Loss, gradients, clipping of each module on its own, AdamW."""
   modules, trained, loss = LOSSES[row.name](row, way, settings, num_voxels)
-  stage = settings[row.name]
+  stage = settings[row.stage]
   options = dict(lr=1e-6, betas=tuple(stage.betas), weight_decay=stage.weight_decay)
   chosen = {id(p) for p in trained}
   optimizer = torch.optim.AdamW(trained, **options, **({} if way == 'released' else {'fused': True}))

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from brainjax.errors import UserError
+from brainjax.models import recompute
 from brainjax.ops import diffusion, masking
 from brainjax.stages import diffuse
 from brainjax.trees import flatten
@@ -83,6 +84,7 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
   """Field -> rule, in the order in which they are checked."""
   table = {
     'dtype': one_of('auto', 'float32', 'bfloat16'),
+    'remat': one_of(*recompute.CHOICES),
     'log_every': POSITIVE,
     'seed': SEED,
     'mesh.data': DEVICES,
@@ -183,9 +185,10 @@ def _stage_rules(config: ConfigDict) -> dict[str, Rule]:
     'attend.image_weight': NOT_NEGATIVE,
     'diffuse.crop_probability': Rule(lambda x: 0 <= x <= 1, 'between 0 and 1'),
     'diffuse.crop_share': SHARE,
-    'diffuse.cache_latents': Rule(
-      lambda x: not x or config.diffuse.prior_init_from,
-      'False, where diffuse.prior_init_from names no first stage to encode with',
+    'diffuse.cached_crops': Rule(
+      lambda x: x >= 0 and (not x or config.diffuse.prior_init_from) and (x < 2 or config.diffuse.crop_probability),
+      '0 or more; 0, where diffuse.prior_init_from names no first stage to encode with; 0 or 1, where '
+      'diffuse.crop_probability is 0 and all crops would be the same',
     ),
     'reconstruct.sampler': one_of('plms', 'dpm', 'ddim'),
     'reconstruct.num_steps': _sample_steps(sampling.num_steps),

@@ -78,7 +78,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
           raise
         raise UserError(
           f'stage {name} needs more memory than the devices have ({str(error).splitlines()[0][:200]}). Choose a smaller '
-          'batch_size of that stage, share the parameters between devices (config.mesh.fsdp), or set config.remat.'
+          'batch_size of that stage, share the parameters between devices (config.mesh.fsdp), or set config.remat to everything.'
         ) from error
       seconds = time.monotonic() - started
       hosts.on_first(workdirs.write_json, folder / 'complete.json', {'seconds': round(seconds, 1)})

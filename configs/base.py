@@ -9,7 +9,9 @@ def get_config() -> ConfigDict:
 
   config.seed = 2022  # of initial weights, shuffling, masks, noise, validation split
   config.dtype = 'auto'  # compute precision: float32, bfloat16, or auto (bfloat16 on GPU and TPU, float32 on CPU)
-  config.remat = True  # recompute activations in the backward pass: far less memory, up to a third more work
+  # What the backward pass recomputes instead of keeping it: 'everything' (least memory, up to a third more work); 'cheap'
+  # (all but products with weights; the fastest where there is room); 'nothing'.
+  config.remat = 'everything'
   config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})  # devices per axis; -1: the rest
   config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none
@@ -134,7 +136,9 @@ def get_config() -> ConfigDict:
   config.diffuse.weight_decay = 0.01
   config.diffuse.random_init = False  # as in attend
   config.diffuse.prior_init_from = 'weights/label2img'  # converted label2img: UNet and first stage
-  config.diffuse.cache_latents = False  # encode each picture once, before training; then there are no crops
+  config.diffuse.cached_crops = (
+    0  # crops of each picture that are encoded once, before training; 0: a new one each step
+  )
   config.diffuse.crop_probability = 0.5  # of a random square crop, resized back
   config.diffuse.crop_share = 0.2  # of the side that a crop leaves out
   config.diffuse.cosine_schedule = False  # the release keeps the rate constant

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
   config.data.num_val_stimuli = 100
   config.data.sparse_augmentation = 0.2
 
-  config.remat = False
+  config.remat = 'nothing'
   config.fmri_mae.patch_size = 512  # wide patches: kernels are shared between patches, and data are few
   config.fmri_mae.width = 256
   config.fmri_mae.depth = 1
@@ -47,7 +47,8 @@ def get_config() -> ConfigDict:
   config.attend.image_mask_ratio = 0.98  # one visible patch: what is there must come from fMRI
   config.attend.image_init_from = PRIOR
   config.diffuse.update({'num_steps': 850, 'batch_size': 32, 'eval_every': 200})
-  config.diffuse.update({'checkpoint_every': 200, 'cache_latents': True, 'cosine_schedule': True})
+  config.diffuse.update({'checkpoint_every': 200, 'cosine_schedule': True})
+  config.diffuse.update({'cached_crops': 1, 'crop_probability': 0.0})
   config.diffuse.prior_init_from = PRIOR
 
   config.reconstruct.num_steps = 50

@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
   """A simulated subject of 80 voxels, two steps per stage, random weights."""
   config = base.get_config()
   config.seed = 7
-  config.remat = False
+  config.remat = 'nothing'
   config.simulate.enabled = True
   config.simulate.voxels = 80
   config.simulate.subjects = 1

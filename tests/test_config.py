@@ -121,7 +121,9 @@ def test_values_that_exclude_each_other():
 
   fails('contrast.mask_loss is False', contrast__mask_loss=False, contrast__self_weight=0.0, contrast__cross_weight=0.0)
   fails('attend.fmri_weight is 0.0', attend__fmri_weight=0.0, attend__image_weight=0.0)
-  fails('diffuse.cache_latents is True', diffuse__cache_latents=True, diffuse__prior_init_from='')
+  fails('diffuse.cached_crops is 2', diffuse__cached_crops=2, diffuse__prior_init_from='')
+  fails('diffuse.cached_crops is 2', diffuse__cached_crops=2, diffuse__crop_probability=0.0)
+  fails('diffuse.cached_crops is -1', diffuse__cached_crops=-1)
   fails('leaves contrast nothing', contrast__select='best', data__num_val_stimuli=9, data__contrast_god_subjects=())
   config = _config('god_sbj3').unlock()
   del config.data.roi

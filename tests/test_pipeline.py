@@ -328,7 +328,9 @@ def test_a_device_without_memory_is_told(tmp_path, monkeypatch):
 
   monkeypatch.setattr(pipeline, '_before_stages', lambda *_: None)
   monkeypatch.setitem(pipeline._RUN, 'attend', train)
-  with pytest.raises(UserError, match='stage attend .*Out of memory.* batch_size .*config.mesh.fsdp.*config.remat'):
+  with pytest.raises(
+    UserError, match='stage attend .*Out of memory.* batch_size .*config.mesh.fsdp.*config.remat to everything'
+  ):
     pipeline.run(tiny.get_config(), tmp_path, ('attend',), asked=True)
 
 

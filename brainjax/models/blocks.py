@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from brainjax.models.recompute import recomputed
 from brainjax.ops import masking
 from brainjax.ops.attention import attention
 
@@ -120,14 +121,14 @@ class Block(nn.Module):
 
 
 def run_stack(
-  make_block: Callable[..., nn.Module], depth: int, remat: bool, x: jax.Array, *context: jax.Array
+  make_block: Callable[..., nn.Module], depth: int, remat: str, x: jax.Array, *context: jax.Array
 ) -> jax.Array:
   """Runs `depth` equal blocks as one scan, inside a compact method: parameters under `blocks/`, stacked on axis 0.
 
   Args:
     make_block: gives one block, called with a name.
     depth: how many.
-    remat: recompute each block in the backward pass instead of keeping its activations.
+    remat: what the backward pass recomputes of each block, see `recompute`.
     x: B L D, goes through the blocks.
     *context: handed to every block.
   """
@@ -135,8 +136,7 @@ def run_stack(
   def body(block, x, *context):
     return block(x, *context), None
 
-  if remat:
-    body = nn.remat(body, prevent_cse=False)
+  body = recomputed(body, remat, in_scan=True)
   scan = nn.scan(body, variable_axes={'params': 0}, split_rngs={'params': True}, in_axes=nn.broadcast, length=depth)
   return scan(make_block(name='blocks'), x, *context)[0]
 
@@ -160,7 +160,7 @@ class MaskedEncoder(nn.Module):
   norm_epsilon: float
   cross: Callable[..., nn.Module] | None = None
   context_width: int = 0
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -202,7 +202,7 @@ class MaskedDecoder(nn.Module):
   depth: int
   patch_dim: int
   kernel_init: Init = XAVIER
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

@@ -23,7 +23,7 @@ class FmriEncoder(nn.Module):
   num_heads: int
   mlp_ratio: float
   global_pool: bool
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -61,7 +61,7 @@ class FmriConditioner(nn.Module):
     context_tokens: T.
     context_dim: C.
     global_pool: average the tokens before the last LayerNorm; there are then no maps of the token axis.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass recomputes of each block, see `recompute`.
     dtype: of the computation; parameters are float32.
   """
 
@@ -74,7 +74,7 @@ class FmriConditioner(nn.Module):
   context_tokens: int = 77
   context_dim: int = 512
   global_pool: bool = False
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):

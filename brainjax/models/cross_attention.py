@@ -44,7 +44,7 @@ class CrossBottleneck(nn.Module):
   make_block: Callable[..., nn.Module]
   depth: int
   residual: bool = True
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -62,7 +62,7 @@ class CrossTail(nn.Module):
   make_block: Callable[..., nn.Module]
   depth: int
   kernel_init: Init
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

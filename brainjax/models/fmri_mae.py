@@ -24,7 +24,7 @@ class FmriMAE(nn.Module):
     cross_width: width of the image tokens, and of the cross-attention blocks.
     cross_mlp_dim: hidden width of the MLP of a cross-attention block.
     cross_residual: add the input of the cross-attention blocks to their output.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass recomputes of each block, see `recompute`.
     dtype: of the computation; parameters are float32.
   """
 
@@ -42,7 +42,7 @@ class FmriMAE(nn.Module):
   cross_heads: int = 12
   cross_mlp_dim: int = 3072
   cross_residual: bool = True
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
   @property

@@ -20,7 +20,7 @@ class ImageMAE(nn.Module):
     mlp_dim, decoder_mlp_dim: hidden widths of the blocks' MLPs.
     cross_depth: number of cross-attention blocks; 0 for the plain autoencoder.
     fmri_width: width of the fMRI tokens that the cross-attention blocks look at.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass recomputes of each block, see `recompute`.
     dtype: of the computation; parameters are float32.
   """
 
@@ -36,7 +36,7 @@ class ImageMAE(nn.Module):
   decoder_mlp_dim: int = 2048
   cross_depth: int = 0
   fmri_width: int = 1024
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
   @property

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from brainjax.models.blocks import layer_norm
 from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, group_norm, upsample_nearest
+from brainjax.models.recompute import recomputed
 from brainjax.ops.positions import timestep_embedding
 
 RES_EPSILON = 1e-5
@@ -97,7 +98,7 @@ class SpatialTransformer(nn.Module):
 
   num_heads: int
   depth: int
-  remat: bool
+  remat: str
   num_groups: int
   dtype: Any
 
@@ -105,7 +106,7 @@ class SpatialTransformer(nn.Module):
   def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
     """Maps x B H W C and context B T D to B H W C."""
     batch, height, width, channels = x.shape
-    block = nn.remat(TransformerBlock) if self.remat else TransformerBlock
+    block = recomputed(TransformerBlock, self.remat)
     h = group_norm(TRANSFORMER_EPSILON, self.dtype, 'norm', self.num_groups)(x)
     h = dense(channels, self.dtype, 'proj_in')(h).reshape(batch, height * width, channels)  # B (H W) C
     for i in range(self.depth):
@@ -124,7 +125,7 @@ class Stage(nn.Module):
   num_heads: int
   depth: int
   upsample: bool
-  remat: bool
+  remat: str
   num_groups: int
   dtype: Any
 
@@ -163,7 +164,7 @@ class UNet(nn.Module):
     transformer_depth: blocks per transformer.
     num_groups: groups of every group normalisation; every level's width is a multiple. With one channel a group the
       mean of a channel is lost, so narrow networks need fewer.
-    remat: recompute the transformer blocks in the backward pass instead of storing them.
+    remat: what the backward pass recomputes of the transformer blocks, see `recompute`.
     dtype: compute dtype.
   """
 
@@ -181,7 +182,7 @@ class UNet(nn.Module):
   global_pool: bool = False
   transformer_depth: int = 1
   num_groups: int = NUM_GROUPS
-  remat: bool = False
+  remat: str = 'nothing'
   dtype: Any = jnp.float32
 
   @nn.compact

@@ -137,7 +137,7 @@ def paired(
   *,
   transform: loader.Transform | None = None,
   num_voxels: int | None = None,
-  encode: Callable[[np.ndarray], np.ndarray] | None = None,
+  encode: Callable[[np.ndarray, str], np.ndarray] | None = None,
 ) -> StageData:
   """fMRI and pictures of `config.data.subjects`.
 
@@ -147,13 +147,15 @@ def paired(
     image_size: pixels.
     transform: of one training item.
     num_voxels: wrap or cut fMRI to this width.
-    encode: pictures P H W 3 uint8 -> latents P h w C; the batches then hold 'latent' instead of 'image'.
+    encode: (pictures P H W 3 uint8, split) -> latents P ...; the items then hold 'latent' instead of 'image'.
   """
   options = {'image_size': image_size, 'signed_unit': encode is None, 'num_voxels': num_voxels}
 
   def load(split: str) -> arrays.ArrayDataset:
     found = rows(config, split, **options)
-    return dataclasses.replace(found, pictures=encode(found.pictures), picture_name='latent') if encode else found
+    if not encode:
+      return found
+    return dataclasses.replace(found, pictures=encode(found.pictures, split), picture_name='latent')
 
   train = load('train')
   val = load('val') if config.data.num_val_stimuli else None

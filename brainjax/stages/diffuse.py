@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
@@ -126,22 +127,11 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   sizes = prior_info.get('settings', {})
   if prior:
     check_prior(stage.prior_init_from, sizes, config.data.image_size)
-  cached = stage.cache_latents
-  if cached and not prior:
-    raise UserError(
-      'config.diffuse.cache_latents encodes with the first stage of diffuse.prior_init_from, which is not there.'
-    )
-  encode = (
-    partial(
-      first_stage_module.encode_pictures,
-      first_stage_module.model(config, sizes.get('first_stage')),
-      below(prior, 'first_stage'),
-    )
-    if cached
-    else None
-  )
-  crop = None if cached else _crop(stage)
-  data = stage_data.paired(config, 'diffuse', config.data.image_size, transform=crop, encode=encode)
+  encode, transform = None, _crop(stage)
+  if stage.cached_crops:
+    first_stage = first_stage_module.model(config, sizes.get('first_stage'))
+    encode, transform = partial(_encode, config, first_stage, below(prior, 'first_stage')), _one_of_the_crops
+  data = stage_data.paired(config, 'diffuse', config.data.image_size, transform=transform, encode=encode)
   parts = models(config, data.num_voxels, sizes)
   shapes = common.fresh_shapes(lambda key: init(parts, key))
   pretrained = {path: x for path, x in prior.items() if path.startswith(('unet/', 'first_stage/'))}
@@ -161,7 +151,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   schedule = diffusion.make_schedule(**noise.get('schedule', {}))
 
   def loss(params, batch, key):
-    if cached:
+    if stage.cached_crops:
       latent = batch['latent']
     else:  # the first stage is frozen and its input is data: no gradient is asked for
       latent = parts.first_stage.apply({'params': params['first_stage']}, batch['image'], method='to_latent')
@@ -231,6 +221,32 @@ def predict_eps(
   """
   context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
   return parts.unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context), context
+
+
+def _encode(
+  config: ConfigDict,
+  first_stage: VQModel | KLModel,
+  weights: Mapping[str, np.ndarray],
+  pictures: np.ndarray,
+  split: str,
+) -> np.ndarray:
+  """Latents, P h w C; of training pictures those of all their crops, P n h w C. Which crops follows from the seed."""
+  if split != 'train':
+    return first_stage_module.encode_pictures(first_stage, weights, pictures)
+  count, crop = config.diffuse.cached_crops, _crop(config.diffuse)
+
+  def cropped(numbers: np.ndarray) -> np.ndarray:
+    items = [{'image': transforms.to_signed_unit(pictures[number // count])} for number in numbers]
+    if crop:
+      items = [crop(item, np.random.default_rng((config.seed, n))) for item, n in zip(items, numbers, strict=True)]
+    return np.stack([item['image'] for item in items])
+
+  latents = first_stage_module.encode_pictures(first_stage, weights, np.arange(len(pictures) * count), cropped)
+  return latents.reshape(len(pictures), count, *latents.shape[1:])
+
+
+def _one_of_the_crops(item, rng):
+  return {**item, 'latent': item['latent'][rng.integers(len(item['latent']))]}
 
 
 def _crop(stage: ConfigDict):

@@ -1,7 +1,7 @@
 """Trains a small VQ autoencoder on rendered scenes: the first stage of the demo's prior."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -109,13 +109,25 @@ def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndar
   }
 
 
-def encode_pictures(model: VQModel | KLModel, weights: Mapping[str, np.ndarray], pictures: np.ndarray) -> np.ndarray:
-  """Latents of pictures, for training on them without the encoder: P H W 3 uint8 -> P h w C float32."""
+def encode_pictures(
+  model: VQModel | KLModel,
+  weights: Mapping[str, np.ndarray],
+  pictures: np.ndarray,
+  prepare: Callable[[np.ndarray], np.ndarray] = transforms.to_signed_unit,
+) -> np.ndarray:
+  """Latents of pictures, for training on them without the encoder: P H W 3 uint8 -> P h w C float32.
+
+  Args:
+    model: the first stage.
+    weights: its flat parameters.
+    pictures: or anything of which `prepare` makes them, a batch at a time.
+    prepare: B rows of `pictures` -> B H W 3 float32 in [-1, 1].
+  """
   encode = sharding.RowMap(
     lambda params, image: model.apply({'params': params}, image, method='to_latent'),
     unflatten(weights),
     batch_size=32,
-    prepare=transforms.to_signed_unit,
+    prepare=prepare,
   )
   with contextlib.closing(progress(len(pictures), 'latents')) as bar:
     return encode(pictures, bar.update)

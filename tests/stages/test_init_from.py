@@ -134,7 +134,7 @@ def stable_diffusion(tmp_path_factory):
 def test_stable_diffusion_is_a_prior(config, weights, stable_diffusion, cached):
   config.unet.num_groups = config.first_stage.num_groups = 8  # of a run from random weights; the releases have 32
   config.diffuse.prior_init_from = str(stable_diffusion)
-  config.diffuse.cache_latents = cached
+  config.diffuse.update({'cached_crops': int(cached), 'crop_probability': 0.0})
   stage = diffuse.make(config, str(weights / 'phase1'))
   fits(stage, ('time_embed_condition', 'mask_token', 'channel_mapper', 'dim_mapper'))
   settings = stage.info['settings']

@@ -1,5 +1,6 @@
 """Each option that the release published and that changes results does here what docs/options.md says."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from brainjax.datasets import god, hcp
+from brainjax.datasets import god, hcp, transforms
 from brainjax.sharding import make_mesh
 from brainjax.stages import attend, common, contrast, diffuse
 from brainjax.stages import data as stage_data
@@ -91,6 +92,34 @@ def test_crops(config):
     other = [not np.allclose(x, y, atol=1e-6) for x, y in zip(batch['image'], whole['image'], strict=True)]
     cropped[probability, share] = np.mean(other)
   assert cropped[0.0, 0.5] == cropped[1.0, 0.0] == 0 and cropped[1.0, 0.5] == 1 and 0 < cropped[0.5, 0.5] < 1
+
+
+def test_cached_crops(config, monkeypatch):
+  # An encoder that changes nothing: the latents are the crops themselves.
+  encode = lambda model, weights, rows, prepare=transforms.to_signed_unit: prepare(rows)
+  monkeypatch.setattr(diffuse.first_stage_module, 'encode_pictures', encode)
+  config.data.num_val_stimuli = 3
+  whole = {int(row['stimulus']): row['image'] for row in _rows_of_epochs(diffuse.make(config, '').validation(), 1)}
+  config.diffuse.update({'crop_probability': 0.0, 'cached_crops': 0})
+  whole |= {int(row['stimulus']): row['image'] for row in _rows_of_epochs(diffuse.make(config, '').batches, 1)}
+  config.diffuse.update({'crop_probability': 0.5, 'crop_share': 0.5, 'cached_crops': 3})
+  stage, again = (diffuse.make(config, '') for _ in range(2))
+  seen, cropped = {}, []
+  for row, same in zip(_rows_of_epochs(stage.batches, 12), _rows_of_epochs(again.batches, 12), strict=True):
+    np.testing.assert_array_equal(row['latent'], same['latent'])
+    seen.setdefault(int(row['stimulus']), set()).add(row['latent'].tobytes())
+    cropped.append(not np.array_equal(row['latent'], whole[int(row['stimulus'])]))
+  assert {len(crops) for crops in seen.values()} == {1, 2, 3}  # of three, none to all are whole pictures
+  assert 0.3 < np.mean(cropped) < 0.7
+  for row in _rows_of_epochs(stage.validation(), 1):
+    np.testing.assert_array_equal(row['latent'], whole[int(row['stimulus'])])
+
+
+def _rows_of_epochs(batches, epochs):
+  rows = []
+  for batch in itertools.islice(batches, epochs * batches.steps_per_epoch):
+    rows += [{name: x[i] for name, x in batch.items()} for i in np.flatnonzero(batch['weight'])]
+  return rows
 
 
 def test_voxels_are_set_to_zero(config):
