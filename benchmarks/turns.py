@@ -21,8 +21,6 @@ ENVIRONMENT = {
   'JAX_ENABLE_COMPILATION_CACHE': 'false',
   'TORCHINDUCTOR_FORCE_DISABLE_CACHES': '1',
   'TOKENIZERS_PARALLELISM': 'false',
-  # On a CPU memory is kept and in large pages, for both sides, as `make demo` has it (docs/performance.md).
-  'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:glibc.malloc.arena_max=1',
 }
 QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
