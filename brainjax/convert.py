@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from brainjax.files import atomic_folder, sha256
 from brainjax.torch_convert import adapt, engine, kinds, schedule_buffers
 from brainjax.torch_convert.convert_file import Converted, convert_file
 from brainjax.torch_convert.diffusers_folder import is_diffusers, read_folder, write_folder
+from brainjax.torch_convert.source import weights_file
 from brainjax.torch_convert.writer import check_target, write_state, writing
 from brainjax.trees import below
 
@@ -65,30 +66,24 @@ def to_jax(options: argparse.Namespace) -> None:
     raise UserError(
       f'{options.out} exists already; weights are never overwritten. Choose another --out or remove it first'
     )
-  with ThreadPoolExecutor(1) as pool:
-    if options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source)):
-      if options.ema:
-        raise UserError('--ema is for CompVis checkpoints; diffusers folders hold one set of weights')
-      converted = read_folder(source, options.dry_run)
-      digest = pool.submit(sha256, converted.source.path)
-    else:
-      digest = pool.submit(_digest, source)
+  if options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source)):
+    if options.ema:
+      raise UserError('--ema is for CompVis checkpoints; diffusers folders hold one set of weights')
+    converted = read_folder(source, options.dry_run)
+    digests = [sha256(model.path) for model in converted.sources]
+  else:
+    with ThreadPoolExecutor(1) as pool:  # a pass over the file, beside the conversion
+      digest = pool.submit(sha256, weights_file(source))
       converted = convert_file(source, options.kind, options.ema, options.dry_run)
-    converted = _adapted(converted, options)
-    info = _info(converted, digest.result(), options.ema)
-  _report(info, converted.source.form)
+      digests = [digest.result()]
+  converted = _adapted(converted, options)
+  info = _info(converted, digests, options.ema)
+  _report(info)
   if options.dry_run:
     print('dry run   every tensor has its place; nothing was written')
     return
   save_weights(options.out, converted.params, info)
   print(f'wrote     {options.out}')
-
-
-def _digest(source: Path) -> str:
-  from brainjax.torch_convert.source import weights_file
-
-  source = weights_file(source)
-  return sha256(source) if source.is_file() else ''
 
 
 def _adapted(converted: Converted, options: argparse.Namespace) -> Converted:
@@ -97,40 +92,38 @@ def _adapted(converted: Converted, options: argparse.Namespace) -> Converted:
       continue
     if converted.kind not in ('phase1', 'phase2'):
       raise UserError(
-        f'--{name} is for fMRI autoencoders (phase1, phase2); {converted.source.path} is of kind {converted.kind}'
+        f'--{name} is for fMRI autoencoders (phase1, phase2); {converted.sources[0].path} is of kind {converted.kind}'
       )
     params, settings, sentence = change(converted.params, converted.settings, value)
     converted = converted._replace(params=params, settings=settings, notes=[*converted.notes, sentence])
   return converted
 
 
-def _info(converted: Converted, digest: str, ema: bool) -> dict[str, Any]:
-  source = converted.source
+def _info(converted: Converted, digests: Sequence[str], ema: bool) -> dict[str, Any]:
+  first = converted.sources[0]
   return {
     'kind': converted.kind,
     'settings': converted.settings,
     'models': converted.models,
-    'source': {
-      'name': source.path.name,
-      'path': str(source.path),
-      'sha256': digest,
-      'bytes': source.path.stat().st_size,
-    },
-    'source_config': source.config,
+    'sources': [
+      {'path': str(source.path), 'form': source.form, 'sha256': digest, 'bytes': source.path.stat().st_size}
+      for source, digest in zip(converted.sources, digests, strict=True)
+    ],
+    'source_config': first.config,
     'num_tensors': converted.num_tensors,
     'num_values': converted.num_values,
-    'epoch': source.epoch,
+    'epoch': first.epoch,
     'ema': ema,
     'notes': converted.notes,
     'converter': f'brainjax {brainjax.__version__}',
   }
 
 
-def _report(info: Mapping[str, Any], form: str) -> None:
-  source = info['source']
+def _report(info: Mapping[str, Any]) -> None:
   about = kinds.KINDS[info['kind']].about if info['kind'] in kinds.KINDS else 'folder of diffusers'
-  print(f'file      {source["path"]} ({form}, {source["bytes"] / 1e6:.1f} MB)')
-  print(f'sha256    {source["sha256"]}')
+  for source in info['sources']:
+    print(f'file      {source["path"]} ({source["form"]}, {source["bytes"] / 1e6:.1f} MB)')
+    print(f'sha256    {source["sha256"]}')
   print(f'kind      {info["kind"]}: {about}')
   print(f'epoch     {"not in the file" if info["epoch"] is None else info["epoch"]}')
   print(f'tensors   {info["num_tensors"]}, {info["num_values"]} values')

@@ -92,7 +92,7 @@ def test_in_and_back(tmp_path, capsys, name):
   values = sum(tensor.numel() for tensor in state.values())
   assert f'tensors   {len(state)}, {values} values' in said
   params, info = load_weights(tmp_path / 'jax')
-  assert info['kind'] == KIND[name] and info['source']['sha256'] == sha256(tmp_path / 'a.pth')
+  assert info['kind'] == KIND[name] and [source['sha256'] for source in info['sources']] == [sha256(tmp_path / 'a.pth')]
   assert (info['num_tensors'], info['num_values']) == (len(state), values)
   assert all(array.dtype == np.float32 for array in params.values())
   if name in ('phase1', 'phase2_fmri'):
@@ -425,6 +425,8 @@ def test_diffusers_folder_with_unet_and_kl_comes_back(tmp_path):
   again, info = load_weights(tmp_path / 'again')
   assert again.keys() == params.keys() and all(np.array_equal(again[path], params[path]) for path in params)
   assert info['models'] == {'unet': 'UNet', 'first_stage': 'KLModel'}
+  files = [tmp_path / 'hf' / part / 'diffusion_pytorch_model.safetensors' for part in ('unet', 'vae')]
+  assert [(source['path'], source['sha256']) for source in info['sources']] == [(str(x), sha256(x)) for x in files]
   assert info['settings']['unet']['num_heads'] == 8
   with pytest.raises(UserError, match='use --to_diffusers'):
     run(tmp_path / 'again', '--to_torch', f'--out={tmp_path / "c.pth"}')

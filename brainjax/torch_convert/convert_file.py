@@ -21,7 +21,7 @@ class Converted(NamedTuple):
   kind: str
   settings: dict[str, Any]
   models: dict[str, str]
-  source: Source
+  sources: list[Source]  # of a folder of diffusers one for each model, else one
   num_tensors: int
   num_values: int
   notes: list[str]
@@ -69,7 +69,7 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
     kind=kind,
     settings=settings,
     models={part.path.rstrip('/'): part.model.__name__ for part in spec.parts},
-    source=source,
+    sources=[source],
     num_tensors=len(source.state),
     num_values=sum(int(np.prod(tensor.shape)) for tensor in source.state.values()),
     notes=notes,

@@ -51,10 +51,11 @@ def read_folder(path: Path, plan_only: bool = False) -> Converted:
     raise UserError(
       f'{path} is not a folder of diffusers: no config.json of {", ".join((_UNET_CLASS, *_AUTOENCODERS))} there'
     )
-  params, settings, models, notes, tensors, values, source = {}, {}, {}, [], 0, 0, None
+  params, settings, models, notes, tensors, values, sources = {}, {}, {}, [], 0, 0, []
   for folder, config in found.items():
     where = str(folder)
     source = open_source(folder)
+    sources.append(source)
     state = {_renamed(name): tensor for name, tensor in source.state.items()}
     is_unet = config['_class_name'] == _UNET_CLASS
     part = 'unet' if is_unet else 'first_stage'
@@ -76,7 +77,7 @@ def read_folder(path: Path, plan_only: bool = False) -> Converted:
     values += sum(tensor.size for tensor in state.values())
   if 'unet' in settings:
     settings |= _schedule(path, settings, notes)
-  return Converted(params, 'diffusers', settings, models, source, tensors, values, notes)
+  return Converted(params, 'diffusers', settings, models, sources, tensors, values, notes)
 
 
 def _schedule(path: Path, settings: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
