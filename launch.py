@@ -20,6 +20,12 @@ COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of the
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are on all hosts.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Number of this process, from 0.')
 
+# What Python says of a number that is none.
+NUMBERS = {
+  'invalid literal for int() with base 10:': 'expected a whole number, found',
+  'could not convert string to float:': 'expected a number, found',
+}
+
 
 def _told(error: BaseException, argv: list[str]) -> str:
   """What absl and ml_collections say of wrong flags, and Python of a config file, in one sentence."""
@@ -36,7 +42,10 @@ def _told(error: BaseException, argv: list[str]) -> str:
     return f'{cause.filename} is no Python file: {lines[0]}; the configs are in configs/.'
   if 'Traceback' in str(error):  # of a config file that failed
     lines = [lines[0], lines[-1]]
-  return f'flags: {" ".join(lines)}; see README.'
+  told = ' '.join(lines)
+  for python, sentence in NUMBERS.items():
+    told = told.replace(python, sentence)
+  return f'flags: {told}; see README.'
 
 
 @command_line

@@ -92,6 +92,9 @@ def compare(samples: Sequence[Sample]) -> dict[str, float]:
     'steps_per_second_first_tenth': round(first_speed, 1),
     'steps_per_second_last_tenth': round(last_speed, 1),
     'slower': round(1 - last_speed / first_speed, 4),
+    'steps_per_second_of_tenths': [
+      round(steps_per('seconds', samples[k * tenth + 1 : (k + 1) * tenth + 1]), 1) for k in range(10)
+    ],
     'cpu_ms_per_step_first_tenth': round(first_work, 2),
     'cpu_ms_per_step_last_tenth': round(last_work, 2),
   }

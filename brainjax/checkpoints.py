@@ -240,7 +240,7 @@ class RunCheckpoints:
 
   def _first_whole(self, steps: Sequence[int], abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
     faults = {}
-    for step in steps:
+    for step in _as_first_host(steps):
       if not (fault := self._fault(step)):
         break
       faults[step] = fault
@@ -301,6 +301,12 @@ class RunCheckpoints:
 
   def _writing(self) -> contextlib.AbstractContextManager[None]:
     return _writing(f'the checkpoint of step {self._saving} in {self._directory}')
+
+
+def _as_first_host(steps: Sequence[int]) -> list[int]:
+  """The steps as the first host lists them: on a network file system another may see an older list for a while."""
+  count = hosts.from_first(len(steps))
+  return [hosts.from_first(step) for step in [*steps, *[0] * count][:count]]
 
 
 @contextlib.contextmanager

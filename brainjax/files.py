@@ -26,9 +26,9 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
   temporary = _temporary(path, path.stem, path.suffix)
   try:
     yield temporary
-    with open(temporary, 'rb+') as handle:
-      os.fsync(handle.fileno())
+    _to_disk(temporary)
     os.replace(temporary, path)
+    _to_disk(path.parent)
   finally:
     temporary.unlink(missing_ok=True)
 
@@ -41,9 +41,24 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
   temporary = _temporary(path, path.name, '')
   try:
     yield temporary
+    for name in temporary.rglob('*'):
+      _to_disk(name)
     os.rename(temporary, path)
+    _to_disk(path.parent)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+  """Waits until a file, or the names in a folder, would survive a loss of power."""
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  except OSError:
+    if not path.is_dir():  # some network file systems know no such call for folders
+      raise
+  finally:
+    os.close(handle)
 
 
 def _temporary(path: Path, stem: str, suffix: str) -> Path:

@@ -53,7 +53,6 @@ def make(
   decay_all: bool,
   clip_norm: float,
   clip_groups: tuple[str, ...] = ('',),
-  skip_nonfinite: int = 0,
 ) -> optax.GradientTransformation:
   """Clip, then the optimizer, on a flat mapping of paths to arrays.
 

@@ -22,10 +22,13 @@ STACKED = re.compile(r'(^|/)blocks/')
 def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh `('data', 'fsdp')` over some devices, by default all of all hosts; -1 takes what the other axis leaves.
 
+  The devices of a host follow each other, host after host: host k has the k-th part of the rows of every batch, however
+  its chips lie in a pod. (`jax.make_mesh` would follow the wires instead, and spread a host's rows.)
+
   Raises:
     UserError: the product is not the number of devices.
   """
-  devices = jax.devices() if devices is None else devices
+  devices = sorted(jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id))
   count = len(devices)
   sizes = [data, fsdp]
   if sizes.count(-1) == 1:
@@ -36,7 +39,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     raise UserError(
       f'config.mesh is data={data}, fsdp={fsdp}, but there are {count} devices; the product must be {count} (-1: the rest).'
     )
-  return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
+  return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -91,7 +94,13 @@ def put_rows(rows: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]
 
 def put_same(tree: Any, mesh: Mesh) -> Any:
   """A tree of host arrays and keys, the same on every host, to every device."""
-  return jax.jit(lambda: tree, out_shardings=replicated(mesh))()
+
+  def put(x):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+    return _put(np.asarray(x), replicated(mesh))
+
+  return jax.tree.map(put, tree)
 
 
 def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
@@ -105,7 +114,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     UserError: the share cannot be split over this host's devices.
   """
   sharding = batch_sharding(mesh)
-  local = mesh.local_mesh.size
+  local = len(sharding.addressable_devices)
   for name, array in batch.items():
     if len(array) % local:
       raise UserError(
@@ -164,12 +173,20 @@ class RowMap:
 
   def __call__(self, rows: np.ndarray, done: Callable[[int], Any] = lambda count: None) -> np.ndarray:
     """Rows N ... -> N ..., as NumPy; `done` is told of each batch how many rows it had."""
-    results = []
+    results, running = [], ()  # a batch is fetched when the next one is on its way
+
+    def fetch(result: jax.Array, count: int) -> None:
+      results.append(np.asarray(result)[:count])
+      done(count)
+
     for start in range(0, len(rows), self._size):
       part = rows[start : start + self._size]
       count = len(part)
       part = self._prepare(part) if self._prepare else part
       part = np.concatenate([part, np.zeros((self._size - count, *part.shape[1:]), part.dtype)])
-      results.append(np.asarray(self._apply(self.params, jax.device_put(part, batch_sharding(self._mesh))))[:count])
-      done(count)
+      ahead = self._apply(self.params, jax.device_put(part, batch_sharding(self._mesh))), count
+      if running:
+        fetch(*running)
+      running = ahead
+    fetch(*running)
     return np.concatenate(results)

@@ -27,14 +27,15 @@ from brainjax.stages.stage import Batch, Stage
 from brainjax.trees import flatten, split, unflatten
 
 Params = Mapping[str, jax.Array]  # '/'-joined path -> array
+# Steps that the host may be ahead of the devices: enough to keep them busy, and few batches in their memory.
+IN_FLIGHT = 4
 # Seconds that a step may take to end after SIGTERM; schedulers wait 30 or more before they kill.
 GRACE = 25.0
 
 
 @flax.struct.dataclass
 class TrainState:
-  """What a step changes: the number of steps done, of them the last in a row that were not finite, trained parameters,
-  optimizer state."""
+  """What a step changes: the number of steps done, of those that were not finite, trained parameters, optimizer state."""
 
   step: jax.Array
   nonfinite: jax.Array
@@ -78,7 +79,7 @@ def make_step(
 ) -> Callable[[TrainState, Params, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
   """The jitted step: `(state, frozen, batch, root key) -> (state, metrics)`; the state is donated.
 
-  Of up to `skip_nonfinite` steps in a row whose loss or gradient is not finite, parameters and optimizer stay as they were.
+  In up to `skip_nonfinite` steps whose loss or gradient is not finite, parameters and optimizer stay as they were.
   """
 
   def step(state: TrainState, frozen: Params, batch: Batch, root: jax.Array):
@@ -93,9 +94,10 @@ def make_step(
     updates, opt_state = stage.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     gradient_norm = optax.global_norm(gradients)
-    nonfinite = jnp.where(jnp.isfinite(value) & jnp.isfinite(gradient_norm), 0, state.nonfinite + 1)
+    finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
+    nonfinite = jnp.where(finite, state.nonfinite, state.nonfinite + 1)
     if stage.skip_nonfinite:
-      skip = (nonfinite > 0) & (nonfinite <= stage.skip_nonfinite)
+      skip = ~finite & (nonfinite <= stage.skip_nonfinite)
       params, opt_state = jax.tree.map(
         lambda old, new: jnp.where(skip, old, new), (state.params, state.opt_state), (params, opt_state)
       )
@@ -226,35 +228,40 @@ def _make_validate(stage: Stage, mesh: Mesh, root: jax.Array) -> Callable[[Train
 class _Pending:
   """Metrics that are still on the device, with the batches they came from; fetched and checked at each log."""
 
-  def __init__(self, stage: Stage, writer: MetricWriter, bar: Any, directory: Path, streak: int):
+  def __init__(self, stage: Stage, writer: MetricWriter, bar: Any, directory: Path, skipped: int):
     self._stage, self._writer, self._bar, self._directory = stage, writer, bar, directory
     self._steps: list[tuple[int, dict[str, jax.Array]]] = []
     self._batches: list[Mapping[str, np.ndarray]] = []
-    self._streak = streak  # steps in a row that were not finite
+    self._skipped = skipped  # steps that were not finite
     self.started = time.monotonic()
 
   def add(self, step: int, metrics: dict[str, jax.Array], batch: Mapping[str, np.ndarray]) -> None:
     self._steps.append((step, metrics))
     self._batches.append(batch)
+    if len(self._steps) > IN_FLIGHT:
+      jax.block_until_ready(self._steps[-1 - IN_FLIGHT][1]['loss'])
 
   def log(self) -> None:
     """Writes the means (of `max_...` the largest) since the last log, over finite steps.
 
     Raises:
-      UserError: more steps in a row than allowed were not finite. Nothing has been saved since they began.
+      UserError: more steps than allowed were not finite. Nothing has been saved since the one too many.
     """
     values = jax.device_get(self._steps)
     finite = []
     for (step, metrics), batch in zip(values, self._batches, strict=True):
       if math.isfinite(metrics['loss']) and math.isfinite(metrics['gradient_norm']):
-        self._streak = 0
         finite.append(metrics)
         continue
-      self._streak += 1
-      if self._streak > self._stage.skip_nonfinite:
+      self._skipped += 1
+      if self._skipped > self._stage.skip_nonfinite:
         self._refuse(step, metrics, batch)
+      hosts.tell(
+        f'{self._stage.name}: step {step} is skipped, it was not finite: {self._skipped} of at most {self._stage.skip_nonfinite}'
+      )
     if finite:
       means = {name: _summary(name)([metrics[name] for metrics in finite]) for name in finite[0]}
+      means['skipped_steps'] = self._skipped
       means['steps_per_second'] = len(values) / (time.monotonic() - self.started)
       self._writer.write(values[-1][0], 'train', means)
       self._bar.set_postfix_str(f'loss {means["loss"]:.4g}', refresh=False)  # shown when the bar is drawn next

@@ -56,7 +56,7 @@ def _below(workdir: Path, value: Any, field: str) -> Any:
   if not isinstance(value, str) or '{workdir}' not in value:
     return value
   path = value.replace('{workdir}', str(workdir))
-  if not Path(os.path.normpath(path)).is_relative_to(workdir):
+  if not Path(path).resolve().is_relative_to(workdir.resolve()):  # '..' and links
     raise UserError(f'{field} is {value!r}, which leads out of the workdir; expected a path below it.')
   return path
 
@@ -106,7 +106,11 @@ def refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: boo
     )
   remake = asked and name in REMADE
   begun = is_complete(folder) or (folder / 'weights').exists() or any((folder / 'checkpoints').glob('[0-9]*'))
-  if begun and (folder / 'config.json').is_file():
+  if begun and not (folder / 'config.json').is_file():
+    raise UserError(
+      f'{folder} holds results, but no config.json that says what they were made with; put it back or move {folder} away.'
+    )
+  if begun:
     before = _flat(_portable(_read_json(folder / 'config.json'), workdir))
     now = _flat(relevant(config, workdir, name))
     # What an earlier version had no field for was as the default of that field has it.

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
   config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})  # devices per axis; -1: the rest
   config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none
-  config.skip_nonfinite = 0  # consecutive training steps with non-finite gradients to skip before the run stops
+  config.skip_nonfinite = 0  # steps with a non-finite loss or gradient that a stage skips before the run stops
   config.log_every = 20  # training steps between lines of metrics.jsonl
   config.wandb = ''  # project of Weights & Biases (pip install wandb) to log to as well; empty: off
 

@@ -108,28 +108,33 @@ def losses_of(folder):
 
 
 def run_train(name, *layouts):
-  """The same run on several meshes, and the share of the trained state that one device holds."""
+  """The same run on several meshes, and the share of the state after a step that one device holds."""
   results = {}
   for layout in layouts:
     with tempfile.TemporaryDirectory() as folder:
       mesh, config = make_mesh(layout), settings(STEPS)
       shares = []
-      with mock.patch.object(train, 'initialise', _watched(shares)):
+      with mock.patch.object(train, 'make_step', _watched(shares)):
         train.train(make(name, config, mesh), Path(folder), mesh, config.seed, {})
-      results[layout] = losses_of(Path(folder)) | {'share': shares[0]}
+      results[layout] = losses_of(Path(folder)) | {'share': shares[-1]}
   return results
 
 
 def _watched(shares):
-  original = train.initialise
+  original = train.make_step
 
-  def initialise(*arguments):
-    state, frozen = original(*arguments)
-    leaves = jax.tree.leaves(state)
-    shares.append(sum(x.addressable_shards[0].data.nbytes for x in leaves) / sum(x.nbytes for x in leaves))
-    return state, frozen
+  def make_step(*arguments):
+    step = original(*arguments)
 
-  return initialise
+    def watched(*arguments):
+      state, metrics = step(*arguments)
+      leaves = jax.tree.leaves(state)
+      shares.append(sum(x.addressable_shards[0].data.nbytes for x in leaves) / sum(x.nbytes for x in leaves))
+      return state, metrics
+
+    return watched
+
+  return make_step
 
 
 def run_reshard(*layouts):

@@ -137,8 +137,6 @@ def test_sigterm_ends_a_run_in_time_and_a_second_run_is_refused(tmp_path):
   status, output = first.end()
   assert status == 143, output
   assert time.monotonic() - sent < 30  # what schedulers wait
-  if 'takes more than 25 s' in output:
-    pytest.skip('this machine is too busy for a step in 25 s; the run left without saving it, as it should')
   step = output.split('stopped by SIGTERM at step ')[1].split(' ')[0]
   assert [path.name for path in (workdir / 'contrast' / 'checkpoints').iterdir()] == [step]
 

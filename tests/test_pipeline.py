@@ -385,6 +385,10 @@ def test_what_selects_a_checkpoint_or_changes_the_loss_is_compared(tmp_path, mon
   (tmp_path / 'contrast' / 'checkpoints' / '1').mkdir(parents=True)
   workdirs.write_json(tmp_path / 'contrast' / 'config.json', kept())
   workdirs.refuse_other_config(config, tmp_path, 'contrast', False, ())
+  (tmp_path / 'contrast' / 'config.json').rename(tmp_path / 'lost')
+  with pytest.raises(UserError, match='contrast holds results, but no config.json'):
+    workdirs.refuse_other_config(config, tmp_path, 'contrast', False, ())
+  (tmp_path / 'lost').rename(tmp_path / 'contrast' / 'config.json')
   monkeypatch.setattr(jax, 'device_count', lambda: 9)
   with pytest.raises(UserError, match=r'mesh.devices \(there 1, here 9\)'):
     workdirs.refuse_other_config(config, tmp_path, 'contrast', False, ())

@@ -98,6 +98,15 @@ def test_a_path_in_the_workdir_cannot_lead_out_of_it(tmp_path, path):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_link_in_the_workdir_cannot_lead_out_of_it(tmp_path):
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'data').symlink_to(tmp_path / 'elsewhere')
+  config = tiny.get_config()
+  config.data.prepared = '{workdir}/data/prepared'
+  with pytest.raises(UserError, match='data.prepared.* leads out of the workdir'):
+    pipeline.run(config, tmp_path / 'run', ('contrast',), asked=True)
+
+
 @pytest.mark.parametrize('dataset', [god.God, bold5000.Bold5000, own.Own])
 @pytest.mark.parametrize('subject', ['..', '../x', 'a/b', '/x', '', 'sbj_1\n'])
 def test_a_data_set_is_never_written_outside_its_folder(tmp_path, dataset, subject):

@@ -1,8 +1,10 @@
 """Meshes and layouts on eight virtual devices, in a process of its own."""
 
+import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from brainjax import sharding
@@ -34,6 +36,24 @@ np.testing.assert_array_equal(mapped(rows), rows @ kernel)
 def test_layouts_on_eight_devices():
   done = subprocess.run([sys.executable, '-c', SCRIPT], capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  id: int
+  process_index: int
+
+
+# Four hosts of 2 x 2 chips in a 4 x 4 torus whose chips are numbered along its rows: no host has four in a row.
+@pytest.mark.parametrize('data, fsdp', [(16, 1), (4, 4), (2, 8), (1, 16)])
+def test_a_host_has_its_part_of_the_rows_wherever_its_chips_lie(data, fsdp):
+  chips = [Chip(row * 4 + column, row // 2 * 2 + column // 2) for row in range(4) for column in range(4)]
+  mesh = sharding.make_mesh(data, fsdp, chips)
+  assert mesh.shape == {'data': data, 'fsdp': fsdp}
+  rows = sharding.batch_sharding(mesh).devices_indices_map((32,))
+  for host in range(4):
+    held = np.concatenate([np.arange(32)[rows[chip]] for chip in chips if chip.process_index == host])
+    assert sorted(held) == list(range(8 * host, 8 * host + 8))
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():

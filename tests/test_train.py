@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
 
 
 @pytest.mark.parametrize('infinite_loss', [False, True])
-def test_as_many_steps_as_allowed_are_skipped(tmp_path, infinite_loss):
+def test_as_many_steps_as_allowed_are_skipped(tmp_path, capsys, infinite_loss):
   # By hand: gradient descent on (w - x)^2 / 2 without the steps that are skipped.
   def loss(params, batch, key):
     w, x = params['trained']['w'], batch['x'].mean()
@@ -123,15 +123,19 @@ def test_as_many_steps_as_allowed_are_skipped(tmp_path, infinite_loss):
   w = 4.0
   for x in (0, 3, 5):
     w -= 0.5 * (w - x)
-  np.testing.assert_allclose(run((1, 2, 4), 'two', 2)['trained/w'], w, rtol=1e-6)
+  np.testing.assert_allclose(run((1, 2, 4), 'three', 3)['trained/w'], w, rtol=1e-6)
+  told = capsys.readouterr().out
+  assert [f'step {step} is skipped' in told for step in range(1, 7)] == [step in (2, 3, 5) for step in range(1, 7)]
+  lines = (tmp_path / 'three' / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['skipped_steps'] for line in lines] == [1, 2, 3]
   with pytest.raises(UserError, match='the loss of step 3 is'):
     run((1, 2, 4), 'one', 1)
   # As the sentence advises: the same workdir goes on when more are allowed.
-  np.testing.assert_allclose(run((1, 2, 4), 'one', 2)['trained/w'], w, rtol=1e-6)
-  # A run that goes on remembers how many there were in a row: two before the checkpoint of step 3, one after it.
-  run((1, 2, 3), 'again', 2, steps=3)
-  with pytest.raises(UserError, match='the loss of step 4 is'):
-    run((1, 2, 3), 'again', 2)
+  np.testing.assert_allclose(run((1, 2, 4), 'one', 3)['trained/w'], w, rtol=1e-6)
+  # A run that goes on remembers how many there were: two before the checkpoint of step 3, one after it.
+  run((1, 2, 4), 'again', 2, steps=3)
+  with pytest.raises(UserError, match='the loss of step 5 is'):
+    run((1, 2, 4), 'again', 2)
 
 
 def test_a_checkpoint_of_another_model_or_optimizer_is_told(tmp_path):

@@ -46,10 +46,6 @@ class _Batches:
   def __len__(self) -> int:
     return self._length
 
-  def __repr__(self) -> str:
-    # grain stores and compares this text with its state; it must not depend on addresses in memory.
-    return f'brainjax batches of {self._batch_size} from {len(self._dataset)} rows, seed {self._seed}'
-
   def _rows_of_epoch(self, epoch: int) -> np.ndarray:
     if not self._shuffle:
       epoch = 0  # the same order always

@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     validation: gives this host's share of the validation batches, or None.
     num_steps: to train.
     eval_every, checkpoint_every, log_every: in steps.
-    skip_nonfinite: consecutive steps with a loss or gradient that is not finite before the run stops; they are skipped.
+    skip_nonfinite: steps with a loss or gradient that is not finite before the run stops; they are skipped.
     select: 'last', or 'best' by validation loss.
     info: saved with the finished weights: what is needed to use them. `inputs` in it, SHA-256 of raw data and of weights that
       the stage starts from, is saved with checkpoints too, which go on from the same inputs only.
