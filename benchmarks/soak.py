@@ -67,7 +67,7 @@ class Watched:
     self._batches.set_state(state)
 
 
-def compare(samples: Sequence[Sample]) -> dict[str, float]:
+def compare(samples: Sequence[Sample]) -> dict[str, Any]:
   """The last tenth beside the second one for memory and files (the first one still fills buffers), beside the first for speed."""
   tenth = len(samples) // 10
   second, last = samples[tenth : 2 * tenth], samples[-tenth:]
@@ -100,7 +100,7 @@ def compare(samples: Sequence[Sample]) -> dict[str, float]:
   }
 
 
-def soak(workdir: Path, num_steps: int) -> tuple[dict[str, float], list[Sample]]:
+def soak(workdir: Path, num_steps: int) -> tuple[dict[str, Any], list[Sample]]:
   """Trains and gives what `compare` says, with the samples."""
   config = demo.get_config()
   config.data.update({'hcp': f'{workdir}/simulated/HCP', 'god': f'{workdir}/simulated/Kamitani/npz'})
@@ -136,7 +136,7 @@ def main() -> int:
     path.write_text(json.dumps(found | {'samples': samples}) + '\n')
   for name, value in found.items():
     bound = f'   (bound {BOUNDS[name]})' if name in BOUNDS else ''
-    print(f'{name:<30} {value:g}{bound}')
+    print(f'{name:<30} {value}{bound}')
   return int(any(found[name] > bound for name, bound in BOUNDS.items()))
 
 
