@@ -8,6 +8,8 @@ import numpy as np
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
+from benchmarks.table import in_words
+
 COLOURS = {'ours': '#0b3c6f', 'released': '#e69f00', 'engineer': '#56b4e9', 'compile': '#009e73'}
 LABELS = {
   'ours': 'brainjax',
@@ -36,7 +38,7 @@ def draw(results: dict[str, dict], path: Path) -> None:
       label = "the machine's limit" if 'limit' not in used else None
       used.add('limit')
       axis.plot([limit / unit] * 2, [place - 0.4, place + 0.4], color='#cc0000', linewidth=2, label=label)
-  names = [f'{result["title"]}\n{_seconds(result["ours"]["seconds"])}' for result in shown.values()]
+  names = [f'{result["title"]}\n{in_words(result["ours"]["seconds"])}' for result in shown.values()]
   axis.set_yticks(range(len(shown)), names, fontsize=8)
   axis.invert_yaxis()
   axis.axvline(1, color='#888888', linewidth=0.8, linestyle='--')
@@ -63,7 +65,3 @@ def draw_curves(curves: dict[str, dict], path: Path) -> None:
     axis.legend(frameon=False, fontsize=8)
   figure.savefig(path, dpi=130)
   plt.close(figure)
-
-
-def _seconds(seconds: float) -> str:
-  return f'{seconds * 1e3:.3g} ms' if seconds < 1 else f'{seconds:.3g} s'

@@ -101,12 +101,20 @@ def _cross(tokens: int, context: int, width: int, mlp: int, depth: int) -> Macs:
   return (_weights(linear) + Macs(scores=2 * tokens**2 * width + 2 * tokens * context * width)).times(depth)
 
 
+def _embed(settings: ConfigDict, kept: int) -> Macs:
+  """Patches to tokens, of those that are kept."""
+  return _weights((kept - 1) * settings.fmri_mae.patch_size * settings.fmri_mae.width)
+
+
 def contrast_step(settings: ConfigDict, num_voxels: int) -> float:
   """Operations for one sample: two views, forward and backward."""
   tokens = num_voxels // settings.fmri_mae.patch_size
   kept = 1 + int(tokens * (1 - settings.contrast.mask_ratio))
-  embed = _weights(tokens * settings.fmri_mae.patch_size * settings.fmri_mae.width)
-  one = embed + _fmri_encoder(settings, kept) + _fmri_decoder(settings, tokens, kept, settings.contrast.decoder_depth)
+  one = (
+    _embed(settings, kept)
+    + _fmri_encoder(settings, kept)
+    + _fmri_decoder(settings, tokens, kept, settings.contrast.decoder_depth)
+  )
   return 2 * 2 * one.step()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import limits, rows
 from brainjax.datasets import hcp, loader, transforms
 from brainjax.files import atomic_write
 from brainjax.metric_writer import progress
@@ -67,15 +68,6 @@ def stream(folder: Path) -> str:
   return f'{len(rows)} rows of {rows.num_voxels} voxels'
 
 
-def step_flops(voxels: int, patch: int = 16, mask_ratio: float = 0.75) -> float:
-  """Of one sample in the full-size contrast step: two views, forward and backward, without recomputation."""
-  tokens = voxels // patch
-  encoder, decoder = 1 + int(tokens * (1 - mask_ratio)), 1 + tokens
-  # Multiplications of a block for a token: attention's 4 D^2, an MLP of width D 2 D^2, and products with L tokens 2 L D.
-  macs = 24 * encoder * (6 * 1024**2 + 2 * encoder * 1024) + 8 * decoder * (6 * 512**2 + 2 * decoder * 512)
-  return 2 * 3 * 2 * macs
-
-
 def measured(step: Callable[..., str], *arguments) -> None:
   """Runs a step in a process of its own and tells its time and its largest memory."""
   context = multiprocessing.get_context('spawn')
@@ -104,7 +96,7 @@ def main() -> None:
   measured(simulate, args.folder, args.subjects, args.voxels)
   measured(prepare, args.folder)
   measured(stream, args.folder)
-  flops = step_flops(args.voxels)
+  flops = limits.contrast_step(rows.config(quick=False), args.voxels)  # of one sample
   print(
     f'contrast: {flops / 1e9:.0f} GFLOP a sample: {FLOPS / 2 / flops:.0f} samples a second on an H100 at half its peak'
   )

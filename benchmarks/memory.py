@@ -14,13 +14,14 @@ import sys
 import time
 from functools import partial
 
+from benchmarks.rows import VOXELS
+
 FLAGS = (
   '--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
   # The order of operations that needs the least memory, as accelerators choose it, and not the most threads.
   '--xla_cpu_enable_concurrency_optimized_scheduler=false'
 )
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct')
-VOXELS = 4192  # of the published weights
 # Slices of so many chips, as JAX calls them; the smallest there is where fewer are asked for.
 SLICES = {
   'v5e': {4: 'v5e:2x2', 8: 'v5e:2x4', 64: 'v5e:8x8', 256: 'v5e:16x16'},

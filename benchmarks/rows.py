@@ -47,7 +47,7 @@ TRAINING = ('released', 'engineer', 'compile')
 FORWARD = ('engineer', 'compile')
 TITLES = {
   'matmul': 'matrix product {0} x {0} (the peak)',
-  'copy': 'copy of {0} MiB (the bandwidth)',
+  'copy': 'adding to {0} MiB in place (the bandwidth)',
   'contrast': 'contrast step, batch {0}',
   'attend': 'attend step, batch {0}',
   'diffuse': 'diffuse step, batch {0}',
@@ -87,7 +87,7 @@ def rows(device: str, quick: bool) -> list[Row]:
   table += [
     Row('diffuse', batch, TRAINING if batch in (1, 8) else TRAINING[:2], goal) for batch in ((8, 32) if gpu else (1, 2))
   ]
-  table += [Row('cached', 32 if gpu else 2, TRAINING[:2], goal)]
+  table += [Row('cached', 32 if gpu else 2, TRAINING[:2], {'engineer': goal['engineer']})]  # released: it encodes
   table += [Row('unet', 2, FORWARD, {}), *(Row(name, 2, FORWARD[:1], {}) for name in ('encode', 'decode'))]
   goal = {'engineer': 0.25 if gpu else 1.0}
   table += [Row('sample', batch, FORWARD[:1], goal) for batch in ((SAMPLES, 50 * SAMPLES) if gpu else (SAMPLES,))]

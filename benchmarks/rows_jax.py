@@ -16,7 +16,7 @@ from brainjax import reconstruct, sharding, train
 from brainjax.ops import diffusion
 from brainjax.stages import diffuse
 from brainjax.stages.stage import Stage
-from brainjax.trees import below, flatten, unflatten
+from brainjax.trees import below, flatten, split, unflatten
 
 
 def build(row: Row, quick: bool, full: bool = False, changes: dict | None = None) -> Work:
@@ -45,8 +45,13 @@ def _matmul(row: Row, settings: ConfigDict, quick: bool) -> Work:
 
 def _copy(row: Row, settings: ConfigDict, quick: bool) -> Work:
   a = jnp.ones(row.batch * 2**18, jnp.float32)  # so many MiB
-  copy = jax.jit(lambda x: x + 1)  # a copy alone is optimised away
-  return Work(lambda: copy(a).block_until_ready())
+  add = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place: no fresh memory
+
+  def call():
+    nonlocal a
+    a = add(a).block_until_ready()
+
+  return Work(call)
 
 
 class Pieces(NamedTuple):
@@ -172,7 +177,7 @@ def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Call
   stage, shapes = _stage(row, settings, mesh, num_voxels)
   key = jax.eval_shape(lambda: jax.random.key(0))
   flat = jax.eval_shape(lambda k: flatten(stage.init(k)), key)
-  trained, frozen = train.split(flat, stage.trainable)
+  trained, frozen = split(flat, stage.trainable)
   counter = jax.ShapeDtypeStruct((), jnp.int32)
   state = train.TrainState(
     step=counter, nonfinite=counter, params=trained, opt_state=jax.eval_shape(stage.optimizer.init, trained)

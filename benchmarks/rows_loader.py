@@ -40,7 +40,7 @@ def build(row: Row, way: str, folder: str) -> Work:
   # As the published code does: everything in memory, one row at a time.
   values = rows.gather(np.arange(len(rows)))['fmri']
   loaded = torch.utils.data.DataLoader(
-    torch.utils.data.TensorDataset(torch.from_numpy(values)), row.batch, shuffle=True
+    torch.utils.data.TensorDataset(torch.from_numpy(values)), row.batch, shuffle=True, drop_last=True
   )
 
   def seconds() -> float:

@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         _write(file, args.device, {**before, **results})
   finally:
     bench.close()
-  results = with_limits(results, args.device)
+  results = with_limits(results)
   _write(file, args.device, results)
   print(table(results))
   chart.draw(results, file.with_suffix('.png'))

@@ -14,26 +14,27 @@ from benchmarks.rows import PEERS
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def with_limits(results: dict[str, dict], device: str) -> dict[str, dict]:
-  """Adds what follows from the peaks, which are the best of both sides: share of the peak, shortest possible time."""
+def with_limits(results: dict[str, dict]) -> dict[str, dict]:
+  """Adds what follows from the peaks, the best of all sides of a row: share of the peak, shortest possible time."""
 
-  def best(name: str) -> float:
-    found = [part for key, result in results.items() if key.startswith(name) for part in _parts(result)]
-    return max((amount / part['seconds'] for part, amount in found if 'seconds' in part), default=0.0)
+  def parts(result: dict) -> list[dict]:
+    return [part for part in (result.get('ours', {}), *result.get('peers', {}).values()) if 'seconds' in part]
 
-  def _parts(result):
-    amount = result.get('operations') or result.get('bytes_moved') or 0.0
-    return [(part, amount) for part in (result.get('ours', {}), *result.get('peers', {}).values())]
+  def best(kind: str, result: dict) -> float:
+    return max((result[kind] / part['seconds'] for part in parts(result)), default=0.0)
 
-  peaks = {'operations': best('matmul'), 'bytes_moved': best('copy')}
-  for result in results.values():
-    for kind, peak in peaks.items():
-      if result.get(kind) and peak:
-        result['limit_seconds'] = result[kind] / peak
-        for part in (result.get('ours', {}), *result.get('peers', {}).values()):
-          if 'seconds' in part:
-            part['per_second'] = result[kind] / part['seconds']
-            part['share_of_peak'] = part['per_second'] / peak
+  bandwidth = max((best('bytes_moved', result) for key, result in results.items() if key.startswith('copy')), default=0)
+  for key, result in results.items():
+    if 'operations' in result:
+      own = best('operations', result) if key.startswith('matmul') else 0.0
+      kind, peak = 'operations', max([own, *(part.get('peak', 0.0) for part in parts(result))])
+    else:
+      kind, peak = 'bytes_moved', bandwidth
+    if result.get(kind) and peak:
+      result['limit_seconds'] = result[kind] / peak
+      for part in parts(result):
+        part['per_second'] = result[kind] / part['seconds']
+        part['share_of_peak'] = part['per_second'] / peak
   return results
 
 
@@ -94,19 +95,22 @@ def _cells(part: dict, result: dict, way: str) -> list[str]:
   if 'ours_over_this' in part:
     ratio = f'{part["ours_over_this"]:.2f}'
     met = f'{goal:.2f} {"met" if part["ours_over_this"] <= goal else "missed"}' if goal else ''
+    least = result.get('limit_seconds', 0.0) / part['seconds']
+    met += f' (limit {least:.2f})' if goal and least > goal else ''
   return [
-    _time(part['seconds']),
-    f'{_time(part["least"])} to {_time(part["most"])}',
+    in_words(part['seconds']),
+    f'{in_words(part["least"])} to {in_words(part["most"])}',
     ratio,
     met,
-    _time(part['first_seconds']) if 'first_seconds' in part else '',
+    in_words(part['first_seconds']) if 'first_seconds' in part else '',
     f'{part["per_second"] / 1e9:.4g} G' if 'per_second' in part else '',
     f'{part["share_of_peak"]:.0%}' if 'share_of_peak' in part else '',
     f'{part["bytes"] / 2**30:.2f} GiB',
   ]
 
 
-def _time(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+  """Seconds with their unit."""
   return f'{seconds * 1e3:.3g} ms' if seconds < 1 else f'{seconds:.3g} s'
 
 

@@ -25,6 +25,9 @@ ENVIRONMENT = {
 QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
 
+NOT_OF_PRODUCTS = ('matmul', 'copy', 'loader', 'start')
+
+
 class Failed(Exception):
   """A side could not do a row; the text says why."""
 
@@ -38,6 +41,7 @@ class Side:
       environment |= {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': ''}
     if quick:
       environment['XLA_FLAGS'] = QUICK_FLAGS
+    self._way = way
     self._log = open(log, 'ab')  # noqa: SIM115 - closed by close()
     self._process = subprocess.Popen(
       [sys.executable, '-m', 'benchmarks.side', way, *(['--quick'] if quick else []), *options],
@@ -53,12 +57,11 @@ class Side:
     except BrokenPipeError:
       line = ''
     if not line:
-      raise Failed(
-        'no answer in time' if self._process.poll() is None else f'the process ended ({self._process.returncode})'
-      )
+      ended = self._process.poll()
+      raise Failed(f'{self._way}: ' + ('no answer in time' if ended is None else f'the process ended ({ended})'))
     answer = json.loads(line)
     if 'failed' in answer:
-      raise Failed(answer['failed'])
+      raise Failed(f'{self._way}: {answer["failed"]}')
     return next(iter(answer.values()))
 
   def close(self) -> None:
@@ -117,6 +120,8 @@ class Bench:
       if not values:
         values = [ours.ask('run') for _ in range(self._repetitions)]
       result['ours'] |= {**_summary(values), 'bytes': int(ours.ask('memory'))}
+      if row.name not in NOT_OF_PRODUCTS:
+        result['ours']['peak'] = self._peak(ours)
     finally:
       self._done(ours)
     return result
@@ -128,15 +133,24 @@ class Bench:
     side = self._side(way)
     try:
       result = self._begin(side, row)
-      pairs = [(ours.ask('run'), side.ask('run')) for _ in range(self._repetitions)]
-      mine, theirs = zip(*pairs, strict=True)
-      values += mine
-      ratio = statistics.median(mine) / statistics.median(theirs)
-      return {**result, **_summary(theirs), 'bytes': int(side.ask('memory')), 'ours_over_this': ratio}
+      seconds: dict[Side, list[float]] = {ours: [], side: []}
+      for number in range(self._repetitions):
+        for one in (ours, side) if number % 2 == 0 else (side, ours):
+          seconds[one].append(one.ask('run'))
+      values += seconds[ours]
+      result |= {**_summary(seconds[side]), 'bytes': int(side.ask('memory'))}
+      result['ours_over_this'] = statistics.median(seconds[ours]) / result['seconds']
+      return result | ({} if row.name in NOT_OF_PRODUCTS else {'peak': self._peak(side)})
     except Failed as failure:
       return {'failed': str(failure)}
     finally:
       self._done(side)
+
+  def _peak(self, side: Side) -> float:
+    """Operations per second of a large product, now: on a shared machine it is not the same in every hour."""
+    product = rows.rows(self._device, self._quick)[0]
+    self._begin(side, product)
+    return 2 * product.batch**3 / min(side.ask('run') for _ in range(self._repetitions))
 
   def _start(self, row: Row) -> dict[str, Any]:
     folder, warm = (self._folder / 'start').absolute(), row.batch > 0

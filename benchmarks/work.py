@@ -13,7 +13,7 @@ from benchmarks.rows import PLMS_STEPS
 
 # Sampling steps that are measured where all of them would take too long: {quick: (few, more)}. Not 1: from 2 on n steps
 # of diffusers' PLMS are n + 1 passes, as ours, but 1 step is one pass.
-FEW = {False: (2, 3), True: (2, 10)}
+FEW = {False: (2, 5), True: (2, 10)}
 LEAST = 0.3  # seconds that one repetition lasts at least
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from brainjax.models.dense import Dense
 from brainjax.models.recompute import recomputed
 from brainjax.ops import masking
 from brainjax.ops.attention import attention
@@ -65,7 +66,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """B L D -> B L D."""
-    dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+    dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
     hidden = self.activation(dense(self.hidden, name='fc1')(x))
     return dense(x.shape[-1], name='fc2')(hidden)
 
@@ -88,7 +89,7 @@ class Attention(nn.Module):
     width = x.shape[-1]
     if width % self.num_heads:
       raise ValueError(f'width {width} cannot be split into {self.num_heads} heads.')
-    dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+    dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
     if self.fused_qkv:
       query, key, value = jnp.split(dense(3 * width, name='qkv')(x), 3, axis=-1)
     else:
@@ -173,9 +174,10 @@ class MaskedEncoder(nn.Module):
       raise ValueError(f'the input has {patches.shape[1]} patches, the model was built for {self.table.shape[0] - 1}.')
     class_token = self.param('cls_token', NORMAL, (1, 1, width))
     positions = self.param('pos_embed', table_init(self.table), (1, *self.table.shape)).astype(self.dtype)
-    x = PatchEmbed(width, self.kernel_shape, self.dtype, name='patch_embed')(patches) + positions[:, 1:]
-    if mask is not None:
-      x = masking.gather(x, mask.ids_keep)
+    places = positions[:, 1:]
+    if mask is not None:  # before the product, of which three quarters would not be needed
+      patches, places = masking.gather(patches, mask.ids_keep), jnp.take(places[0], mask.ids_keep, axis=0)
+    x = PatchEmbed(width, self.kernel_shape, self.dtype, name='patch_embed')(patches) + places
     first = jnp.broadcast_to(class_token.astype(self.dtype) + positions[:, :1], (x.shape[0], 1, width))
     x = run_stack(self.make_block, self.depth, self.remat, jnp.concatenate([first, x], axis=1))
     if self.cross is None:
@@ -209,7 +211,7 @@ class MaskedDecoder(nn.Module):
   def __call__(self, latent: jax.Array, ids_restore: jax.Array) -> jax.Array:
     """Tokens B (1 + K) D and the way back B L -> patches B L p."""
     width = self.table.shape[1]
-    dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+    dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
     mask_token = self.param('mask_token', NORMAL, (1, 1, width))
     positions = self.param('pos_embed', table_init(self.table), (1, *self.table.shape)).astype(self.dtype)
     x = dense(width, name='embed')(latent)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from brainjax.models.blocks import NORMAL, Block, exact_gelu, layer_norm, run_stack
+from brainjax.models.dense import Dense
 
 EPSILON = 1e-5
 
@@ -62,4 +63,4 @@ class ClipVision(nn.Module):
     )
     x = run_stack(block, self.depth, False, x)
     x = layer_norm(EPSILON, jnp.float32, 'norm')(x[:, 0])
-    return nn.Dense(self.projection_dim, use_bias=False, name='project')(x) if self.projection_dim else x
+    return Dense(self.projection_dim, use_bias=False, name='project')(x) if self.projection_dim else x

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from brainjax.models.blocks import NORMAL, Block, Init, PatchEmbed, layer_norm, run_stack, table_init
+from brainjax.models.dense import Dense
 from brainjax.ops import patches, positions
 
 
@@ -92,7 +93,7 @@ class FmriConditioner(nn.Module):
     )
 
     def dense(fan_in: int, out: int) -> nn.Dense:
-      return nn.Dense(out, dtype=self.dtype, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in))
+      return Dense(out, dtype=self.dtype, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in))
 
     if not self.global_pool:
       tokens = self.num_voxels // self.patch_size

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from brainjax.models.dense import Dense
+
 NUM_GROUPS = 32
 
 # Uniform in +-1/sqrt(fan_in): what the published models start their convolutions and dense layers from.
@@ -22,7 +24,7 @@ def group_norm(epsilon: float, dtype: Any, name: str | None = None, num_groups: 
 def dense(features: int, dtype: Any, name: str | None = None, use_bias: bool = True, zero: bool = False) -> nn.Dense:
   """Dense layer over the last axis (a 1x1 convolution on images); `zero` starts the kernel at zero."""
   kernel_init = nn.initializers.zeros if zero else fan_in_uniform
-  return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=kernel_init, name=name)
+  return Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
 def conv3x3(features: int, dtype: Any, name: str | None = None, stride: int = 1, zero: bool = False) -> nn.Conv:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from brainjax.models.blocks import MLP, XAVIER, Attention, Init, layer_norm, run_stack
+from brainjax.models.dense import Dense
 
 
 class CrossBlock(nn.Module):
@@ -50,7 +51,7 @@ class CrossBottleneck(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
     """fMRI tokens B L D and image tokens B M W -> B L D."""
-    dense = partial(nn.Dense, dtype=self.dtype, kernel_init=XAVIER)
+    dense = partial(Dense, dtype=self.dtype, kernel_init=XAVIER)
     inner = dense(self.width, name='map_in')(x)
     attended = run_stack(self.make_block, self.depth, self.remat, inner, context)
     return dense(x.shape[-1], name='map_out')(inner + attended if self.residual else attended)
@@ -68,5 +69,5 @@ class CrossTail(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
     """Image tokens B L D and fMRI tokens B M E -> B L D."""
-    context = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name='map_in')(context)
+    context = Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name='map_in')(context)
     return run_stack(self.make_block, self.depth, self.remat, x, context)
