@@ -55,8 +55,8 @@ def peak_bytes() -> int:
 def serve(build: Callable[[str], Work], device_bytes: Callable[[], int | None]) -> None:
   """Answers on standard output, a line of JSON for each line of standard input.
 
-  'build ROW' makes the work of a row, 'first' calls it once (compilation and warm-up), 'run' as often as one repetition
-  needs, 'memory' tells the peak. What goes wrong is answered as {'failed': why}.
+  'build ROW' makes the work of a row, 'first' calls it once (compilation and warm-up), 'run' once more and then as often as
+  one repetition needs, 'memory' tells the peak. What goes wrong is answered as {'failed': why}.
   """
   out = os.fdopen(os.dup(1), 'w', buffering=1)
   os.dup2(2, 1)  # what libraries print does not belong into the answers
@@ -75,6 +75,8 @@ def serve(build: Callable[[str], Work], device_bytes: Callable[[], int | None]) 
         if work.timed is None:
           calls = max(1, round(LEAST / max(work.seconds(), 1e-6)))
       elif command == 'run':
+        if work.call:  # as in a loop: while another process had its turn, this one's memory grew cold
+          work.call()
         answer = {'seconds': statistics.median(work.seconds() for _ in range(calls))}
       else:
         answer = {'bytes': device_bytes() or peak_bytes()}

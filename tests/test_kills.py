@@ -62,8 +62,8 @@ def result(workdir, stage):
   return found
 
 
-def sums_below(folder):
-  return {file.relative_to(folder): sha256(file) for file in folder.rglob('*') if file.is_file()}
+def sums_below(folder, pattern='*'):
+  return {file.relative_to(folder): sha256(file) for file in folder.rglob(pattern) if file.is_file()}
 
 
 def assert_same(workdir, reference, stages):
@@ -199,7 +199,9 @@ def test_a_stage_killed_at_any_moment(reference, stage, tmp_path, capsys):
   whole, moments = reference
   wanted = 'contrast' if stage == 'data' else stage
   kills = 0
-  for kill_at, delay in _moments_to_kill_at(len(moments_of(whole, moments, stage)), seed=len(stage)):
+  for kill_at, delay in _moments_to_kill_at(
+    len(moments_of(whole, moments, stage)), seed=['data', *STAGES].index(stage)
+  ):
     workdir = tmp_path / 'run'
     _copy(whole, workdir, stage)
     flags = command(workdir, only(wanted), *LONGER)
@@ -216,6 +218,8 @@ def test_a_stage_killed_at_any_moment(reference, stage, tmp_path, capsys):
     assert_same(workdir, whole, [wanted])
     if stage == 'data':
       assert sums_below(workdir / 'simulated') == sums_below(whole / 'simulated')
+      records = sums_below(whole / 'prepared', '*.array_record*')
+      assert records and sums_below(workdir / 'prepared', '*.array_record*') == records
     shutil.rmtree(workdir)
   with capsys.disabled():
     print(
