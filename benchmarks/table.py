@@ -111,7 +111,9 @@ def _cells(part: dict, result: dict, way: str) -> list[str]:
 
 def in_words(seconds: float) -> str:
   """Seconds with their unit."""
-  return f'{seconds * 1e3:.3g} ms' if seconds < 1 else f'{seconds:.3g} s'
+  if seconds < 1:
+    return f'{seconds * 1e3:.3g} ms'
+  return f'{seconds:.3g} s' if seconds < 100 else f'{seconds:,.0f} s'
 
 
 def publish(file: Path, text: str, device: str) -> None:

@@ -26,9 +26,9 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
   temporary = _temporary(path, path.stem, path.suffix)
   try:
     yield temporary
-    _to_disk(temporary)
+    _flush(temporary)
     os.replace(temporary, path)
-    _to_disk(path.parent)
+    _flush(path.parent)
   finally:
     temporary.unlink(missing_ok=True)
 
@@ -41,15 +41,20 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
   temporary = _temporary(path, path.name, '')
   try:
     yield temporary
-    for name in temporary.rglob('*'):
-      _to_disk(name)
+    to_disk(temporary)
     os.rename(temporary, path)
-    _to_disk(path.parent)
+    _flush(path.parent)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(folder: Path) -> None:
+  """Waits until a folder and everything below it would survive a loss of power."""
+  for path in (*folder.rglob('*'), folder):
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
   """Waits until a file, or the names in a folder, would survive a loss of power."""
   handle = os.open(path, os.O_RDONLY)
   try:

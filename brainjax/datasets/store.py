@@ -21,7 +21,7 @@ from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
 from brainjax.errors import UserError
-from brainjax.files import lock, sha256
+from brainjax.files import lock, sha256, to_disk
 
 SHARD_BYTES = 256 << 20
 NOWHERE = '.nowhere'  # data_dir of a builder that shall read nothing: it reads what it finds, which may be damaged
@@ -227,6 +227,7 @@ def _build(make_builder: Callable[[str], Builder], raw: Path, out: Path) -> None
     config = tfds.download.DownloadConfig(manual_dir=raw, compute_stats='skip', try_download_gcs=False)
     new.download_and_prepare(download_dir=staging / 'downloads', download_config=config, file_format='array_record')
     built = Path(new.data_dir)
+    to_disk(built)
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
       old = staging / 'replaced'
