@@ -21,6 +21,7 @@ from brainjax.errors import NO_ROOM, UserError
 WEIGHTS_FORMAT = 'brainjax-weights-1'
 # Orbax writes the time into these when everything else is done. Nothing that we restore is read from them.
 UNSUMMED = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+NUM_LATEST = 2  # checkpoints that are kept beside the best one
 
 # A checkpoint that is no longer kept goes here by a rename, and its files after that: one that a kill left half deleted
 # would be taken for a checkpoint.
@@ -175,7 +176,7 @@ class RunCheckpoints:
   """
 
   def __init__(self, directory: str | os.PathLike, best_metric: str | None):
-    policies = [ocp.checkpoint_managers.LatestN(2)]
+    policies = [ocp.checkpoint_managers.LatestN(NUM_LATEST)]
     if best_metric:
       policies.append(
         ocp.checkpoint_managers.BestN(
@@ -234,9 +235,14 @@ class RunCheckpoints:
 
   def best(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
     """`latest`, but of the smallest validation score; the newest where nothing is scored."""
+    ranked = self._ranked()
+    return self._first_whole(ranked, abstract_state) if ranked else self.latest(abstract_state)
+
+  def _ranked(self) -> list[int]:
+    """The steps that have a validation score, the best first; none where nothing is scored."""
     scores = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
     scored = {step: metrics[self._best_metric] for step, metrics in scores.items() if self._best_metric and metrics}
-    return self._first_whole(sorted(scored, key=scored.get), abstract_state) if scored else self.latest(abstract_state)
+    return sorted(scored, key=scored.get)
 
   def _first_whole(self, steps: Sequence[int], abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
     faults = {}
@@ -277,13 +283,23 @@ class RunCheckpoints:
     hosts.tell(f'checkpoint {damaged} in {self._directory} is damaged: {fault}. It is now {aside.name}; {used} is used')
 
   def wait(self) -> None:
-    """Until the save in the background is on disk.
+    """Until the save in the background is on disk, and nothing lies beside what is kept.
 
     Raises:
       UserError: it cannot be written.
     """
     with self._writing():
       self._settle()
+      kept = {*sorted(self._manager.all_steps())[-NUM_LATEST:], *self._ranked()[:1]}
+      hosts.on_first(self._remove, sorted(set(self._manager.all_steps()) - kept))
+      self._manager.reload()
+
+  def _remove(self, steps: Sequence[int]) -> None:
+    """Orbax does so after each save; a run that was killed between the two saves no more if it was the last."""
+    for step in steps:
+      (self._directory / NO_LONGER_KEPT).mkdir(exist_ok=True)
+      os.rename(self._directory / str(step), self._directory / NO_LONGER_KEPT / str(step))
+    self._delete_no_longer_kept()
 
   def _settle(self) -> None:
     self._manager.wait_until_finished()

@@ -240,6 +240,19 @@ def test_what_a_killed_deletion_left_is_no_checkpoint_and_is_removed(tmp_path, m
   checkpoints.close()
 
 
+@pytest.mark.parametrize('best', (None, 'loss'))
+def test_what_a_kill_between_the_last_save_and_the_deletion_left_is_removed_at_the_end(tmp_path, best):
+  _three_checkpoints(tmp_path, best)
+  kept = sorted(path.name for path in tmp_path.iterdir())
+  shutil.copytree(tmp_path / '6', tmp_path / '3')  # its score is not the best, its step not among the newest
+  checkpoints = RunCheckpoints(tmp_path, best)
+  assert checkpoints.latest(_abstract())[0] == 8
+  checkpoints.wait()
+  assert sorted(path.name for path in tmp_path.iterdir()) == kept
+  assert checkpoints.best(_abstract())[0] == (4 if best else 8)
+  checkpoints.close()
+
+
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_is_intact(tmp_path):
   _three_checkpoints(tmp_path)
   checkpoints = RunCheckpoints(tmp_path, None)
