@@ -49,8 +49,8 @@ def devices(device: str) -> list[int]:
   return [n for n in (1, 2, 4, 8) if n <= count] if count > 1 else []
 
 
-def run(bench, device: str, quick: bool, folder: Path) -> None:
-  """Measures all curves, prints them, writes JSON and chart."""
+def run(bench, device: str, quick: bool, folder: Path) -> Path:
+  """Measures all curves, prints them, writes JSON, whose path it gives, and a picture beside it."""
   found = {}
   try:
     for name, curve in curves(device, quick).items():
@@ -80,3 +80,4 @@ def run(bench, device: str, quick: bool, folder: Path) -> None:
   file = folder / f'{device}_curves{"_quick" if quick else ""}.json'
   file.write_text(json.dumps(found, indent=1))
   chart.draw_curves(found, file.with_suffix('.png'))
+  return file

@@ -2,11 +2,18 @@
 
 import contextlib
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 from unittest import mock
 
+import jax
+import jax.numpy as jnp
+
+from brainjax import sharding, train
 from brainjax.stages import attend, contrast, diffuse, first_stage
 from brainjax.stages import data as stage_data
 from brainjax.stages.stage import Stage
+from brainjax.trees import flatten, split
 
 STEPS_PER_EPOCH = 150  # only the schedule depends on it
 
@@ -36,3 +43,24 @@ def shapes(name: str, config, num_rows: int, num_voxels: int) -> dict[str, tuple
   elif name in sides:
     found['image'] = (num_rows, sides[name], sides[name], 3)
   return found
+
+
+def abstract_step(stage: Stage, batch_shapes: Mapping[str, tuple[int, ...]], mesh) -> tuple[Callable, tuple]:
+  """(the jitted step, its arguments: shapes with their layout on the mesh); nothing is allocated."""
+  batch = {
+    name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.batch_sharding(mesh))
+    for name, shape in batch_shapes.items()
+  }
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(stage.init(k)), key)), stage.trainable)
+  optimizer_state = laid_out(mesh, jax.eval_shape(stage.optimizer.init, trained))
+  counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
+  state = train.TrainState(step=counter, nonfinite=counter, params=trained, opt_state=optimizer_state)
+  return train.make_step(stage, mesh), (state, frozen, batch, key)
+
+
+def laid_out(mesh, tree: Any) -> Any:
+  """ShapeDtypeStructs that carry the layout of the path's rule."""
+  return jax.tree.map(
+    lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), tree, sharding.tree_shardings(mesh, tree)
+  )

@@ -101,25 +101,11 @@ def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
 
 def step(name, config, mesh, rows):
   """The compiled training step of a stage."""
-  import jax
-  import jax.numpy as jnp
-
   from benchmarks import full_stages
-  from brainjax import sharding, train
-  from brainjax.trees import flatten, split
 
   stage = full_stages.make(name, config, mesh, VOXELS)
-  shapes = full_stages.shapes(name, config, rows, VOXELS)
-  batch = {
-    key: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.batch_sharding(mesh))
-    for key, shape in shapes.items()
-  }
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(stage.init(k)), key)), stage.trainable)
-  optimizer_state = laid_out(mesh, jax.eval_shape(stage.optimizer.init, trained))
-  counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
-  state = train.TrainState(step=counter, nonfinite=counter, params=trained, opt_state=optimizer_state)
-  return train.make_step(stage, mesh).lower(state, frozen, batch, key).compile()
+  jitted, arguments = full_stages.abstract_step(stage, full_stages.shapes(name, config, rows, VOXELS), mesh)
+  return jitted.lower(*arguments).compile()
 
 
 def sampler(name, config, mesh, rows):
@@ -127,6 +113,7 @@ def sampler(name, config, mesh, rows):
   import jax
   import jax.numpy as jnp
 
+  from benchmarks import full_stages
   from brainjax import reconstruct, sharding
   from brainjax.ops import diffusion
   from brainjax.stages import diffuse
@@ -134,7 +121,7 @@ def sampler(name, config, mesh, rows):
 
   parts = diffuse.models(config, VOXELS)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  flat = laid_out(mesh, jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), key))
+  flat = full_stages.laid_out(mesh, jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), key))
   params = {part: unflatten(below(flat, part)) for part in parts._fields}
   shapes = {'fmri': ((rows, VOXELS), jnp.float32), 'item': ((rows,), jnp.int32), 'sample': ((rows,), jnp.int32)}
   batch = {
@@ -144,17 +131,6 @@ def sampler(name, config, mesh, rows):
   options = {field: config[name][field] for field in ('num_steps', 'sampler', 'eta', 'guidance')}
   sample = partial(reconstruct._sample, parts, diffusion.make_schedule(), **options)
   return jax.jit(sample, out_shardings=sharding.replicated(mesh)).lower(params, batch, key).compile()
-
-
-def laid_out(mesh, tree):
-  """ShapeDtypeStructs that carry the layout of the path's rule."""
-  import jax
-
-  from brainjax import sharding
-
-  return jax.tree.map(
-    lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), tree, sharding.tree_shardings(mesh, tree)
-  )
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from brainjax import reconstruct, sharding, train
 from brainjax.ops import diffusion
 from brainjax.stages import diffuse
 from brainjax.stages.stage import Stage
-from brainjax.trees import below, flatten, split, unflatten
+from brainjax.trees import below, flatten, unflatten
 
 
 def build(row: Row, quick: bool, full: bool = False, changes: dict | None = None) -> Work:
@@ -175,15 +175,7 @@ def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Call
   """(step, shapes of its arguments), for counting what it computes; nothing is allocated."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   stage, shapes = _stage(row, settings, mesh, num_voxels)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  flat = jax.eval_shape(lambda k: flatten(stage.init(k)), key)
-  trained, frozen = split(flat, stage.trainable)
-  counter = jax.ShapeDtypeStruct((), jnp.int32)
-  state = train.TrainState(
-    step=counter, nonfinite=counter, params=trained, opt_state=jax.eval_shape(stage.optimizer.init, trained)
-  )
-  batch = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-  return train.make_step(stage, mesh), (state, frozen, batch, key)
+  return full_stages.abstract_step(stage, shapes, mesh)
 
 
 def abstract_forward(name: str, settings: ConfigDict, batch: int, num_voxels: int) -> tuple[Callable, tuple]:

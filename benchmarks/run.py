@@ -1,7 +1,7 @@
 """Speed beside PyTorch: one table on standard output, JSON and a chart.
 
 python benchmarks/run.py [--device=cpu|gpu] [--quick] [--rows=contrast,diffuse-1] [--repetitions=3] [--out=DIR]
-python benchmarks/run.py --curves
+python benchmarks/run.py --curves [--docs]
 
 Each side of each row is a process of its own; two are alive at a time and take turns. Rows that were measured before stay
 in the JSON; one that is measured again replaces itself.
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # python benchmarks/run.py
 
 from benchmarks import chart, rows  # noqa: E402
 from benchmarks.rows import Row  # noqa: E402
-from benchmarks.table import gpu_name, machine, publish, table, with_limits  # noqa: E402
+from benchmarks.table import gpu_name, machine, publish, put_into_page, table, with_limits  # noqa: E402
 from benchmarks.turns import Bench, Failed  # noqa: E402
 
 NO_GPU = 'not measured: no GPU on this machine'
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument(
     '--docs',
     action='store_true',
-    help='also put table and chart into docs/performance.md, JSON into benchmarks/results',
+    help='also put table and pictures into docs, JSON into benchmarks/results',
   )
   args = parser.parse_args(argv)
   os.environ['JAX_PLATFORMS'] = 'cpu'  # of this process, which only counts
@@ -85,7 +85,9 @@ def main(argv: list[str] | None = None) -> None:
   if args.curves:
     from benchmarks import curves
 
-    curves.run(bench, args.device, args.quick, args.out)
+    file = curves.run(bench, args.device, args.quick, args.out)
+    if args.docs and not args.quick:
+      publish(file, 'curves')
     return
   file = args.out / f'{args.device}{"_quick" if args.quick else ""}.json'
   before = json.loads(file.read_text())['rows'] if file.is_file() else {}
@@ -118,7 +120,8 @@ def main(argv: list[str] | None = None) -> None:
   chart.draw(results, file.with_suffix('.png'))
   print(f'\n{file} and {file.with_suffix(".png")}', file=sys.stderr)
   if args.docs and not args.quick:
-    publish(file, table(results), args.device)
+    publish(file, 'speed')
+    put_into_page(table(results), args.device)
 
 
 def _work(row: Row, quick: bool, result: dict) -> dict[str, float]:

@@ -116,8 +116,15 @@ def in_words(seconds: float) -> str:
   return f'{seconds:.3g} s' if seconds < 100 else f'{seconds:,.0f} s'
 
 
-def publish(file: Path, text: str, device: str) -> None:
-  """Puts a table between its markers in docs/performance.md, the chart beside the other images, the JSON beside this file."""
+def publish(file: Path, kind: str) -> None:
+  """Copies what was measured, `<device>....json`, and the picture beside it to where the repository keeps them."""
+  (ROOT / 'benchmarks/results').mkdir(exist_ok=True)
+  shutil.copy(file, ROOT / 'benchmarks/results')
+  shutil.copy(file.with_suffix('.png'), ROOT / f'docs/images/{kind}_{file.stem.split("_")[0]}.png')
+
+
+def put_into_page(text: str, device: str) -> None:
+  """Puts a table between its markers in docs/performance.md."""
   about = machine(device)
   versions = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
   where = (
@@ -128,6 +135,3 @@ def publish(file: Path, text: str, device: str) -> None:
   head, _, rest = page.read_text().partition(begin)
   _, _, tail = rest.partition(end)
   page.write_text(f'{head}{begin}\n{where}\n\n{text}\n\n![Bars of each row](images/speed_{device}.png)\n{end}{tail}')
-  shutil.copy(file.with_suffix('.png'), ROOT / f'docs/images/speed_{device}.png')
-  (ROOT / 'benchmarks/results').mkdir(exist_ok=True)
-  shutil.copy(file, ROOT / f'benchmarks/results/{device}.json')
