@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from brainjax.errors import UserError, command_line
@@ -76,7 +76,6 @@ def main(argv: list[str]) -> None:
 
   jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compilation_cache) or None)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-  logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error it raises as well, and it is told once
   from brainjax import hosts
 
   hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)

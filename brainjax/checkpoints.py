@@ -7,7 +7,8 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from brainjax import files, hosts
-from brainjax.errors import NO_ROOM, UserError
+from brainjax.errors import UserError, no_room
 
 WEIGHTS_FORMAT = 'brainjax-weights-1'
 # Orbax writes the time into these when everything else is done. Nothing that we restore is read from them.
@@ -325,8 +326,21 @@ def _as_first_host(steps: Sequence[int]) -> list[int]:
   return [hosts.from_first(step) for step in [*steps, *[0] * count][:count]]
 
 
+class _WithoutLateWrites:
+  """Shows no traceback for writes that end after one of the same save has failed: tensorstore's threads print them."""
+
+  def __init__(self, shown: Callable):
+    self._shown = shown
+
+  def __call__(self, unraisable: Any) -> None:
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      self._shown(unraisable)
+
+
 @contextlib.contextmanager
 def _writing(what: str) -> Iterator[None]:
+  if not isinstance(sys.unraisablehook, _WithoutLateWrites):
+    sys.unraisablehook = _WithoutLateWrites(sys.unraisablehook)
   try:
     yield
   except UserError:
@@ -335,8 +349,7 @@ def _writing(what: str) -> Iterator[None]:
     # Other writes of the same save failed alike, and nobody asks for them; asyncio would print a traceback for each.
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     reason = ' '.join(str(error).split())
-    no_room = [text for text in map(os.strerror, NO_ROOM) if text in reason]
     raise UserError(
-      f'{what} cannot be written ({(no_room or [reason[:300] or type(error).__name__])[0]}); what was saved before is intact. Make room on '
-      'that disk, or name a place that can be written; the same command goes on.'
+      f'{what} cannot be written ({no_room(reason) or reason[:300] or type(error).__name__}); what was saved before is '
+      'intact. Make room on that disk, or name a place that can be written; the same command goes on.'
     ) from error

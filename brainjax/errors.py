@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from absl import logging
+
 # What a full disk, a full quota or a limit on file sizes says.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a path says that cannot be written or read.
@@ -47,6 +49,11 @@ class ArgumentParser(argparse.ArgumentParser):
     raise UserError(f'{self.prog}: {message}; --help shows what there is.')
 
 
+def no_room(text: str) -> str:
+  """The reason out of `NO_ROOM` that a library's message holds, for errors that carry no number; empty if none."""
+  return next((reason for reason in map(os.strerror, NO_ROOM) if reason in text), '')
+
+
 def of_the_disk(error: BaseException) -> str:
   """What to tell of a full disk or a path that cannot be used; empty for any other error."""
   if not isinstance(error, OSError) or error.errno not in NO_ROOM + NO_PLACE:
@@ -65,6 +72,7 @@ def command_line(main: Callable[..., Any]) -> Callable[..., int]:
 
   @functools.wraps(main)
   def run(*args, **kwargs) -> int:
+    logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error it raises as well, and it is told once
     try:
       status = main(*args, **kwargs) or 0
       sys.stdout.flush()

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -251,6 +252,24 @@ def test_what_a_kill_between_the_last_save_and_the_deletion_left_is_removed_at_t
   assert sorted(path.name for path in tmp_path.iterdir()) == kept
   assert checkpoints.best(_abstract())[0] == (4 if best else 8)
   checkpoints.close()
+
+
+def test_weights_on_a_full_disk_are_one_sentence_though_every_array_fails(tmp_path):
+  script = """
+import resource, sys
+import numpy as np
+from brainjax.checkpoints import save_weights
+from brainjax.errors import command_line
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))  # a file of more than 1 MiB does not fit
+arrays = {f'a{i}': np.random.default_rng(i).standard_normal(2**19) for i in range(40)}
+sys.exit(command_line(save_weights)(sys.argv[1], arrays, {}))
+"""
+  ended = subprocess.run(
+    [sys.executable, '-c', script, str(tmp_path / 'weights')], capture_output=True, text=True, check=False
+  )
+  assert ended.returncode == 2, ended.stderr
+  assert ended.stderr.count('\n') == 1 and 'weights cannot be written (File too large)' in ended.stderr, ended.stderr
+  assert not (tmp_path / 'weights').exists()
 
 
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_is_intact(tmp_path):

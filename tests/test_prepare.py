@@ -111,7 +111,7 @@ def test_a_full_disk_is_told_and_changes_nothing(folders):
   command = [sys.executable, '-c', FULL_DISK, str(raw), str(out), '2000']
   done = subprocess.run(command, capture_output=True, text=True, timeout=120)
   assert done.returncode == 2 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
-  assert 'could not write the prepared data' in done.stderr and 'File too large' in done.stderr
+  assert 'the prepared data cannot be written (File too large)' in done.stderr
   assert snapshot(out) == before and not list(out.glob('.staging*'))
 
 
