@@ -38,7 +38,9 @@ def main() -> None:
   model = Reconstructor(args.run / 'diffuse' / 'weights')
   stimuli, stimulus = test.pictures[test.picture_row], test.columns['stimulus']
   results, reference = {}, None
-  print('| sampler | steps | seconds | distance to PLMS 250 (root mean square, of 255) | 50-way top-1 | pairwise, PCC | pairwise, SSIM |')
+  print(
+    '| sampler | steps | seconds | distance to PLMS 250 (root mean square, of 255) | 50-way top-1 | pairwise, PCC | pairwise, SSIM |'
+  )
   print('|---|---|---|---|---|---|---|', flush=True)
   for sampler, steps in WAYS:
     options = dict(num_samples=args.samples, num_steps=steps, sampler=sampler)
