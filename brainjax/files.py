@@ -29,8 +29,9 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     _flush(temporary)
     os.replace(temporary, path)
     _flush(path.parent)
-  except OSError as error:  # of a full disk: a file that is open knows no name
-    error.filename = error.filename or os.fspath(path)
+  except OSError as error:
+    if error.errno and not error.filename:  # a write to an open file, as on a full disk, knows no name
+      error.filename = os.fspath(path)
     raise
   finally:
     temporary.unlink(missing_ok=True)
