@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, fan_in_uniform, group_norm, upsample_nearest
+from brainjax.ops.attention import attention
 from brainjax.trees import tuples
 
 EPSILON = 1e-6
@@ -47,7 +48,7 @@ class AttentionBlock(nn.Module):
       dense(channels, self.dtype, name)(h).reshape(batch, height * width, 1, channels)  # B (H W) 1 C
       for name in ('q', 'k', 'v')
     )
-    h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+    h = attention(q, k, v).reshape(x.shape)
     return x + dense(channels, self.dtype, 'proj_out')(h)
 
 

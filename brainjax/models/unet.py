@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from brainjax.models.blocks import layer_norm
 from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, group_norm, upsample_nearest
 from brainjax.models.recompute import recomputed
+from brainjax.ops.attention import attention
 from brainjax.ops.positions import timestep_embedding
 
 RES_EPSILON = 1e-5
@@ -71,7 +72,7 @@ class Attention(nn.Module):
       projected = dense(width, self.dtype, name, use_bias=False)(source)
       return projected.reshape(*source.shape[:2], self.num_heads, -1)  # B L heads width/heads
 
-    out = jax.nn.dot_product_attention(heads('to_q', x), heads('to_k', context), heads('to_v', context))
+    out = attention(heads('to_q', x), heads('to_k', context), heads('to_v', context))
     return dense(width, self.dtype, 'to_out')(out.reshape(x.shape))  # B L D
 
 
