@@ -117,12 +117,12 @@ def sampler(name, config, mesh, rows):
   from brainjax import reconstruct, sharding
   from brainjax.ops import diffusion
   from brainjax.stages import diffuse
-  from brainjax.trees import below, flatten, unflatten
+  from brainjax.trees import flatten, subtree, unflatten
 
   parts = diffuse.models(config, VOXELS)
   key = jax.eval_shape(lambda: jax.random.key(0))
   flat = full_stages.laid_out(mesh, jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), key))
-  params = {part: unflatten(below(flat, part)) for part in parts._fields}
+  params = {part: unflatten(subtree(flat, part)) for part in parts._fields}
   shapes = {'fmri': ((rows, VOXELS), jnp.float32), 'item': ((rows,), jnp.int32), 'sample': ((rows,), jnp.int32)}
   batch = {
     field: jax.ShapeDtypeStruct(shape, kind, sharding=sharding.batch_sharding(mesh))

@@ -16,7 +16,7 @@ from brainjax import reconstruct, sharding, train
 from brainjax.ops import diffusion
 from brainjax.stages import diffuse
 from brainjax.stages.stage import Stage
-from brainjax.trees import below, flatten, unflatten
+from brainjax.trees import flatten, subtree, unflatten
 
 
 def build(row: Row, quick: bool, full: bool = False, changes: dict | None = None) -> Work:
@@ -184,4 +184,4 @@ def abstract_forward(name: str, settings: ConfigDict, batch: int, num_voxels: in
   flat = jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), jax.eval_shape(lambda: jax.random.key(0)))
   kinds = {name: jnp.int32 if name == 't' else jnp.float32 for name in shapes}
   inputs = [jax.ShapeDtypeStruct(shape, kinds[name]) for name, shape in shapes.items()]
-  return jax.jit(apply), (unflatten(below(flat, part)), *inputs)
+  return jax.jit(apply), (unflatten(subtree(flat, part)), *inputs)

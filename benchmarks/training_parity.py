@@ -31,7 +31,7 @@ from brainjax.parity import replay
 from brainjax.stages import attend, contrast, diffuse
 from brainjax.torch_convert import engine
 from brainjax.torch_convert.tables import conditioner, diffusers, fmri_mae, image_mae
-from brainjax.trees import below, flatten, put_below, unflatten
+from brainjax.trees import add_prefix, flatten, subtree, unflatten
 from configs import base
 
 matplotlib.use('Agg')
@@ -150,7 +150,7 @@ def run_attend(num_steps: int) -> tuple[list[float], list[float]]:
     PIXELS, PIXEL_PATCH, IMAGE_WIDTH, DEPTH, HEADS, IMAGE_MLP, **DECODER, decoder_mlp_dim=32, cross_depth=1,
     fmri_width=WIDTH,
   )  # fmt: skip
-  flat = put_below('fmri', initial(fmri_model, fmri[:1])) | put_below('image', initial(image_model, images[:1]))
+  flat = add_prefix('fmri', initial(fmri_model, fmri[:1])) | add_prefix('image', initial(image_model, images[:1]))
   ones = np.ones((BATCH, 1), np.float32)
   weights = settings.fmri_weight, settings.image_weight
   epochs, peak = num_steps / STEPS_PER_EPOCH, 2e-3
@@ -168,9 +168,9 @@ def run_attend(num_steps: int) -> tuple[list[float], list[float]]:
   ours = [metrics['loss'] for _, metrics in steps]
 
   fmri_oracle = fill(
-    torch_fmri(vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP)), engine.to_torch(fmri_mae.TABLE, below(flat, 'fmri'))
+    torch_fmri(vit_config(IMAGE_WIDTH, HEADS, IMAGE_MLP)), engine.to_torch(fmri_mae.TABLE, subtree(flat, 'fmri'))
   )
-  image_oracle = fill(torch_picture(), engine.to_torch(image_mae.TABLE, below(flat, 'image')))
+  image_oracle = fill(torch_picture(), engine.to_torch(image_mae.TABLE, subtree(flat, 'image')))
 
   def torch_loss(batch):
     x, pictures = batch['fmri'], batch['image'].permute(0, 3, 1, 2)
@@ -205,8 +205,8 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
   unet = UNet(**sizes, context_tokens=CONTEXT_TOKENS)
   cond = FmriConditioner(VOXELS, PATCH, WIDTH, DEPTH, HEADS, context_tokens=CONTEXT_TOKENS, context_dim=CONTEXT)
   context = np.zeros((1, CONTEXT_TOKENS, CONTEXT), np.float32)
-  flat = put_below('conditioner', initial(cond, fmri[:1]))
-  flat |= put_below('unet', initial(unet, latents[:1], np.zeros(1, np.int32), context))
+  flat = add_prefix('conditioner', initial(cond, fmri[:1]))
+  flat |= add_prefix('unet', initial(unet, latents[:1], np.zeros(1, np.int32), context))
   schedule, peak = diffusion.make_schedule(), 1e-3
   parts = diffuse.Models(cond, unet, None)
 
@@ -231,10 +231,10 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
   condition = torch_autoencoders.TimeConditioner(
     VOXELS, PATCH, WIDTH, DEPTH, HEADS, CONTEXT_TOKENS, CONTEXT, time_width=4 * sizes['model_channels']
   )
-  inner = {path: x for path, x in below(flat, 'unet').items() if not path.startswith('time_embed_condition')}
+  inner = {path: x for path, x in subtree(flat, 'unet').items() if not path.startswith('time_embed_condition')}
   fill(oracle, engine.to_torch(diffusers.unet_table(sizes), inner))
-  state = engine.to_torch(conditioner.TABLE, below(flat, 'conditioner'))
-  time = unflatten(below(flat, 'unet'))['time_embed_condition']
+  state = engine.to_torch(conditioner.TABLE, subtree(flat, 'conditioner'))
+  time = unflatten(subtree(flat, 'unet'))['time_embed_condition']
   for number, name in enumerate(('tokens_0', 'tokens_1', 'dense')):
     kernel = time[name]['kernel'].T
     state[f'time.{number}.weight'] = kernel if name == 'dense' else kernel[:, :, None]

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from brainjax import files, hosts
-from brainjax.errors import UserError, no_room
+from brainjax.errors import UserError, disk_full_reason
 
 WEIGHTS_FORMAT = 'brainjax-weights-1'
 # Orbax writes the time into these when everything else is done. Nothing that we restore is read from them.
@@ -281,7 +281,7 @@ class RunCheckpoints:
 
   def _put_aside(self, damaged: int, fault: str, used: int) -> None:
     aside = files.put_aside(self._directory / str(damaged))
-    hosts.tell(f'checkpoint {damaged} in {self._directory} is damaged: {fault}. It is now {aside.name}; {used} is used')
+    hosts.log(f'checkpoint {damaged} in {self._directory} is damaged: {fault}. It is now {aside.name}; {used} is used')
 
   def wait(self) -> None:
     """Until the save in the background is on disk, and nothing lies beside what is kept.
@@ -350,6 +350,6 @@ def _writing(what: str) -> Iterator[None]:
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     reason = ' '.join(str(error).split())
     raise UserError(
-      f'{what} cannot be written ({no_room(reason) or reason[:300] or type(error).__name__}); what was saved before is '
+      f'{what} cannot be written ({disk_full_reason(reason) or reason[:300] or type(error).__name__}); what was saved before is '
       'intact. Make room on that disk, or name a place that can be written; the same command goes on.'
     ) from error

@@ -20,7 +20,7 @@ from brainjax.models.clip import ClipVision
 from brainjax.models.efficientnet import EfficientNetLite
 from brainjax.models.inception import InceptionV3
 from brainjax.torch_convert.convert_file import convert_file
-from brainjax.trees import tuples, unflatten
+from brainjax.trees import lists_to_tuples, unflatten
 
 BATCH = 64  # as score_tables.in_blocks asks for
 LITE0 = 'efficientnet_lite0'
@@ -62,7 +62,7 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
     flat, info = converted.params, {'kind': LITE0, 'settings': converted.settings}
   else:
     flat, info = load_weights(source)
-  kind, settings = info.get('kind'), tuples(info['settings'])
+  kind, settings = info.get('kind'), lists_to_tuples(info['settings'])
   variables = {'params': unflatten(flat)}
   bicubic, bilinear = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
   if 'widths' in settings:

@@ -18,7 +18,7 @@ from brainjax.torch_convert.convert_file import Converted, convert_file
 from brainjax.torch_convert.diffusers_folder import is_diffusers, read_folder, write_folder
 from brainjax.torch_convert.source import weights_file
 from brainjax.torch_convert.writer import check_target, write_state, writing
-from brainjax.trees import below
+from brainjax.trees import subtree
 
 # Weights that a stage of a run leaves are of the kind that the release has for it.
 KIND_OF_STAGE = {'contrast': 'phase1', 'attend': 'phase2', 'diffuse': 'ldm'}  # ldm_sd1 without a codebook
@@ -141,7 +141,7 @@ def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       f'{source} does not say its kind and settings in weights.json; it was not made by brainjax.convert or a stage'
     )
   if info['kind'] == 'attend':  # both autoencoders; the release keeps the fMRI side
-    params, info = below(params, 'fmri'), info | {'settings': info['settings']['fmri']}
+    params, info = subtree(params, 'fmri'), info | {'settings': info['settings']['fmri']}
   kind = KIND_OF_STAGE.get(info['kind'], info['kind'])
   if kind == 'ldm' and 'n_embed' not in info['settings'].get('first_stage', {}):
     kind = 'ldm_sd1'

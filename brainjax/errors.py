@@ -49,12 +49,12 @@ class ArgumentParser(argparse.ArgumentParser):
     raise UserError(f'{self.prog}: {message}; --help shows what there is.')
 
 
-def no_room(text: str) -> str:
+def disk_full_reason(text: str) -> str:
   """The reason out of `NO_ROOM` that a library's message holds, for errors that carry no number; empty if none."""
   return next((reason for reason in map(os.strerror, NO_ROOM) if reason in text), '')
 
 
-def of_the_disk(error: BaseException) -> str:
+def describe_disk_error(error: BaseException) -> str:
   """What to tell of a full disk or a path that cannot be used; empty for any other error."""
   if not isinstance(error, OSError) or error.errno not in NO_ROOM + NO_PLACE:
     return ''
@@ -84,7 +84,7 @@ def command_line(main: Callable[..., Any]) -> Callable[..., int]:
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       return 128 + signal.SIGPIPE
     except OSError as error:
-      if not (sentence := of_the_disk(error)):
+      if not (sentence := describe_disk_error(error)):
         raise
       print(f'error: {sentence}', file=sys.stderr)
       return UserError.status

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from brainjax.errors import Stopped, UserError, of_the_disk
+from brainjax.errors import Stopped, UserError, describe_disk_error
 
 _AT_SIGTERM: list[Callable[[], None]] = []  # what SIGTERM calls: the last of these
 
@@ -48,7 +48,7 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def tell(text: str) -> None:
+def log(text: str) -> None:
   """Prints a line, on the first host only."""
   if is_first():
     print(text, flush=True)
@@ -114,7 +114,7 @@ def ending_together() -> Iterator[None]:
     this = f'host {jax.process_index()} of {jax.process_count()}'
     if isinstance(error, UserError):
       end_now(f'{this}: {error}', error.status)
-    if sentence := of_the_disk(error):
+    if sentence := describe_disk_error(error):
       end_now(f'{this}: {sentence}', UserError.status)
     with contextlib.suppress(OSError):
       traceback.print_exception(error)

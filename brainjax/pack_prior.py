@@ -10,7 +10,7 @@ import safetensors.numpy
 from brainjax.checkpoints import load_weights
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_write
-from brainjax.trees import put_below
+from brainjax.trees import add_prefix
 
 
 @command_line
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
   latent_diffusion, facts = load_weights(args.workdir / 'label2img' / 'weights')
   image_mae, image_facts = load_weights(args.workdir / 'image_mae_training' / 'weights')
   prior = {path: x for path, x in latent_diffusion.items() if not path.startswith('class_embedder/')}
-  prior |= put_below('image_mae', image_mae)
+  prior |= add_prefix('image_mae', image_mae)
   info = {'kind': 'demo_prior', 'settings': facts['settings'] | {'image_mae': image_facts['settings']}}
   classifier, classifier_facts = load_weights(args.workdir / 'scene_classifier' / 'weights')
   for name, params, facts in (

@@ -68,7 +68,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
       started = time.monotonic()
       folder = workdir / name
       if hosts.from_first(workdirs.is_complete(folder)):
-        hosts.tell(f'{name}: complete in {folder}, skipped')
+        hosts.log(f'{name}: complete in {folder}, skipped')
         continue
       hosts.on_first(workdirs.write_json, folder / 'config.json', workdirs.relevant(config, workdir, name))
       try:
@@ -82,7 +82,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
         ) from error
       seconds = time.monotonic() - started
       hosts.on_first(workdirs.write_json, folder / 'complete.json', {'seconds': round(seconds, 1)})
-      hosts.tell(f'{name}: done in {seconds:.0f} s')
+      hosts.log(f'{name}: done in {seconds:.0f} s')
 
 
 def _before_stages(

@@ -23,7 +23,7 @@ from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, samplers
 from brainjax.stages.diffuse import Models, latent_shape
-from brainjax.trees import below, tuples, unflatten
+from brainjax.trees import lists_to_tuples, subtree, unflatten
 
 UNLIKELY_SCALE = 5  # root mean square of fMRI that is hardly z-scored
 SAMPLERS = ('plms', 'dpm', 'ddim')
@@ -54,14 +54,14 @@ class Reconstructor:
         f'{weights} holds {", ".join(settings) or "no models"}; expected the weights of the diffuse stage or a converted LDM.'
       )
     self._models = Models(
-      FmriConditioner(**tuples(settings['conditioner']), dtype=dtype),
-      UNet(**tuples(settings['unet']), dtype=dtype),
+      FmriConditioner(**lists_to_tuples(settings['conditioner']), dtype=dtype),
+      UNet(**lists_to_tuples(settings['unet']), dtype=dtype),
       first_stage(settings['first_stage'], dtype),
     )
     self._schedule = diffusion.make_schedule(**settings.get('schedule', {}))
     self._mesh = sharding.make_mesh(devices=jax.local_devices()) if mesh is None else mesh
     params = {path: sharding.put_param(path, x, self._mesh) for path, x in flat.items()}
-    self._params = {name: unflatten(below(params, name)) for name in self._models._fields}
+    self._params = {name: unflatten(subtree(params, name)) for name in self._models._fields}
     options = ('num_steps', 'sampler', 'eta', 'guidance')
     # The pictures go to every device, so that every host can read them all.
     whole = sharding.replicated(self._mesh)
@@ -164,7 +164,7 @@ class Reconstructor:
         f'fMRI has {len(bad)} values that are not finite, the first in trial {bad[0, 0]}, voxel {bad[0, 1]}.'
       )
     if (scale := np.sqrt(np.mean(np.square(fmri, dtype=np.float64)))) > UNLIKELY_SCALE:
-      hosts.tell(
+      hosts.log(
         f'fMRI has a root mean square of {scale:.3g}, where z-scored voxels have about 1: was it z-scored as in training?'
       )
     return fmri

@@ -256,7 +256,7 @@ class _Pending:
       self._skipped += 1
       if self._skipped > self._stage.skip_nonfinite:
         self._refuse(step, metrics, batch)
-      hosts.tell(
+      hosts.log(
         f'{self._stage.name}: step {step} is skipped, it was not finite: {self._skipped} of at most {self._stage.skip_nonfinite}'
       )
     if finite:

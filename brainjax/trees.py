@@ -29,7 +29,7 @@ def below(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
   return {path[len(prefix) + 1 :]: x for path, x in flat.items() if path.startswith(prefix + '/')}
 
 
-def put_below(prefix: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+def add_prefix(prefix: str, flat: Mapping[str, Any]) -> dict[str, Any]:
   """The inverse of `below`."""
   return {f'{prefix}/{path}': x for path, x in flat.items()}
 

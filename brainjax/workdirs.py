@@ -119,7 +119,7 @@ def refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: boo
       changed.remove(DEVICES)  # nothing more is trained there
     if taken := [field for field in changed if field in accepted]:
       what = 'is complete and stays as it was made, with' if is_complete(folder) and not remake else 'goes on with'
-      hosts.tell(f'{name}: {what} another {", ".join(taken)}, as --accept_changes says')
+      hosts.log(f'{name}: {what} another {", ".join(taken)}, as --accept_changes says')
     changed = [field for field in changed if field not in accepted]
     if changed and not (remake and all(field.startswith(('reconstruct.', 'evaluate.')) for field in changed)):
       told = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])

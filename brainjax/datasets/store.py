@@ -20,7 +20,7 @@ from PIL import Image
 from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
-from brainjax.errors import UserError, no_room
+from brainjax.errors import UserError, disk_full_reason
 from brainjax.files import lock, sha256, to_disk
 
 SHARD_BYTES = 256 << 20
@@ -240,7 +240,7 @@ def _build(make_builder: Callable[[str], Builder], raw: Path, out: Path) -> None
     else:
       os.rename(built, final)
   except OSError as error:
-    if reason := no_room(str(error)):
+    if reason := disk_full_reason(str(error)):
       raise UserError(
         f'{out}: the prepared data cannot be written ({reason}); nothing was changed there. Make room on that disk; the '
         'same command goes on.'

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, fan_in_uniform, group_norm, upsample_nearest
 from brainjax.ops.attention import attention
-from brainjax.trees import tuples
+from brainjax.trees import lists_to_tuples
 
 EPSILON = 1e-6
 
@@ -269,7 +269,7 @@ class KLModel(nn.Module):
 
 def first_stage(settings: Mapping[str, Any], dtype: Any = jnp.float32) -> VQModel | KLModel:
   """The autoencoder with these constructor arguments (lists as from JSON will do): a VQ one if they count its codes."""
-  arguments = tuples(settings)
+  arguments = lists_to_tuples(settings)
   return (VQModel if 'n_embed' in arguments else KLModel)(**arguments, dtype=dtype)
 
 

@@ -221,7 +221,7 @@ class MaskedDecoder(nn.Module):
     return dense(self.patch_dim, name='pred')(x[:, 1:]).astype(jnp.float32)
 
 
-def draw_mask(noise: jax.Array | None, ratio: float, batch: int, length: int) -> masking.Mask | None:
+def mask_from_noise(noise: jax.Array | None, ratio: float, batch: int, length: int) -> masking.Mask | None:
   """The mask of one pass; None keeps every token in order (ratio 0 and no noise).
 
   Raises:

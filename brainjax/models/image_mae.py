@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from brainjax.models.blocks import NORMAL, Block, MaskedDecoder, MaskedEncoder, draw_mask
+from brainjax.models.blocks import NORMAL, Block, MaskedDecoder, MaskedEncoder, mask_from_noise
 from brainjax.models.cross_attention import CrossBlock, CrossTail
 from brainjax.ops import masking, patches, positions
 
@@ -96,7 +96,7 @@ class ImageMAE(nn.Module):
       pred: B L (p*p*3), ordered (row, column, channel) in a patch; mask: B L (1 = removed);
       latent: B (1 + kept) D; ids_restore: B L.
     """
-    mask = draw_mask(noise, mask_ratio, images.shape[0], self.num_patches)
+    mask = mask_from_noise(noise, mask_ratio, images.shape[0], self.num_patches)
     latent = self.encoder(patches.patchify_2d(images, self.patch_size), mask, fmri_tokens)
     mask = mask or masking.no_mask(images.shape[0], self.num_patches)
     return {
@@ -114,5 +114,5 @@ class ImageMAE(nn.Module):
     fmri_tokens: jax.Array | None = None,
   ) -> jax.Array:
     """The encoder alone: images B H W 3 -> tokens B (1 + kept) D, the class token first. Arguments as in a call."""
-    mask = draw_mask(noise, mask_ratio, images.shape[0], self.num_patches)
+    mask = mask_from_noise(noise, mask_ratio, images.shape[0], self.num_patches)
     return self.encoder(patches.patchify_2d(images, self.patch_size), mask, fmri_tokens)

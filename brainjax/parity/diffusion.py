@@ -112,7 +112,7 @@ def _load(golden: Golden, schedule: diffusion.Schedule) -> Loaded:
 
   expected = common.fresh_shapes(init)
   flat = replay.engine.to_jax(latent_diffusion.TABLE, state, expected, f'{golden.path}: its PyTorch state')
-  conditioner = _with_heads(conditioner, trees.below(flat, 'conditioner'), fmri, cond, config.get('num_heads'))
+  conditioner = _with_heads(conditioner, trees.subtree(flat, 'conditioner'), fmri, cond, config.get('num_heads'))
   return Loaded(parts._replace(conditioner=conditioner), flat, schedule)
 
 

@@ -34,8 +34,8 @@ def check(golden: Golden) -> None:
   image_model = ImageMAE(**replay.settings(sizes.image_mae, state['image'], config['image'], golden))
   fmri, image = golden.input('fmri')[:, 0], replay.nhwc(golden.input('pixel_values'))
   flat = {
-    **trees.put_below('fmri', replay.load(fmri_model, fmri_mae.TABLE, state['fmri'], golden, fmri)),
-    **trees.put_below('image', replay.load(image_model, image_mae.TABLE, state['image'], golden, image)),
+    **trees.add_prefix('fmri', replay.load(fmri_model, fmri_mae.TABLE, state['fmri'], golden, fmri)),
+    **trees.add_prefix('image', replay.load(image_model, image_mae.TABLE, state['image'], golden, image)),
   }
   noise = {name: golden.input(f'noise/{name}') for name in golden.below('noise')}
 
@@ -57,8 +57,8 @@ def check(golden: Golden) -> None:
   released = any(name.endswith('decoder_pos_embed') for name in config['trainable_image'])
   trainable = attend.TRAINABLE_B15 if released else attend.TRAINABLE
   for part in TABLES:
-    inner = trees.below(flat, part)
-    mine = trees.below(trees.split(flat, trainable)[0], part)
+    inner = trees.subtree(flat, part)
+    mine = trees.subtree(trees.split(flat, trainable)[0], part)
     exact = '^(' + '|'.join(map(re.escape, mine)) + ')$'
     replay.check_groups(golden, f'param_groups_{part}', TABLES[part], inner, exact)
 
@@ -75,7 +75,7 @@ def check(golden: Golden) -> None:
   gradients = gradient(trained, frozen, _batch(fmri, image, *draws))
   for part, table in TABLES.items():
     expected = [golden.peek(f'grad_{part}/{name}') for name in golden.below(f'grad_{part}')]
-    ours = replay.to_torch(table, trees.below(gradients, part))
+    ours = replay.to_torch(table, trees.subtree(gradients, part))
     golden.close_all(f'grad_{part}', ours, floor=GRADIENT_FLOOR * replay.norm(expected))
   after = _check_training(golden, flat, trainable, loss, gradient, forward)
   _check_evaluation(golden, {**flat, **after}, forward)
@@ -96,7 +96,7 @@ def _check_supports(golden: Golden, models, flat, fmri, image, noise) -> None:
   parts = (('fmri', models[0], fmri, 'fmri'), ('image', models[1], image, 'img'))
   for part, model, data, theirs in parts:
     encode = replay.jit(lambda variables, x, noise, model=model: model.apply(variables, x, noise, 0.0, method='encode'))
-    tokens = encode(replay.variables(trees.below(flat, part)), data, noise[f'{theirs}_full'])
+    tokens = encode(replay.variables(trees.subtree(flat, part)), data, noise[f'{theirs}_full'])
     golden.close(f'fwd/{theirs}_support', tokens)
 
 
@@ -168,14 +168,14 @@ def _check_training(golden: Golden, flat, trainable: str, loss, gradient, forwar
   for number, (params, after) in enumerate(runs, 1):
     before, batch = trained, batches[number - 1]
     gradients = flatten(gradient(before, frozen, batch))
-    separate.append([replay.norm(trees.below(gradients, part).values()) for part in TABLES])
+    separate.append([replay.norm(trees.subtree(gradients, part).values()) for part in TABLES])
     coded.append(correlation_as_coded(forward(unflatten({**frozen, **before}), *batch.values())[1]['pred']))
     metrics.append(after)
     trained = params
     for part, table in TABLES.items():
       prefix = f'train/params_{part}_step{number}'
       if golden.below(prefix):
-        ours = (replay.to_torch(table, trees.below(tree, part)) for tree in (params, doubt.total))
+        ours = (replay.to_torch(table, trees.subtree(tree, part)) for tree in (params, doubt.total))
         replay.check_parameters(golden, prefix, *ours)
   golden.close('train/lr', [m['learning_rate'] for m in metrics])
   golden.close('train/loss_total', [m['loss'] for m in metrics])

@@ -17,7 +17,7 @@ from brainjax.parity.golden import Golden
 from brainjax.stages import common
 from brainjax.stages.stage import Stage
 from brainjax.torch_convert import engine, sizes
-from brainjax.trees import flatten, tuples, unflatten
+from brainjax.trees import flatten, lists_to_tuples, unflatten
 
 # Compiling takes longer than running at these sizes.
 COMPILER_OPTIONS = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
@@ -43,7 +43,7 @@ def settings(
   found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), sizes.Hints(config, assumed, str(golden.path)))
   if assumed:
     raise UserError(f'{golden.path}: {assumed[0].split(" is not")[0]} is not in config_json, and shapes cannot tell it')
-  return tuples(found)
+  return lists_to_tuples(found)
 
 
 def load(

@@ -13,7 +13,7 @@ from brainjax.metrics.baseline import PENALTIES, ridge
 from brainjax.metrics.fid import feature_table
 from brainjax.models import autoencoder
 from brainjax.stages.first_stage import encode_pictures
-from brainjax.trees import below, unflatten
+from brainjax.trees import subtree, unflatten
 
 NUM_FOLDS = 5
 
@@ -40,7 +40,7 @@ def to_latents(workdir: Path, train: ArrayDataset, test: ArrayDataset) -> Baseli
   """
   flat, info = load_weights(workdir / 'diffuse' / 'weights')
   first_stage = autoencoder.first_stage(info['settings']['first_stage'])
-  weights = below(flat, 'first_stage')
+  weights = subtree(flat, 'first_stage')
   latents = encode_pictures(first_stage, weights, train.pictures)  # P h w C
   predictions, penalties = _fit(train, test, latents.reshape(len(latents), -1))
   predicted = predictions.reshape(-1, *latents.shape[1:]).astype(np.float32)

@@ -26,7 +26,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   made = {}
   missing = baselines.why_not(train, test) if config.evaluate.ridge else ''
   if missing:
-    hosts.tell(f'evaluate: no ridge regression beside the model: {missing}')
+    hosts.log(f'evaluate: no ridge regression beside the model: {missing}')
   if config.evaluate.ridge and not missing:
     made['ridge'] = baselines.to_latents(workdir, train, test)
     if classifier:

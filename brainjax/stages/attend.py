@@ -15,7 +15,7 @@ from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages.stage import Stage
 from brainjax.torch_convert import hand_over
-from brainjax.trees import below, put_below
+from brainjax.trees import add_prefix, subtree
 
 # The fMRI side trains whole; of the image side the cross-attention and the decoder. Position tables are constants.
 TRAINABLE = r'^(fmri|image/(encoder/cross|decoder))/(?!(.*/)?pos_embed)'
@@ -150,7 +150,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     stage.image_init_from, 'attend.image_init_from', 'the image autoencoder (facebook/vit-mae-base)', stage.random_init
   )
   # The demo's prior holds its image autoencoder beside other parts.
-  vit, vit_sizes = below(vit, 'image_mae') or vit, vit_info.get('settings', {})
+  vit, vit_sizes = subtree(vit, 'image_mae') or vit, vit_info.get('settings', {})
   phase1, sizes = common.fmri_side(phase1, info)
   common.take_sizes(config.fmri_mae, sizes, fmri_weights)
   # The first decoder layers are taken; weights of phase 2 bring their cross-attention.
@@ -169,11 +169,11 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   pretrained = {}
   if phase1:
     common.tell_resized('attend', fmri_weights, sizes, data.num_voxels)
-    taken = hand_over.contrast_to_attend(phase1, below(shapes, 'fmri'), fmri_weights)
-    pretrained |= put_below('fmri', taken)
+    taken = hand_over.contrast_to_attend(phase1, subtree(shapes, 'fmri'), fmri_weights)
+    pretrained |= add_prefix('fmri', taken)
   if vit:
-    taken = hand_over.image_to_attend(vit, below(shapes, 'image'), stage.image_init_from)
-    pretrained |= put_below('image', taken)
+    taken = hand_over.image_to_attend(vit, subtree(shapes, 'image'), stage.image_init_from)
+    pretrained |= add_prefix('image', taken)
 
   def loss(params, batch, key):
     image = transforms.imagenet_normalise((batch['image'] + 1) / 2, config.released.double_rescale)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from brainjax import hosts, optim
 from brainjax.checkpoints import load_weights, weights_digest
 from brainjax.errors import UserError
-from brainjax.trees import below, flatten, tuples
+from brainjax.trees import flatten, lists_to_tuples, subtree
 
 
 def compute_dtype(config: ConfigDict) -> Any:
@@ -77,7 +77,7 @@ def start_weights(
     UserError: there is nothing at `source`.
   """
   if random_init and not (source and Path(source).exists()):
-    hosts.tell(f'{field} is {source!r}: nothing there; {what} starts from random weights, as random_init says')
+    hosts.log(f'{field} is {source!r}: nothing there; {what} starts from random weights, as random_init says')
     return {}, {}
   try:
     return load_weights(source)
@@ -116,7 +116,7 @@ def fmri_side(
 ) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
   """(parameters, sizes) of the fMRI autoencoder in the weights of attend, or in those of an autoencoder alone."""
   sizes = info.get('settings', {})
-  return below(weights, 'fmri') or weights, sizes.get('fmri', sizes)
+  return subtree(weights, 'fmri') or weights, sizes.get('fmri', sizes)
 
 
 def take_sizes(section: ConfigDict, sizes: Mapping[str, Any], source: str = '') -> None:
@@ -127,10 +127,10 @@ def take_sizes(section: ConfigDict, sizes: Mapping[str, Any], source: str = '') 
     sizes: those of the weights.
     source: the weights; named when what changes is told. Empty: it is not told.
   """
-  other = {name: value for name, value in tuples(sizes).items() if name in section and section[name] != value}
+  other = {name: value for name, value in lists_to_tuples(sizes).items() if name in section and section[name] != value}
   if other and source:
     told = ', '.join(f'{name} {value} (config: {section[name]})' for name, value in other.items())
-    hosts.tell(f'the sizes of the weights {source} count, not those of the config: {told}')
+    hosts.log(f'the sizes of the weights {source} count, not those of the config: {told}')
   section.update(other)
 
 
@@ -138,7 +138,7 @@ def tell_resized(stage: str, source: str, sizes: Mapping[str, Any], num_voxels: 
   """Says so when weights of another voxel count are used: their position tables are resized."""
   before = sizes.get('num_voxels', num_voxels)
   if before != num_voxels:
-    hosts.tell(
+    hosts.log(
       f'{stage}: {source} is for {before} voxels, these data have {num_voxels}; position tables are resized (nearest)'
     )
 

@@ -188,7 +188,7 @@ def loader_shares(name: str, batch_size: int) -> dict[str, int]:
   """Arguments of `make_loader` that give this host its part of a batch, filled up so that all devices share it evenly."""
   filled = sharding.padded(batch_size)
   if filled != batch_size:
-    hosts.tell(
+    hosts.log(
       f'{name}: a batch of {batch_size} rows on {jax.device_count()} devices is filled up to {filled} rows, whose filling '
       'does not count; a multiple of the devices would use them all'
     )

@@ -20,7 +20,7 @@ from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
 from brainjax.stages.stage import Stage
 from brainjax.torch_convert import hand_over
-from brainjax.trees import below, put_below, tuples
+from brainjax.trees import add_prefix, lists_to_tuples, subtree
 
 
 class Models(NamedTuple):
@@ -43,7 +43,7 @@ def models(config: ConfigDict, num_voxels: int, sizes: Mapping[str, Any] | None 
   mae, sizes = config.fmri_mae, sizes or {}
   unet_sizes = {'remat': config.remat} | config.unet.to_dict()
   if 'unet' in sizes:  # the releases say no number of groups: theirs is the default
-    unet_sizes |= {'num_groups': UNet.num_groups} | tuples(sizes['unet'])
+    unet_sizes |= {'num_groups': UNet.num_groups} | lists_to_tuples(sizes['unet'])
   context = {'context_dim': unet_sizes['context_dim'], **config.conditioner.to_dict()}
   time_cond = context.pop('time_condition')
   if unet_sizes.get('time_cond'):  # such as that of a fine-tuned model
@@ -117,7 +117,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   fmri, fmri_info = common.start_weights(
     fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init
   )
-  fine_tuned = below(fmri, 'conditioner')
+  fine_tuned = subtree(fmri, 'conditioner')
   if fine_tuned:
     fmri_sizes = fmri_info['settings']['conditioner']
     common.take_sizes(config.conditioner, fmri_sizes, fmri_weights)
@@ -130,23 +130,23 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   encode, transform = None, _crop(stage)
   if stage.cached_crops:
     first_stage = first_stage_module.model(config, sizes.get('first_stage'))
-    encode, transform = partial(_encode, config, first_stage, below(prior, 'first_stage')), _one_of_the_crops
+    encode, transform = partial(_encode, config, first_stage, subtree(prior, 'first_stage')), _one_of_the_crops
   data = stage_data.paired(config, 'diffuse', config.data.image_size, transform=transform, encode=encode)
   parts = models(config, data.num_voxels, sizes)
   shapes = common.fresh_shapes(lambda key: init(parts, key))
   pretrained = {path: x for path, x in prior.items() if path.startswith(('unet/', 'first_stage/'))}
-  wanted = below(shapes, 'conditioner')
+  wanted = subtree(shapes, 'conditioner')
   if fmri and not fine_tuned:
     common.tell_resized('diffuse', fmri_weights, fmri_sizes, data.num_voxels)
     drop_norms = config.released.pool_drops_norms and parts.conditioner.global_pool
-    pretrained |= put_below('conditioner', hand_over.mae_to_conditioner(fmri, wanted, drop_norms, fmri_weights))
+    pretrained |= add_prefix('conditioner', hand_over.mae_to_conditioner(fmri, wanted, drop_norms, fmri_weights))
   elif fine_tuned:
     if fmri_sizes['num_voxels'] != data.num_voxels:
       raise UserError(
         f'diffuse.init_from = {fmri_weights!r} is a fine-tuned model for {fmri_sizes["num_voxels"]} voxels, these data have '
         f'{data.num_voxels}; it has layers over its patches, which cannot be resized. Start from weights of phase 1 or 2.'
       )
-    pretrained |= put_below('conditioner', hand_over.conditioner_again(fine_tuned, wanted, fmri_weights))
+    pretrained |= add_prefix('conditioner', hand_over.conditioner_again(fine_tuned, wanted, fmri_weights))
   noise = {'schedule': sizes['schedule']} if 'schedule' in sizes else {}  # the prior's, where its file says it
   schedule = diffusion.make_schedule(**noise.get('schedule', {}))
 

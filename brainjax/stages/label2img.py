@@ -18,7 +18,7 @@ from brainjax.simulator import stimuli
 from brainjax.stages import common, first_stage
 from brainjax.stages import data as stage_data
 from brainjax.stages.stage import Stage
-from brainjax.trees import below, put_below
+from brainjax.trees import add_prefix, subtree
 
 # Each attribute value is a row of one embedding; attribute k starts at OFFSETS[k].
 OFFSETS = np.cumsum((0, *stimuli.NUM_VALUES[:-1]))
@@ -66,7 +66,7 @@ def make(config: ConfigDict, first_stage_weights: Mapping[str, np.ndarray]) -> S
   size = config.data.image_size
   stage = config.label2img
   scenes = _scenes(stage.num_scenes, size, config.seed + 2)
-  first_stage_weights = first_stage.unit_latents(vq, below(first_stage_weights, 'first_stage'), scenes['image'][:512])
+  first_stage_weights = first_stage.unit_latents(vq, subtree(first_stage_weights, 'first_stage'), scenes['image'][:512])
 
   shares = stage_data.loader_shares('label2img', stage.batch_size)
 
@@ -100,7 +100,7 @@ def make(config: ConfigDict, first_stage_weights: Mapping[str, np.ndarray]) -> S
 
   return Stage(
     init=init,
-    pretrained=put_below('first_stage', first_stage_weights),
+    pretrained=add_prefix('first_stage', first_stage_weights),
     trainable='^(unet|class_embedder)/',
     loss=loss,
     batches=batches,

@@ -33,7 +33,7 @@ from brainjax.torch_convert.tables import (
   inception,
   latent_diffusion,
 )
-from brainjax.trees import tuples
+from brainjax.trees import lists_to_tuples
 
 
 def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
@@ -287,7 +287,7 @@ def expected_shapes(kind: Kind, settings: Mapping[str, Any], source: str) -> dic
   shapes = {}
   for part in kind.parts:
     arguments = settings[part.path.rstrip('/')] if part.path else settings
-    arguments = tuples(arguments)
+    arguments = lists_to_tuples(arguments)
     try:
       model = part.model(**arguments)
       variables = _shapes_of(model, part.inputs(model))

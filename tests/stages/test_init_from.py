@@ -15,7 +15,7 @@ from brainjax.ops.positions import resize_nearest
 from brainjax.sharding import make_mesh
 from brainjax.stages import attend, common, contrast, diffuse
 from brainjax.stages import data as stage_data
-from brainjax.trees import below, flatten, unflatten
+from brainjax.trees import flatten, subtree, unflatten
 from configs import tiny
 from tests.datasets import raw_files
 
@@ -92,8 +92,8 @@ def test_attend(config, weights, kind):
   config.attend.image_init_from = str(weights / 'vit_mae')
   stage = attend.make(config, str(weights / kind))
   fits(stage, ('encoder/cross/',) if kind == 'phase1' else ('image/encoder/cross/',))
-  same(below(stage.pretrained, 'fmri'), load_weights(weights / kind)[0])
-  same(below(stage.pretrained, 'image'), load_weights(weights / 'vit_mae')[0])
+  same(subtree(stage.pretrained, 'fmri'), load_weights(weights / kind)[0])
+  same(subtree(stage.pretrained, 'image'), load_weights(weights / 'vit_mae')[0])
   settings = stage.info['settings']
   assert (settings['fmri']['width'], settings['fmri']['cross_width'], settings['fmri']['decoder_depth']) == (32, 36, 2)
   assert (settings['image']['image_size'], settings['image']['patch_size'], settings['image']['mlp_dim']) == (6, 2, 40)
@@ -106,9 +106,9 @@ def test_diffuse(config, weights, kind):
   fits(stage, ('time_embed_condition', 'mask_token', 'channel_mapper', 'dim_mapper'))
   prior, _ = load_weights(weights / 'label2img')
   for part in ('unet', 'first_stage'):
-    same(below(stage.pretrained, part), below(prior, part))
+    same(subtree(stage.pretrained, part), subtree(prior, part))
   encoder = {path.replace('encoder/', 'mae/', 1): x for path, x in load_weights(weights / kind)[0].items()}
-  same(below(stage.pretrained, 'conditioner'), encoder)
+  same(subtree(stage.pretrained, 'conditioner'), encoder)
   settings = stage.info['settings']
   assert settings['unet']['channel_mult'] == (1, 2, 3, 5) and settings['unet']['context_dim'] == 24
   assert settings['first_stage']['ch_mult'] == (1, 2, 4) and settings['conditioner']['width'] == 32
@@ -149,7 +149,9 @@ def test_stable_diffusion_is_a_prior(config, weights, stable_diffusion, cached):
     prior, info = load_weights(stable_diffusion)
     model = autoencoder.first_stage(info['settings']['first_stage'])
     np.testing.assert_array_equal(other['fmri'], batch['fmri'])  # the same rows
-    expected = model.apply({'params': unflatten(below(prior, 'first_stage'))}, other['image'], method='encode').mean / 2
+    expected = (
+      model.apply({'params': unflatten(subtree(prior, 'first_stage'))}, other['image'], method='encode').mean / 2
+    )
     np.testing.assert_allclose(batch['latent'], expected, atol=2e-5)
   else:
     zeros = {path: np.zeros(shape, np.float32) for path, shape in common.fresh_shapes(stage.init).items()}

@@ -10,7 +10,7 @@ import pytest
 
 from brainjax.stages import attend, common, contrast, diffuse
 from brainjax.torch_convert.tables import fmri_mae, image_mae, latent_diffusion
-from brainjax.trees import below, split
+from brainjax.trees import split, subtree
 from tests.models.converted import torch_shapes
 
 MANIFESTS = Path(__file__).parents[1] / 'manifests'
@@ -52,8 +52,8 @@ def test_full_size_parameters_equal_the_published_ones(name):
   if name == 'hcp_contrast':
     return
   shapes = _attend_shapes(config)
-  assert torch_shapes(fmri_mae.TABLE, below(shapes, 'fmri')) == _manifest('phase2_fmri')
-  assert torch_shapes(image_mae.TABLE, below(shapes, 'image')) == _manifest('phase2_image')
+  assert torch_shapes(fmri_mae.TABLE, subtree(shapes, 'fmri')) == _manifest('phase2_fmri')
+  assert torch_shapes(image_mae.TABLE, subtree(shapes, 'image')) == _manifest('phase2_image')
   ours = torch_shapes(latent_diffusion.TABLE, _diffuse_shapes(config))
   published = _manifest('ldm_finetune')
   missing = published.keys() - ours.keys()
@@ -71,7 +71,7 @@ def test_attend_trains_the_fmri_side_and_of_the_image_side_cross_attention_and_d
   shapes = _attend_shapes(_config('god_sbj3'))
   trained, frozen = split(shapes, attend.TRAINABLE)
   assert {path for path in frozen if path.startswith('fmri/')} == {'fmri/encoder/pos_embed', 'fmri/decoder/pos_embed'}
-  names = torch_shapes(image_mae.TABLE, below(trained, 'image'))
+  names = torch_shapes(image_mae.TABLE, subtree(trained, 'image'))
   assert {name.split('.')[0] for name in names} == {'vit', 'decoder'}
   assert all(re.match(r'vit\.encoder\.(cross_map_in|layer_cross)\.', n) for n in names if n.startswith('vit.'))
   assert 'decoder.decoder_pos_embed' not in names
