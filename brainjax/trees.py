@@ -24,16 +24,16 @@ def split(flat: Mapping[str, Any], pattern: str) -> tuple[dict[str, Any], dict[s
   return inside, {path: x for path, x in flat.items() if path not in inside}
 
 
-def below(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def subtree(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
   """The entries below `prefix/`, without the prefix."""
   return {path[len(prefix) + 1 :]: x for path, x in flat.items() if path.startswith(prefix + '/')}
 
 
 def add_prefix(prefix: str, flat: Mapping[str, Any]) -> dict[str, Any]:
-  """The inverse of `below`."""
+  """The inverse of `subtree`."""
   return {f'{prefix}/{path}': x for path, x in flat.items()}
 
 
-def tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+def lists_to_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
   """JSON has lists where the models, which must be hashable, have tuples."""
   return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
