@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from brainjax import classifiers, evaluate
-from brainjax.metrics.images import Images
+from brainjax import evaluate
+from brainjax.evaluation.images import Images
+from brainjax.evaluation.networks import classifiers
 from brainjax.reconstruct import Reconstructor
 from brainjax.stages import data as stage_data
 from configs import demo

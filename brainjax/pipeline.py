@@ -11,12 +11,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from brainjax import classifiers, config_check, hosts, prepare, scoring, sharding, workdirs
+from brainjax import config_check, hosts, prepare, sharding, workdirs
 from brainjax.checkpoints import check_weights, load_weights, read_info, save_weights
 from brainjax.datasets import arrays
 from brainjax.errors import UserError
+from brainjax.evaluation import images
+from brainjax.evaluation import stage as evaluation
+from brainjax.evaluation.networks import classifiers
 from brainjax.files import atomic_write
-from brainjax.metrics import images
 from brainjax.reconstruct import Reconstructor
 from brainjax.simulate import simulate
 from brainjax.stages import attend, common, contrast, diffuse, first_stage, image_mae, label2img, scene_classifier
@@ -178,7 +180,7 @@ def _write_arrays(file: Path, contents: dict[str, np.ndarray]) -> None:
 
 def _evaluate(config: ConfigDict, workdir: Path) -> None:
   # On the first host and its devices: the pictures of a test set are few.
-  hosts.on_first(lambda: print(scoring.summary(scoring.score(config, workdir))))
+  hosts.on_first(lambda: print(evaluation.summary(evaluation.score(config, workdir))))
 
 
 _RUN: dict[str, Callable[[ConfigDict, Path], None]] = {

@@ -18,9 +18,9 @@ from brainjax import pipeline, workdirs
 from brainjax.checkpoints import load_weights, save_weights
 from brainjax.convert import main as convert
 from brainjax.errors import UserError
+from brainjax.evaluation.report.provenance import weights_digest
 from brainjax.metric_writer import read_metrics
 from brainjax.models.clip import ClipVision
-from brainjax.scoring.provenance import weights_digest
 from brainjax.trees import flatten
 from configs import hcp_contrast, tiny
 from tests.datasets import raw_files

@@ -18,7 +18,7 @@ ALLOWED = {
   'torch_convert/unpickle.py': {'pickle._Unpickler', *(f'pickle.{opcode}' for opcode in (
     'APPEND', 'APPENDS', 'ADDITEMS', 'BUILD', 'BYTEARRAY8', 'NEWOBJ', 'NEWOBJ_EX', 'REDUCE', 'SETITEM', 'SETITEMS'))},
   'datasets/bold5000_raw.py': {'pickle.Unpickler', 'pickle.UnpicklingError'},
-  'metrics/lpips.py': {'pickle.Unpickler', 'pickle.UnpicklingError'},
+  'evaluation/networks/lpips.py': {'pickle.Unpickler', 'pickle.UnpicklingError'},
   # Writes PyTorch files, never reads one.
   'torch_convert/writer.py': {'torch.from_numpy', 'torch.save'},
 }  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from brainjax.datasets import arrays, bold5000, bold5000_raw, god, god_raw, hcp, transforms
-from brainjax.metrics import class_accuracy, identification, image_scores
+from brainjax.evaluation.scores import class_accuracy, identification, pixels
 from brainjax.parity.golden import Golden
 
 RELEASED = {'full_extra_patch': True}  # quirk B14
@@ -313,14 +313,12 @@ def _check_scores(golden: Golden) -> None:
   gt, pred = golden.input('metrics/gt_u8'), golden.input('metrics/pred_u8')
   own = np.arange(len(gt))
   for kind in golden.groups('metrics'):
-    for score, higher in image_scores.HIGHER_IS_BETTER.items():
+    for score, higher in pixels.HIGHER_IS_BETTER.items():
       if kind == 'u8' and score == 'mse':  # quirk B10
-        table = np.stack(
-          [image_scores.released_mse_u8(pred, np.broadcast_to(image, pred.shape)) for image in gt], axis=1
-        )
+        table = np.stack([pixels.released_mse_u8(pred, np.broadcast_to(image, pred.shape)) for image in gt], axis=1)
         table = table[:, None]
       else:
-        table = image_scores.table(score, pred[:, None], gt)  # N 1 U
+        table = pixels.table(score, pred[:, None], gt)  # N 1 U
       golden.close(f'metrics/{kind}/{score}', table[own, 0, own])
       pairwise = identification.pairwise(identification.num_rivals(table, higher))
       golden.close(f'metrics/{kind}/pair_wise_{score}', pairwise[own, 0, own])

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from brainjax import classifiers, convert
+from brainjax import convert
 from brainjax.errors import UserError
+from brainjax.evaluation.networks import classifiers
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import unflatten
 

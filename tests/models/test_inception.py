@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import timm_modules
-from brainjax import classifiers
 from brainjax.checkpoints import save_weights
+from brainjax.evaluation.networks import classifiers
 from brainjax.models.inception import InceptionV3
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import unflatten

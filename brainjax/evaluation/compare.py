@@ -1,0 +1,80 @@
+"""Comparison of two runs on the same stimuli, from their scores.json and scores_items.npz."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainjax.errors import UserError
+from brainjax.evaluation.score import FORMAT, ITEMS_FILE, SCORES_FILE
+from brainjax.evaluation.statistics import resampling
+
+
+def _read_items(run: Path) -> tuple[dict[str, np.ndarray], dict]:
+  """Per-item scores and scores.json of a run (its workdir or the folder that holds the files)."""
+  folder = run if (run / ITEMS_FILE).is_file() else run / 'evaluate'
+  if not ((folder / ITEMS_FILE).is_file() and (folder / SCORES_FILE).is_file()):
+    raise UserError(f'{run} has no {SCORES_FILE} with {ITEMS_FILE}; give the workdir of a run that has been evaluated')
+  try:
+    with np.load(folder / ITEMS_FILE, allow_pickle=False) as archive:
+      items = {name: archive[name] for name in archive.files}
+    scores = json.loads((folder / SCORES_FILE).read_text())
+  except Exception as error:  # a damaged archive raises one of many kinds
+    raise UserError(f'{folder}: {SCORES_FILE} or {ITEMS_FILE} is damaged ({error}); run evaluate again') from error
+  if fault := _fault(items, scores):
+    raise UserError(f'{folder}: {fault}, so {SCORES_FILE} and {ITEMS_FILE} are not from one evaluation; run it again')
+  return items, scores
+
+
+def _fault(items: dict[str, np.ndarray], scores: Any) -> str:
+  """What `compare` would miss; '' where nothing."""
+  if not isinstance(scores, dict) or scores.get('format') != FORMAT or not isinstance(scores.get('scores'), dict):
+    return f'{SCORES_FILE} is not of the format {FORMAT!r}'
+  checks = items.get('stimulus_check')
+  if checks is None or checks.ndim != 1 or checks.dtype != np.int64:
+    return f'{ITEMS_FILE} has no array stimulus_check of whole numbers'
+  for name, entry in scores['scores'].items():
+    values = items.get(f'scores/{name}')
+    if values is None or values.ndim != 2 or len(values) != len(checks) or values.dtype.kind != 'f':
+      return f'{ITEMS_FILE} has no array scores/{name} of {len(checks)} items'
+    if not isinstance(entry, dict) or not isinstance(entry.get('higher_is_better'), bool):
+      return f'{SCORES_FILE} does not say whether higher is better in {name}'
+  return ''
+
+
+def compare(run_a: Path, run_b: Path, num_bootstrap: int = 10000, seed: int = 0) -> dict[str, dict]:
+  """Compares two runs on the same stimuli by a paired bootstrap of per-item scores (mean over samples).
+
+  Args:
+    run_a: workdir, or folder with scores.json and scores_items.npz.
+    run_b: the other.
+    num_bootstrap: resamplings of the stimuli.
+    seed: of the resamplings.
+
+  Returns:
+    score name -> a, b, difference (a - b), its 95 % interval, two-sided p value, higher_is_better, num_items.
+  """
+  (items_a, scores_a), (items_b, scores_b) = _read_items(Path(run_a)), _read_items(Path(run_b))
+  # Runs may have their items in another order: sort both by picture; the k-th item of a picture meets the k-th.
+  order_a, order_b = (np.argsort(items['stimulus_check'], kind='stable') for items in (items_a, items_b))
+  pictures = items_a['stimulus_check'][order_a]
+  if not np.array_equal(pictures, items_b['stimulus_check'][order_b]):
+    raise UserError(
+      f'{run_a} ({len(order_a)} items) and {run_b} ({len(order_b)} items) do not show the same stimuli; '
+      'a paired comparison needs the same test pictures at the same size'
+    )
+  bootstrap = resampling.Bootstrap.draw(np.unique(pictures, return_inverse=True)[1], num_bootstrap, seed)
+  result = {}
+  for name, entry in scores_a['scores'].items():
+    other = scores_b['scores'].get(name)
+    # A score by another classifier is another score.
+    if other is None or other.get('classifier') != entry.get('classifier'):
+      continue
+    a = items_a[f'scores/{name}'].mean(axis=1)[order_a]
+    b = items_b[f'scores/{name}'].mean(axis=1)[order_b]
+    result[name] = {'a': float(a.mean()), 'b': float(b.mean())} | resampling.paired_difference(a, b, bootstrap)
+    result[name] |= {'higher_is_better': entry['higher_is_better'], 'num_items': len(a)}
+  if not result:
+    raise UserError(f'{run_a} and {run_b} have no score in common (same name, same classifier)')
+  return result

@@ -1,0 +1,1 @@
+"""Networks that judge pictures. None is trained here."""

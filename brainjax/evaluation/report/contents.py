@@ -1,0 +1,77 @@
+"""What a report shows: plain values, before any drawing."""
+
+import dataclasses
+
+import numpy as np
+
+from brainjax.evaluation.images import Images
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+  """One fMRI sample of a masked stage: original V, predicted V, masked V (true where the model did not see)."""
+
+  original: np.ndarray
+  predicted: np.ndarray
+  masked: np.ndarray
+  caption: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Strip:
+  """A picture as it comes about: labels of K steps; row name -> K H W 3 uint8."""
+
+  labels: list[str]
+  rows: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+  """Everything the report shows.
+
+  Attributes:
+    title: heading.
+    images: stimuli and samples.
+    scores: what scores.json holds.
+    items: what scores_items.npz holds: 'scores/<name>' N S, ....
+    summary: a sentence below the title.
+    subject: N texts, or None.
+    baselines: name -> N H W 3 uint8.
+    nearest: N S H W 3 uint8, nearest training picture of each sample, or None.
+    nearest_names: N S texts, what they show, or None.
+    curves: stage -> scalar -> split -> (steps, values), from `stage_metrics`.
+    traces: stage -> samples of fMRI reconstructions.
+    denoising: one sample along the sampler's steps, or None.
+    provenance: title -> mapping of plain values (config, versions, weights, data statistics).
+  """
+
+  title: str
+  images: Images
+  scores: dict
+  items: dict[str, np.ndarray]
+  summary: str = ''
+  subject: np.ndarray | None = None
+  baselines: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  nearest: np.ndarray | None = None
+  nearest_names: np.ndarray | None = None
+  curves: dict[str, dict] = dataclasses.field(default_factory=dict)
+  traces: dict[str, list[Trace]] = dataclasses.field(default_factory=dict)
+  denoising: Strip | None = None
+  provenance: dict[str, dict] = dataclasses.field(default_factory=dict)
+
+  def first(self, count: int) -> 'Page':
+    """The same with the first items only; the scores stay those of all."""
+
+    def cut(values):
+      return None if values is None else values[:count]
+
+    images = {field.name: cut(getattr(self.images, field.name)) for field in dataclasses.fields(self.images)}
+    return dataclasses.replace(
+      self,
+      images=Images(**images),
+      items={name: cut(values) for name, values in self.items.items()},
+      subject=cut(self.subject),
+      baselines={name: cut(pictures) for name, pictures in self.baselines.items()},
+      nearest=cut(self.nearest),
+      nearest_names=cut(self.nearest_names),
+    )

@@ -1,0 +1,184 @@
+"""The report's gallery: cards of stimulus, samples, baselines and nearest training pictures, with their controls."""
+
+from html import escape
+
+import numpy as np
+
+from brainjax.evaluation.report import drawings, encode
+from brainjax.evaluation.report.contents import Page
+from brainjax.evaluation.report.labels import baseline_label, headline, label
+
+MARKUP = 600  # bytes of text around a picture, at most
+MANY = 4  # more columns than this are wrapped on a narrow screen
+
+
+def _categories(page: Page) -> list[str]:
+  if page.images.categories is None:
+    return [f'stimulus {number}' for number in page.images.stimulus]
+  return [str(name) for name in page.images.categories]
+
+
+def data(page: Page) -> dict:
+  """What the page's script needs: scores by item and sample, categories, subjects."""
+  scores = page.scores['scores']
+  subjects = page.subject if page.subject is not None else [''] * len(page.images.stimulus)
+  items = [
+    {
+      'category': category,
+      'subject': str(subject),
+      'scores': {name: [round(float(v), 5) for v in page.items[f'scores/{name}'][i]] for name in scores},
+    }
+    for i, (category, subject) in enumerate(zip(_categories(page), subjects, strict=True))
+  ]
+  about = {
+    name: {'label': label(name), 'unit': entry['unit'], 'higher_is_better': entry['higher_is_better']}
+    for name, entry in scores.items()
+  }
+  return {'scores': about, 'headline': headline(scores), 'items': items}
+
+
+def _figure(
+  address: str,
+  alt: str,
+  caption: str,
+  size: tuple[int, int],
+  css: str = '',
+  attributes: str = '',
+  place: tuple[int, int] | None = None,
+) -> str:
+  pixels = ' class="pixels"' if max(size) <= encode.SMALL else ''
+  style = f' style="grid-row:{place[0]};grid-column:{place[1]}"' if place else ''
+  return (
+    f'<figure class="{css}"{style}><button type="button" class="picture" aria-label="Enlarge: {escape(alt)}"{attributes}>'
+    f'<img{pixels} src="{address}" alt="{escape(alt)}" width="{size[1]}" height="{size[0]}" loading="lazy"></button>'
+    f'<figcaption>{escape(caption)}</figcaption></figure>'
+  )
+
+
+def _baseline_scores(page: Page, baseline: str, i: int) -> list[str]:
+  """The headline scores of a baseline's picture of item `i`, as far as they were kept."""
+  found = []
+  for name in headline(page.scores['scores']):
+    values = page.items.get(f'baselines/{baseline}/{name}')
+    if values is not None:
+      unit = page.scores['scores'][name]['unit']
+      found.append(f'{label(name)} {drawings.number(float(values[i].mean()), unit)}')
+  return found
+
+
+def _words(scored: list[str]) -> str:
+  """The attribute that the viewer shows below an enlarged picture."""
+  return f' data-words="{escape(", ".join(scored))}"' if scored else ''
+
+
+def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str:
+  size, num_samples = page.images.stimuli.shape[1:3], page.images.samples.shape[1]
+  number = int(page.images.stimulus[i])
+  figures = [_figure(addresses['stimulus', i], f'{category}, stimulus', 'stimulus', size, 'stimulus')]
+  for s in range(num_samples):
+    mark = f' data-item="{i}" data-sample="{s}"'
+    figures.append(_figure(addresses['sample', i, s], f'{category}, sample {s + 1}', f'sample {s + 1}', size, '', mark))
+  # The baselines stand below the stimulus, the nearest pictures below their samples.
+  for k, name in enumerate(page.baselines):
+    alt, scored = f'{category}, baseline {baseline_label(name)}', _baseline_scores(page, name, i)
+    caption = ': '.join([baseline_label(name), *scored[:1]])
+    figures.append(
+      _figure(addresses['baseline', i, name], alt, caption, size, 'of-baseline', _words(scored), place=(2 + k, 1))
+    )
+  if page.nearest is not None:
+    for s in range(num_samples):
+      alt = f'{category}, training picture nearest to sample {s + 1}'
+      alt += f': {page.nearest_names[i, s]}' if page.nearest_names is not None else ''
+      near = page.items.get('nearest_training/pcc')
+      scored = [] if near is None else [f'PCC {drawings.number(float(near[i, s]))}']
+      caption = ': '.join([f'nearest to {s + 1}', *scored])
+      words = _words([f'{text} with the sample' for text in scored])
+      figures.append(_figure(addresses['nearest', i, s], alt, caption, size, 'of-nearest', words, place=(2, 2 + s)))
+  scores = page.scores['scores']
+  values = [
+    f'<div><dt>{escape(label(name))}</dt><dd>'
+    f'{drawings.number(float(page.items[f"scores/{name}"][i].mean()), scores[name]["unit"])}</dd></div>'
+    for name in headline(scores)
+  ]
+  many = ' many' * (1 + num_samples > MANY)
+  subject = f' · {escape(str(page.subject[i]))}' if page.subject is not None else ''
+  return (
+    f'<article aria-label="{escape(category)}"><h3>{escape(category)} <small>#{number}{subject}</small></h3>'
+    f'<div class="pictures{many}" style="--columns:{1 + num_samples}">{"".join(figures)}</div>'
+    f'<dl>{"".join(values)}<div class="chosen"><dt></dt><dd></dd></div></dl></article>'
+  )
+
+
+def _controls(page: Page) -> str:
+  def options(pairs) -> str:
+    return ''.join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in pairs)
+
+  scores = page.scores['scores']
+  first = headline(scores)
+  names = [*first, *(name for name in scores if name not in first)]
+  orders = {
+    'given': 'as in the data',
+    'best': 'score, best first',
+    'worst': 'score, worst first',
+    'category': 'category',
+  }
+  parts = [
+    f'<label>Order<select id="order">{options(orders.items())}</select></label>',
+    f'<label>Score (mean over samples)<select id="score">{options((n, label(n)) for n in names)}</select></label>',
+    '<label><span>Score from<span id="unit"></span></span><input id="low" type="number" step="any"></label>',
+    '<label>to<input id="high" type="number" step="any"></label>',
+    '<label>Category contains<input id="category" type="search" autocomplete="off"></label>',
+  ]
+  if page.subject is not None and len(set(page.subject.tolist())) > 1:
+    subjects = [('', 'all'), *((s, s) for s in sorted({str(s) for s in page.subject}))]
+    parts.append(f'<label>Subject<select id="subject">{options(subjects)}</select></label>')
+  for kind, text, there in (
+    ('baseline', 'show baselines', page.baselines),
+    ('nearest', 'show nearest training pictures', page.nearest is not None),
+  ):
+    if there:
+      parts.append(f'<label class="check"><input id="show-{kind}" type="checkbox" checked> {text}</label>')
+  parts.append('<button type="button" id="clear">Reset</button>')
+  return (
+    f'<form class="controls" id="controls" aria-label="Order and filters">{"".join(parts)}</form>'
+    '<p class="note" id="count" role="status" aria-live="polite"></p>'
+  )
+
+
+def sections(page: Page, budget: int) -> tuple[str, str]:
+  """The gallery, and the denoising strip ('' without one).
+
+  Args:
+    page: what to show.
+    budget: bytes for both.
+  """
+  pictures: dict[tuple, np.ndarray] = {}
+  for i in range(len(page.images.stimuli)):
+    pictures['stimulus', i] = page.images.stimuli[i]
+    pictures |= {('sample', i, s): sample for s, sample in enumerate(page.images.samples[i])}
+    pictures |= {('baseline', i, name): images[i] for name, images in page.baselines.items()}
+    if page.nearest is not None:
+      pictures |= {('nearest', i, s): picture for s, picture in enumerate(page.nearest[i])}
+  for row, steps in (page.denoising.rows if page.denoising else {}).items():
+    pictures |= {('denoising', row, k): picture for k, picture in enumerate(steps)}
+  addresses = dict(
+    zip(pictures, encode.addresses(list(pictures.values()), budget - MARKUP * len(pictures)), strict=True)
+  )
+  cards = (_card(page, i, category, addresses) for i, category in enumerate(_categories(page)))
+  strip = _strip(page, addresses) if page.denoising else ''
+  return f'{_controls(page)}<div class="cards" id="cards">{"".join(cards)}</div>', strip
+
+
+def _strip(page: Page, addresses: dict[tuple, str]) -> str:
+  """Columns are steps; below each other stand the rows."""
+  columns = []
+  for k, label_of_step in enumerate(page.denoising.labels):
+    images = ''.join(
+      f'<img src="{addresses["denoising", row, k]}" alt="{escape(f"{label_of_step}: {row}")}" '
+      f'width="{steps.shape[2]}" height="{steps.shape[1]}"{" class=pixels" * (max(steps.shape[1:3]) <= encode.SMALL)}>'
+      for row, steps in page.denoising.rows.items()
+    )
+    columns.append(f'<figure>{images}<figcaption>{escape(label_of_step)}</figcaption></figure>')
+  rows = '; below it: '.join(page.denoising.rows)
+  note = f'Sample 1 of the first item, {escape(_categories(page)[0])}. Above: {escape(rows)}.'
+  return f'<p class="note">{note}</p><div class="strip">{"".join(columns)}</div>'

@@ -1,0 +1,96 @@
+"""Where a result comes from: config, seeds, versions, weights' SHA-256, statistics of the data."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import brainjax
+from brainjax.checkpoints import load_weights, weights_digest
+from brainjax.datasets.arrays import ArrayDataset
+from brainjax.evaluation.networks import classifiers
+from brainjax.files import sha256
+from brainjax.trees import flatten
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-image', 'tensorflow-datasets')
+TRAINED = ('contrast', 'attend', 'diffuse')
+DIGEST = 'SHA-256 over name, type, shape and bytes of every array in the order of names; of a file, over its bytes'
+
+
+def provenance(
+  config: ConfigDict, workdir: Path, train: ArrayDataset, test: ArrayDataset, baselines: Mapping[str, Mapping]
+) -> dict[str, dict[str, Any]]:
+  """Sections of plain values for the report and provenance.json."""
+  fields = _flat(json.loads(config.to_json_best_effort()))
+  return {
+    'Config': fields,
+    'Seeds': {
+      'training (initial weights, shuffling, masks, noise, validation split) and scores': config.seed,
+      'sampling': config.reconstruct.seed,
+      **({'simulation': config.simulate.seed} if config.simulate.enabled else {}),
+    },
+    'Versions': {
+      'brainjax': brainjax.__version__,
+      'Python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in PACKAGES},
+      'devices': ', '.join(sorted({device.device_kind for device in jax.devices()})),
+    },
+    'Weights': _weights(config, workdir) | {'method': DIGEST},
+    'Data': _data(config, train, test),
+    **({'Baselines': _flat(dict(baselines))} if baselines else {}),
+  }
+
+
+def _weights(config: ConfigDict, workdir: Path) -> dict[str, str]:
+  """SHA-256 of the trained weights in the workdir, and of the files and folders that the run started from."""
+  found = {name: workdir / name / 'weights' for name in TRAINED}
+  found |= _sources(config)
+  return {name: _digest_of(path) for name, path in found.items() if path.exists()}
+
+
+def _sources(config: ConfigDict) -> dict[str, Path]:
+  """What the run started from and what judged it: 'field = value' -> file or folder."""
+  fields = ('attend.init_from', 'attend.image_init_from', 'contrast.init_from', 'diffuse.init_from')
+  fields += ('diffuse.prior_init_from', 'evaluate.classifier', 'evaluate.features')
+  found = {}
+  for field in fields:
+    section, name = field.split('.')
+    value = config[section][name]
+    for source in (value,) if isinstance(value, str) else value:
+      if source:
+        found[f'{field} = {source}'] = classifiers.lite0_file() if source == classifiers.LITE0 else Path(source)
+  return found
+
+
+def _digest_of(path: Path) -> str:
+  return sha256(path) if path.is_file() else weights_digest(load_weights(path)[0])
+
+
+def _data(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
+  facts: dict[str, Any] = {
+    'data set': f'{config.data.dataset}, {"simulated" if config.simulate.enabled else "measured"}',
+    'subjects': ', '.join(train.info['subjects']),
+    'ROI': config.data.roi,
+    'training rows, stimuli': f'{len(train)}, {len(np.unique(train.columns["stimulus"]))}',
+    'test rows, stimuli': f'{len(test)}, {len(np.unique(test.columns["stimulus"]))}',
+    'training stimuli held out for validation': config.data.num_val_stimuli,
+  }
+  for subject, (mean, deviation) in train.info['statistics'].items():
+    voxels = train.info['num_voxels'][subject]
+    facts[f'{subject}: voxels; mean and deviation of training fMRI before z-scoring'] = (
+      f'{voxels}; {mean:.6g}, {deviation:.6g}'
+    )
+  facts['test fMRI after z-scoring with training statistics: mean, deviation'] = (
+    f'{test.columns["fmri"].mean():.4g}, {test.columns["fmri"].std():.4g}'
+  )
+  return facts
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+  return {path.replace('/', '.'): value for path, value in flatten(dict(tree)).items()}

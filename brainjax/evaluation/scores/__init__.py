@@ -1,0 +1,1 @@
+"""Scores of pictures: by pixels, by class, by identification, by features."""

@@ -1,0 +1,114 @@
+"""What the test set is: categories seen in training or not, subjects, and the noise ceiling of its fMRI."""
+
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from brainjax.datasets.arrays import ArrayDataset
+from brainjax.datasets.overview import noise_ceiling
+from brainjax.datasets.paired import NO_CLASS, explainable_variance
+from brainjax.errors import UserError
+from brainjax.evaluation.statistics import repetitions, resampling
+from brainjax.simulator import stimuli
+from brainjax.stages import data as stage_data
+
+SEEN, UNSEEN, UNKNOWN = 'category seen in training', 'category not seen in training', 'category unknown'
+
+
+def subsets(train: ArrayDataset, test: ArrayDataset) -> dict[str, np.ndarray]:
+  """Test items by whether their category has training pictures: name -> N bool.
+
+  A category is its WordNet id, or its name where the data set has categories without ids. A picture without a category
+  has the name of its file, which says nothing. `train` are the rows the model learned from.
+  """
+  seen = {_category(train, number) for number in train.info['names']} - {''}
+  names = [_category(test, number) for number in test.columns['stimulus'].tolist()]
+  known, found = np.array([name != '' for name in names]), np.array([name in seen for name in names])
+  parts = {SEEN: found, UNSEEN: known & ~found}
+  return parts if known.all() else parts | {UNKNOWN: ~known}
+
+
+def _category(rows: ArrayDataset, number: int) -> str:
+  """'' where it is not known."""
+  if rows.info['class_indices'][number] == NO_CLASS:
+    return rows.info['wordnet_ids'].get(number, '')
+  return rows.info['wordnet_ids'].get(number) or rows.info['names'][number]
+
+
+def zero_shot(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
+  """Facts for scores.json: how many test categories are in the training set, which, and by what they were matched."""
+  ids = any(rows.info['wordnet_ids'].get(n) for rows in (train, test) for n in rows.info['names'])
+  in_test = {_category(test, number): test.info['names'][number] for number in test.columns['stimulus'].tolist()}
+  in_train = {_category(train, number) for number in train.info['names']} - {''}
+  in_test.pop('', None)
+  both = sorted(name for category, name in in_test.items() if category in in_train)
+  facts = {
+    'matched_by': 'WordNet id' if ids else 'category name',
+    'num_test_categories': len(in_test),
+    'num_training_categories': len(in_train),
+    'num_test_categories_in_training': len(both),
+    'num_test_items_without_category': sum(not _category(test, n) for n in test.columns['stimulus'].tolist()),
+    'test_categories_in_training': both,
+    'note': 'training of the fMRI models; an image prior that was trained elsewhere may have seen more',
+  }
+  return facts | ({'simulated_attributes': _attributes(train, test)} if config.simulate.enabled else {})
+
+
+def _attributes(train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
+  """Of simulated scenes: how near a test category comes to a training category, counted in attributes."""
+  table = stimuli.categories().attributes
+  a, b = (table[np.unique(rows.columns['class_index'])] for rows in (test, train))  # T 5, K 5
+  shared = (a[:, None] == b[None]).sum(axis=-1).max(axis=1)
+  unseen = {name: len(set(a[:, i].tolist()) - set(b[:, i].tolist())) for i, name in enumerate(stimuli.ATTRIBUTES)}
+  return {
+    'attributes': list(stimuli.ATTRIBUTES),
+    'values_in_test_but_not_in_training': unseen,
+    'test_categories_by_most_attributes_shared_with_a_training_category': {
+      str(count): int((shared == count).sum()) for count in np.unique(shared)
+    },
+  }
+
+
+def ceiling(config: ConfigDict) -> dict[str, Any]:
+  """The noise ceiling of each test subject, where test pictures were repeated: for scores.json.
+
+  Per voxel the share of the averaged response's variance that the stimulus explains; and split-half identification
+  (`reliability`), with its interval over stimuli. A subject without repetitions gets the reason instead.
+  """
+  result = {}
+  for place, subject in enumerate(config.data.subjects):
+    single = config.copy_and_resolve_references()
+    single.data.subjects, single.data.other_subjects = (subject,), ()
+    try:
+      trials = stage_data.rows(single, 'test_trials', image_size=0)
+    except UserError as error:
+      result[subject] = {'missing': str(error)}
+      continue
+    result[subject] = _ceiling(trials.columns['fmri'], trials.columns['stimulus'], config, config.seed + place)
+  return result
+
+
+def _ceiling(trials: np.ndarray, stimulus: np.ndarray, config: ConfigDict, seed: int) -> dict[str, Any]:
+  labels, counts = np.unique(stimulus, return_counts=True)
+  explained = explainable_variance(trials, stimulus)
+  halves = repetitions.split_half_identification(trials, stimulus, seed=seed)
+  if explained is None or halves is None:
+    return {'missing': 'no test picture was shown more than once'}
+  voxels = noise_ceiling(explained.astype(np.float64), float(counts.mean()))
+  bootstrap = resampling.Bootstrap.draw(np.arange(len(labels)), config.evaluate.num_bootstrap, config.seed)
+  return {
+    'repetitions': [int(counts.min()), int(counts.max())],
+    'voxels': {
+      'description': 'share of the variance of the averaged response that the stimulus explains, over voxels',
+      'median': float(np.median(voxels)),
+      'quartiles': [float(q) for q in np.quantile(voxels, (0.25, 0.75))],
+    },
+    'split_half_identification': {
+      'description': 'pairwise identification of one half of the repetitions by the other, by correlation of fMRI',
+      'value': float(halves.mean()),
+      'interval': list(bootstrap.interval(halves)),
+      'chance': 0.5,
+      'num_stimuli': len(labels),
+    },
+  }

@@ -1,1 +1,0 @@
-"""Scores of reconstructed images, and the uncertainty of scores."""

@@ -1,0 +1,57 @@
+"""The ridge baseline to classifier features on data whose answer is known."""
+
+import numpy as np
+
+from brainjax.datasets.arrays import ArrayDataset
+from brainjax.evaluation.baselines import pictures as baselines
+
+
+def rows(pictures, picture_row, fmri, subject=0):
+  columns = {'fmri': fmri, 'stimulus': picture_row + 100, 'subject': np.broadcast_to(subject, len(fmri))}
+  return ArrayDataset(columns, pictures, picture_row)
+
+
+def test_the_training_picture_with_the_predicted_features_is_found():
+  rng = np.random.default_rng(0)
+  pictures = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+  project = rng.normal(size=(5, 30))
+
+  def features(images):  # large means that all pictures share must not matter
+    return 1000 + images.reshape(len(images), -1)[:, :5].astype(np.float64)
+
+  def respond(images, noise):
+    return ((features(images) - 1000) @ project / 100 + noise * rng.normal(size=(len(images), 30))).astype(np.float32)
+
+  seen = np.repeat(np.arange(40), 2)
+  train = rows(pictures, seen, respond(pictures[seen], 0.05))
+  shown = np.array([7, 3, 30])
+  test = rows(pictures[shown], np.arange(3), respond(pictures[shown], 0.05))
+  found = baselines.to_features(features, 'toy', train, test)
+  np.testing.assert_array_equal(found.pictures, pictures[shown])
+  assert 'toy' in found.about['method'] and found.about['penalty'] in found.about['penalties_tried']
+
+
+def test_one_training_picture_is_told():
+  pictures = np.zeros((2, 8, 8, 3), np.uint8)
+  fmri = np.zeros((2, 30), np.float32)
+  test = rows(pictures, np.arange(2), fmri)
+  assert baselines.why_not(rows(pictures, np.arange(2), fmri), test) == ''
+  assert 'subject 0 has 1 training pictures' in baselines.why_not(rows(pictures, np.zeros(2, int), fmri), test)
+
+
+def test_each_subject_has_a_regression_of_its_own():
+  # The second brain has the first one's voxels in another order: one regression for both would find nothing.
+  rng = np.random.default_rng(1)
+  pictures = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+  features = lambda images: images.reshape(len(images), -1)[:, :5].astype(np.float64)
+  project = rng.normal(size=(5, 30))
+  respond = lambda rows, order: (features(pictures[rows]) @ project)[:, order].astype(np.float32)
+  orders = np.arange(30), rng.permutation(30)
+  seen, shown = np.arange(40), np.array([7, 3, 30])
+  train = rows(pictures, np.tile(seen, 2), np.concatenate([respond(seen, o) for o in orders]), np.repeat([0, 1], 40))
+  test = rows(
+    pictures[shown], np.tile(np.arange(3), 2), np.concatenate([respond(shown, o) for o in orders]), np.repeat([0, 1], 3)
+  )
+  found = baselines.to_features(features, 'toy', train, test)
+  np.testing.assert_array_equal(found.pictures, pictures[np.tile(shown, 2)])
+  assert len(found.about['penalty']) == 2

