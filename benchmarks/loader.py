@@ -44,7 +44,7 @@ def simulate(folder: Path, subjects: int, voxels: int) -> str:
 
 def prepare(folder: Path) -> str:
   """Raw files to the TFDS data set."""
-  status, _ = hcp.prepare(folder / 'HCP', folder / 'prepared')
+  status, _ = hcp.prepare(folder / 'HCP', folder / 'prepared')['hcp']
   size = sum(path.stat().st_size for path in (folder / 'prepared' / 'hcp').rglob('*') if path.is_file())
   return f'{status}, {size / 1e9:.2f} GB'
 

@@ -85,13 +85,13 @@ def test_two_runs_that_need_the_same_data_make_them_once(folders, capsys):
   out.mkdir()
   at_work = files.lock(out / '.lock', lambda: None)
   with futures.ThreadPoolExecutor() as pool:
-    done = [pool.submit(prepare.prepare_god, raw, out, ['sbj_1']) for _ in range(2)]
+    done = [pool.submit(god.prepare, raw, out, ['sbj_1']) for _ in range(2)]
     time.sleep(0.5)
     assert not any(job.done() for job in done) and not (out / 'god').exists()
     at_work.close()
     assert sorted(job.result()['god/sbj_1'][0] for job in done) == ['built', 'kept']
   assert f'{out}: another process prepares data there; waiting for it' in capsys.readouterr().out
-  assert prepare.prepare_god(raw, out, ['sbj_1'])['god/sbj_1'][0] == 'kept'
+  assert god.prepare(raw, out, ['sbj_1'])['god/sbj_1'][0] == 'kept'
 
 
 # As `python -c SCRIPT <raw> <out> <bytes>`: no file may be larger.

@@ -10,84 +10,84 @@ next(batches)    # {'fmri': 8 V float32, 'image': 8 256 256 3, 'stimulus': 8, 'c
 import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import god_raw, paired, paired_rows
+from brainjax.datasets import data_set, god_bdata, god_raw, paired, paired_rows, store
 
 
 class God(paired.Builder):
-  """TFDS data set `god/sbj_k`: splits train, test (means over repetitions), and test_trials if its order is known."""
+  """TFDS data set `god/sbj_k`: splits train, test (means over repetitions), and test_trials if their order is known."""
 
   BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=f'sbj_{k}') for k in range(1, 6)]
-  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The folder with images_256.npz and sbj_k.npz, see data/README.md.'
-  ARGUMENTS = 'god --raw=DIR'
   DESCRIPTION = (
     'fMRI responses of one subject to natural pictures, on their raw scale, with the picture seen. `stimulus` '
     'numbers the training pictures from 0, then the test pictures. Training and test categories are disjoint.'
   )
   HOMEPAGE = 'https://github.com/KamitaniLab/GenericObjectDecoding'
+  LICENSE = 'CC BY 4.0 (fMRI); the pictures keep the terms of ImageNet'
   CITATION = """@article{horikawa2017generic,
   title = {Generic decoding of seen and imagined objects using hierarchical visual features},
   author = {Horikawa, Tomoyasu and Kamitani, Yukiyasu},
   journal = {Nature Communications}, volume = {8}, pages = {15037}, year = {2017}
 }"""
 
-  def raw_files(self, raw):
-    """The files that this subject's data depend on."""
-    return god_raw.files_of(god_raw.find_folder(raw), self.builder_config.name)
+  @classmethod
+  def subjects_in(cls, raw_dir):
+    """sbj_1, ... in numerical order."""
+    return god_raw.subjects_in(god_raw.find_folder(raw_dir))
 
-  def _split_generators(self, dl_manager):
-    folder = god_raw.find_folder(dl_manager.manual_dir)
-    stimuli = god_raw.read_stimuli(folder)
-    num_train, num_test = len(stimuli.images['train']), len(stimuli.images['test'])
-    name = self.builder_config.name
-    subject = god_raw.read_subject(folder, name, num_train, num_test)
-    facts = self.info.metadata
-    facts.update(
-      subject=name,
-      num_voxels=subject.train.shape[1],
-      rois={roi: int(mask.sum()) for roi, mask in subject.rois.items()},
-      num_train_stimuli=num_train,
-      num_test_stimuli=num_test,
-      stimuli_sha256=facts['raw_files'][god_raw.IMAGES]['sha256'],
-      image_size=stimuli.images['train'].shape[1],
-      repetitions=len(subject.trials) // num_test,
-      trial_order='known' if subject.trial_stimulus is not None else 'unknown: trials do not average to arr_2',
-      **{f'roi/{roi}': mask for roi, mask in subject.rois.items()},
-    )
-    train, test = stimuli.images['train'], stimuli.images['test']
-    train_labels, test_labels = stimuli.labels['train'], stimuli.labels['test']
-    test_numbers = range(num_train, num_train + num_test)
-    means = paired.examples(subject.test, np.arange(num_test), test.__getitem__, test_labels, test_numbers)
-    splits = {
-      'train': (
-        len(subject.train),
-        paired.examples(subject.train, subject.train_stimulus, train.__getitem__, train_labels, range(num_train)),
-      ),
-      'test': (num_test, means),
-    }
-    if subject.trial_stimulus is not None:
-      ceiling = paired.explainable_variance(subject.trials, subject.trial_stimulus)
-      if ceiling is not None:
-        facts['explainable_variance'] = ceiling
-      trials = paired.examples(subject.trials, subject.trial_stimulus, test.__getitem__, test_labels, test_numbers)
-      splits['test_trials'] = (len(subject.trials), trials)
-    else:
-      print(
-        f'{folder / name}.npz: arr_2 is not the mean of arr_1, whether repetitions stand together or stimuli; arr_2 is used, '
-        'and single test trials and noise ceilings are left out'
-      )
-    return splits
+  def raw_files(self, raw_dir):
+    """The files that this subject's data depend on."""
+    return god_raw.files_of(god_raw.find_folder(raw_dir), self.subject)
+
+  def read(self, raw_dir):
+    """The arrays of the subject, pictures and labels."""
+    return god_raw.read(god_raw.find_folder(raw_dir), self.subject)
 
 
 def prepare(
-  raw_dir: str | os.PathLike, prepared_dir: str | os.PathLike, subjects: Sequence[str] | None = None
-) -> dict[str, tuple[str, list[str]]]:
-  """Writes the data sets of `subjects` (default: all); subject -> ('kept', 'built' or 'rebuilt', changed files)."""
-  folder = god_raw.find_folder(raw_dir)
-  return God.prepare(folder, prepared_dir, god_raw.subjects_in(folder), subjects)
+  raw: str | os.PathLike, out: str | os.PathLike, subjects: Sequence[str] | None = None, images: str | None = None
+) -> store.States:
+  """Prepares the published .npz files, or SubjectN.h5 with a folder of `images` (default: `raw`/images).
+
+  Raises:
+    UserError: files are missing or do not fit.
+  """
+  folder = Path(raw)
+  if god_bdata.subjects_in(folder):
+    npz = Path(out) / store.NPZ
+    written = god_bdata.prepare(folder, Path(images) if images else folder / 'images', npz, subjects)
+    print(f'npz: {", ".join(written) or "nothing new"}')
+    folder = npz
+  return God.prepare(folder, out, subjects)
 
 
-load = functools.partial(paired_rows.load, God)
+def _needs_images(folder: Path) -> bool:
+  """Whether the pictures are elsewhere, so that only the command (--images) can find them."""
+  return bool(god_bdata.subjects_in(folder)) and not (folder / 'images').is_dir()
+
+
+def _has_raw(folder: Path) -> bool:
+  return bool(god_bdata.subjects_in(folder)) or any(
+    (folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz')
+  )
+
+
+DATA_SET = data_set.DataSet(
+  name='god',
+  title='Generic Object Decoding: published .npz folder, or SubjectN.h5 of the Kamitani lab',
+  builder=God,
+  has_raw=_has_raw,
+  prepare=prepare,
+  arguments=(
+    data_set.RAW,
+    data_set.SUBJECTS,
+    data_set.Argument('images', 'with SubjectN.h5: folder of the stimulus pictures; default: RAW/images'),
+  ),
+  rois=('VC', 'V1', 'V2', 'V3', 'V4', 'LOC', 'FFA', 'PPA', 'HVC'),
+  raw_field='god',
+  needs_command=_needs_images,
+)
+load = functools.partial(paired_rows.load, DATA_SET)

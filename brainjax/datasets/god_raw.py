@@ -14,6 +14,7 @@ import numpy as np
 
 from brainjax.datasets import paired, raw
 from brainjax.errors import UserError
+from brainjax.files import sha256
 
 IMAGES = 'images_256.npz'
 CLASS_INDEX = 'imagenet_class_index.json'
@@ -155,6 +156,44 @@ def read_subject(folder: Path, subject: str, num_train: int, num_test: int) -> S
   if not rois:
     raise UserError(f'{where}: no ROI mask found; expected boolean arrays such as VC, V1, V2 with {num_voxels} entries')
   return Subject(train, order.astype(np.int32), test, trials, trial_order(trials, test), rois)
+
+
+def read(folder: Path, subject: str) -> paired.Trials:
+  """All of a subject. Single test trials are left out, with a message, where `trial_order` cannot tell their order."""
+  stimuli = read_stimuli(folder)
+  counts = {split: len(pictures) for split, pictures in stimuli.images.items()}
+  arrays = read_subject(folder, subject, counts['train'], counts['test'])
+  # As pictures have no names of their own here, they are named by their places: train/0, ...
+  places = {f'{split}/{i}': (split, i) for split in counts for i in range(counts[split])}
+  names = {split: [name for name, place in places.items() if place[0] == split] for split in counts}
+  fmri, shown = arrays.train, [names['train'][i] for i in arrays.train_stimulus]
+  if arrays.trial_stimulus is None:
+    print(
+      f'{folder / subject}.npz: the single test trials arr_1 do not average to arr_2, neither picture by picture nor run '
+      'by run, so nobody knows which trial belongs to which picture. Only arr_2 is used; there will be no single test '
+      'trials and no noise ceilings'
+    )
+  else:
+    fmri = np.concatenate([fmri, arrays.trials])
+    shown += [names['test'][i] for i in arrays.trial_stimulus]
+
+  def picture(name: str) -> np.ndarray:
+    split, i = places[name]
+    return stimuli.images[split][i]
+
+  def label(name: str) -> paired.Label:
+    split, i = places[name]
+    return stimuli.labels[split][i]
+
+  facts = {
+    'stimuli_sha256': sha256(folder / IMAGES),
+    'image_size': stimuli.images['train'].shape[1],
+    'repetitions': len(arrays.trials) // counts['test'],
+    'trial_order': 'unknown: trials do not average to arr_2' if arrays.trial_stimulus is None else 'known',
+  }
+  return paired.Trials(
+    fmri, shown, arrays.rois, names['train'], names['test'], picture, label, test_means=arrays.test, facts=facts
+  )
 
 
 def _mask(archive: raw.NpzReader, name: str, num_voxels: int) -> np.ndarray:

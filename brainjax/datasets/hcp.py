@@ -14,24 +14,29 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import arrays, raw, store, transforms
+from brainjax.datasets import arrays, data_set, hcp_cifti, raw, store, transforms
 from brainjax.datasets.hcp_cifti import AREAS, FILE
 from brainjax.errors import UserError
 
 SPLITS = ('train', 'val')
 WINDOW_SECONDS = 8
-CITATION = """@article{vanessen2013wu,
-  title = {The {WU-Minn} {Human Connectome Project}: an overview},
-  author = {Van Essen, David C. and Smith, Stephen M. and Barch, Deanna M. and others},
-  journal = {NeuroImage}, volume = {80}, pages = {62--79}, year = {2013}
-}"""
 
 
 class Hcp(store.Builder):
   """TFDS data set `hcp`: one split, train; record = one window's mean of one subject, subjects in sorted order."""
 
   VERSION = tfds.core.Version('1.0.0')
-  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The folder with <subject>/HCP_visual_voxel.npz, see data/README.md.'
+  DESCRIPTION = (
+    'Resting-state fMRI of the visual areas V1 to V4 (Glasser parcels), means over windows of 10 frames, as '
+    'z-scored by the pre-processing; the per-subject normalisation of the paper is applied on loading.'
+  )
+  HOMEPAGE = 'https://www.humanconnectome.org'
+  LICENSE = 'HCP Open Access Data Use Terms'
+  CITATION = """@article{vanessen2013wu,
+  title = {The {WU-Minn} {Human Connectome Project}: an overview},
+  author = {Van Essen, David C. and Smith, Stephen M. and Barch, Deanna M. and others},
+  journal = {NeuroImage}, volume = {80}, pages = {62--79}, year = {2013}
+}"""
 
   def _info(self):
     return self.about(
@@ -41,16 +46,12 @@ class Hcp(store.Builder):
           'subject': tfds.features.Text(),
           'window': tfds.features.Scalar(np.int32),
         }
-      ),
-      'Resting-state fMRI of the visual areas V1 to V4 (Glasser parcels), means over windows of 10 frames, as '
-      'z-scored by the pre-processing; the per-subject normalisation of the paper is applied on loading.',
-      'https://www.humanconnectome.org',
-      CITATION,
+      )
     )
 
-  def raw_files(self, raw):
+  def raw_files(self, raw_dir):
     """One file a subject."""
-    return files_of(find_folder(raw))
+    return files_of(find_folder(raw_dir))
 
   def _split_generators(self, dl_manager):
     files = files_of(find_folder(dl_manager.manual_dir))
@@ -130,14 +131,50 @@ def files_of(folder: Path) -> dict[str, Path]:
   return {path.parent.name: path for path in sorted(folder.glob(f'*/{FILE}'))}
 
 
-def builder(prepared_dir: str | os.PathLike) -> Hcp:
-  """The TFDS builder."""
-  return Hcp(data_dir=os.fspath(prepared_dir))
+def prepare(
+  raw: str | os.PathLike,
+  out: str | os.PathLike,
+  runs: Sequence[str] = hcp_cifti.RUNS,
+  workers: int | None = None,
+) -> store.States:
+  """Prepares all subjects, from .npz files or from CIFTI files (their `runs`, by so many processes).
+
+  Raises:
+    UserError: files are missing or do not fit.
+  """
+  raw, out = Path(raw), Path(out)
+  if not raw.is_dir():
+    raise UserError(f'{raw}: no such folder; expected that of the HCP subjects (see data/README.md)')
+  hcp_cifti.check_runs(runs)
+  if workers is not None and workers < 1:
+    raise UserError(f'--workers={workers}; expected 1 or more')
+  folder = raw
+  if hcp_cifti.has_files(raw):
+    folder = out / store.NPZ
+    print('\n'.join(hcp_cifti.prepare(raw, folder, runs, workers).lines()))
+  return {'hcp': store.prepare(Hcp.of, find_folder(folder), out)}
 
 
-def prepare(raw_dir: str | os.PathLike, prepared_dir: str | os.PathLike) -> tuple[str, list[str]]:
-  """Writes the data set of all subjects found; ('kept', 'built' or 'rebuilt', changed files)."""
-  return store.prepare(builder, find_folder(raw_dir), prepared_dir)
+def _has_raw(folder: Path) -> bool:
+  return any(any(folder.glob(f'{place}*/{FILE}')) for place in ('', 'npz/')) or hcp_cifti.has_files(folder)
+
+
+DATA_SET = data_set.DataSet(
+  name='hcp',
+  title='HCP resting state: .dtseries.nii files, or one .npz a subject',
+  builder=Hcp,
+  has_raw=_has_raw,
+  prepare=prepare,
+  arguments=(
+    data_set.RAW,
+    data_set.Argument('runs', 'of the CIFTI files; the paper used REST1_LR', 'RUNS', data_set.names),
+    data_set.Argument('workers', 'processes that read CIFTI files; each needs about 1 GB', 'N', int),
+  ),
+  rois=('VC', *AREAS),
+  has_pictures=False,
+  raw_field='hcp',
+  needs_command=hcp_cifti.has_files,  # --runs
+)
 
 
 class HcpDataset:
@@ -204,7 +241,7 @@ def load(
     full_extra_patch: as released, a divisible width gains a whole patch.
   """
   arrays.check_split(split, SPLITS)
-  opened = store.open_prepared(builder, prepared_dir, 'hcp --raw=DIR')
+  opened = DATA_SET.open(prepared_dir)
   metadata = opened.info.metadata
   masks = {key.removeprefix('roi/'): value for key, value in metadata.items() if key.startswith('roi/')}
   mask = arrays.roi_mask(masks, roi, f'hcp in {prepared_dir}')

@@ -11,11 +11,10 @@ import tensorflow_datasets as tfds
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from brainjax.datasets import store
+from brainjax.datasets import registry, store
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 
-PAIRED = ('god', 'bold5000', 'own')
 MAX_SUBJECTS = 4  # drawn; facts are told of all
 MAX_ROWS = 150  # of a heat map
 NUM_PICTURES = 7  # of each split
@@ -41,7 +40,7 @@ def find(prepared: Path) -> dict[str, list[Path]]:
   found: dict[str, list[Path]] = {}
   for path in prepared.glob('*/**/dataset_info.json') if prepared.is_dir() else ():
     name = path.relative_to(prepared).parts[0]
-    if name in (*PAIRED, 'hcp'):
+    if name in registry.DATA_SETS:
       found.setdefault(name, []).append(path.parent)
   return {name: sorted(found[name], key=lambda path: (len(str(path)), str(path))) for name in sorted(found)}
 
@@ -53,7 +52,8 @@ def look(name: str, folders: list[Path]) -> list[Subject]:
     try:
       source = tfds.builder_from_directory(folder)
       source.info.metadata  # noqa: B018  reads it
-      subjects += _look_hcp(source) if name == 'hcp' else [_look_paired(source, folder)]
+      has_pictures = registry.get(name).has_pictures
+      subjects += [_look_paired(source, folder)] if has_pictures else _look_hcp(source)
     except UserError:
       raise
     except Exception as error:
@@ -201,7 +201,7 @@ def draw(name: str, subjects: list[Subject], path: Path) -> None:
   axes = upper.subplots(len(shown), 2, width_ratios=(2.2, 1), squeeze=False)
   for subject, (left, right) in zip(shown, axes, strict=True):
     _heat_map(left, subject)
-    _per_roi(right, subject, is_ceiling=name != 'hcp')
+    _per_roi(right, subject, is_ceiling=registry.get(name).has_pictures)
   if strips:
     cells = parts[1].subplots(strips, NUM_PICTURES, squeeze=False)
     for split, row in zip(('train', 'test'), cells, strict=True):

@@ -7,11 +7,12 @@ train = own.load('data/prepared', ['sub-01'], roi='VC', split='train', image_siz
 
 import functools
 import os
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import own_raw, paired, paired_rows, raw, store
+from brainjax.datasets import data_set, own_raw, paired, paired_rows, raw, store
 from brainjax.errors import UserError
 
 
@@ -20,7 +21,6 @@ class Own(paired.Builder):
 
   VERSION = tfds.core.Version('1.1.0')  # 1.0.0 made a category of each file name
   MANUAL_DOWNLOAD_INSTRUCTIONS = 'Betas, events and pictures, see docs/your_data.md.'
-  ARGUMENTS = 'own --betas=FILE --events=FILE --images=DIR'
   DESCRIPTION = (
     'fMRI responses of one subject to pictures, on their raw scale. `name` is the category of the picture where the '
     'events table has one, else its file; `class_index` numbers the categories in sorted order and is -1 without one.'
@@ -28,22 +28,23 @@ class Own(paired.Builder):
   HOMEPAGE = 'https://bids.neuroimaging.io'
   source: own_raw.Source | None = None  # what to prepare from
 
-  def raw_files(self, raw):
+  def raw_files(self, raw_dir):
     """Betas, masks, events and the pictures that the events name."""
     return self.source.all_files()
 
-  def _split_generators(self, dl_manager):
-    trials, events, files = own_raw.read(self.source)
+  def read(self, raw_dir):
+    """Betas, events and pictures, checked against each other."""
+    fmri, rois, events, files = own_raw.read(self.source)
     number = {name: i for i, name in enumerate(sorted(set(events.categories.values())))}
 
     def label(picture: str) -> paired.Label:
       category = events.categories.get(picture)
       return paired.Label(number[category], '', category) if category else paired.Label(paired.NO_CLASS, '', picture)
 
-    def read(picture: str) -> np.ndarray:
-      return raw.square_picture(files[picture], own_raw.MAX_IMAGE_SIZE, str(files[picture]))
+    def picture(name: str) -> np.ndarray:
+      return raw.square_picture(files[name], own_raw.MAX_IMAGE_SIZE, str(files[name]))
 
-    return paired.splits_of_trials(self.info.metadata, self.builder_config.name, trials, read, label)
+    return paired.Trials(fmri, events.images, rois, events.pictures('train'), events.pictures('test'), picture, label)
 
 
 def prepare(source: own_raw.Source, prepared_dir: str | os.PathLike, subject: str = 'sub-01') -> tuple[str, list[str]]:
@@ -59,4 +60,27 @@ def prepare(source: own_raw.Source, prepared_dir: str | os.PathLike, subject: st
   return store.prepare(builder, source.images, prepared_dir)
 
 
-load = functools.partial(paired_rows.load, Own)
+def prepare_files(
+  betas: str, events: str, images: str, out: str | os.PathLike, mask: str = '', subject: str = 'sub-01'
+) -> store.States:
+  """`prepare`, from the arguments of the command."""
+  masks = tuple(Path(path) for path in mask.split(',')) if mask else ()
+  source = own_raw.Source(Path(betas), Path(events), Path(images), masks)
+  return {f'own/{subject}': prepare(source, out, subject)}
+
+
+DATA_SET = data_set.DataSet(
+  name='own',
+  title='your own fMRI of pictures, see docs/your_data.md',
+  builder=Own,
+  has_raw=lambda folder: False,  # the user names its files
+  prepare=prepare_files,
+  arguments=(
+    data_set.Argument('betas', '.npy (trials, voxels), or 4-D .nii/.nii.gz', 'FILE', required=True),
+    data_set.Argument('events', '.tsv, one row a trial: image, split (train or test), category', 'FILE', required=True),
+    data_set.Argument('images', 'folder of the pictures', required=True),
+    data_set.Argument('mask', 'one or more, comma-separated; each is an ROI named like its file', 'FILES'),
+    data_set.Argument('subject', 'name of the subject; default: sub-01', 'NAME'),
+  ),
+)
+load = functools.partial(paired_rows.load, DATA_SET)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from brainjax.datasets import neuroimaging, paired, raw
+from brainjax.datasets import neuroimaging, raw
 from brainjax.errors import UserError
 from brainjax.files import sha256
 
@@ -46,6 +46,10 @@ class Events:
   images: list[str]  # N
   splits: list[str]  # N, 'train' or 'test'
   categories: dict[str, str]  # picture -> its category, where the table has one
+
+  def pictures(self, split: str) -> list[str]:
+    """The different pictures of a split, sorted."""
+    return sorted({name for name, other in zip(self.images, self.splits, strict=True) if other == split})
 
 
 def ending(path: Path) -> str:
@@ -113,8 +117,8 @@ def find_picture(folder: Path, name: str) -> Path:
   raise UserError(f'{folder}: no picture {name[:80]!r} there, but the events name it')
 
 
-def read(source: Source) -> tuple[paired.Trials, Events, dict[str, Path]]:
-  """Betas, events and pictures, checked against each other."""
+def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray], Events, dict[str, Path]]:
+  """Betas `N V`, ROI masks `V`, events, and picture -> file, checked against each other."""
   events = read_events(source.events)
   files = {name: find_picture(source.images, name) for name in dict.fromkeys(events.images)}
   _refuse_same_pictures(events, files)
@@ -125,10 +129,7 @@ def read(source: Source) -> tuple[paired.Trials, Events, dict[str, Path]]:
     )
   fmri = raw.check_fmri(fmri, str(source.betas))
   rois = {ALL: np.ones(fmri.shape[1], bool)} | rois
-  names = {
-    split: sorted({n for n, s in zip(events.images, events.splits, strict=True) if s == split}) for split in SPLITS
-  }
-  return paired.Trials(fmri, events.images, rois, names['train'], names['test']), events, files
+  return fmri, rois, events, files
 
 
 def _refuse_same_pictures(events: Events, files: dict[str, Path]) -> None:

@@ -1,8 +1,9 @@
 """Data sets of fMRI with the picture seen: their TFDS builder, one config a subject, and what their examples hold.
 
-The features are fmri, image, stimulus, class_index, wordnet_id and name, the splits train and test, and the metadata
-have 'roi/<name>' masks, num_train_stimuli and stimuli_sha256. Training stimuli are numbered 0 .. num_train_stimuli - 1,
-test stimuli come after them. `paired_rows` reads such data sets.
+The features are fmri, image, stimulus, class_index, wordnet_id and name. The splits are train (single trials), test (means
+over repetitions) and, where single test trials are known, test_trials. The metadata hold 'roi/<name>' masks,
+num_train_stimuli and stimuli_sha256. Training stimuli are numbered 0 .. num_train_stimuli - 1, test stimuli follow.
+`paired_rows` reads such data sets.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,41 +24,6 @@ NO_CLASS = -1  # class index of a picture whose category is not known; its name 
 SUBJECT = re.compile(r'[A-Za-z][A-Za-z0-9_-]{0,63}')
 
 
-class Builder(store.Builder, skip_registration=True):
-  """One TFDS config a subject. A subclass fills in the texts, `raw_files` and `_split_generators`."""
-
-  VERSION = tfds.core.Version('1.0.0')
-  DESCRIPTION = HOMEPAGE = CITATION = ''
-  ARGUMENTS = ''  # of `python -m brainjax.prepare`, told where the data are not there
-
-  def _info(self):
-    return self.about(features(), self.DESCRIPTION, self.HOMEPAGE, self.CITATION, ('fmri', 'image'))
-
-  @classmethod
-  def of(cls, prepared_dir: str | os.PathLike, subject: str) -> Self:
-    """The builder of a subject, whether the class lists it or not. A folder gets its name, so that is checked."""
-    if not SUBJECT.fullmatch(subject):
-      raise UserError(f'subject {subject[:70]!r}: expected a letter, then letters, digits, _ or -, such as sub-01')
-
-    class OneSubject(cls, skip_registration=True):
-      name = cls.name
-      BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=subject)]  # a config that the class does not list is warned of
-
-    return OneSubject(data_dir=os.fspath(prepared_dir), config=subject)
-
-  @classmethod
-  def prepare(
-    cls, folder: Path, prepared_dir: str | os.PathLike, known: Sequence[str], subjects: Sequence[str] | None
-  ) -> dict[str, tuple[str, list[str]]]:
-    """Writes the data sets of `subjects` (default: all `known`); subject -> what `store.prepare` says."""
-    unknown = [name for name in subjects or [] if name not in known]
-    if unknown:
-      raise UserError(f'{folder}: no files of subject {", ".join(unknown)}; those that exist: {", ".join(known)}')
-    return {
-      name: store.prepare(lambda out, name=name: cls.of(out, name), folder, prepared_dir) for name in subjects or known
-    }
-
-
 @dataclasses.dataclass
 class Label:
   """What a picture shows."""
@@ -65,6 +31,104 @@ class Label:
   class_index: int
   wordnet_id: str
   name: str
+
+
+@dataclasses.dataclass
+class Trials:
+  """What one subject saw, and all pictures of the data set, which every subject numbers alike.
+
+  Attributes:
+    fmri: single trials in order, `N V` float32, on their raw scale.
+    names: the picture of each trial: `N`.
+    rois: mask name -> `V` bool.
+    train: names of all training pictures, in the order of their numbers.
+    test: names of all test pictures; their numbers follow.
+    picture: name -> `H H 3` uint8.
+    label: name -> what it shows.
+    test_means: `K V`, means over the repetitions of each of `test`, where the raw files hold them; None: they are computed.
+    facts: more entries of the metadata; they replace those of the same name.
+  """
+
+  fmri: np.ndarray
+  names: list[str]
+  rois: dict[str, np.ndarray]
+  train: list[str]
+  test: list[str]
+  picture: Callable[[str], np.ndarray]
+  label: Callable[[str], Label]
+  test_means: np.ndarray | None = None
+  facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Builder(store.Builder, skip_registration=True):
+  """One TFDS config a subject. A subclass gives the texts, `subjects_in`, `raw_files` and `read`."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  DESCRIPTION = HOMEPAGE = CITATION = LICENSE = ''
+
+  @classmethod
+  def subjects_in(cls, raw_dir: Path) -> list[str]:
+    """Names of the subjects whose raw files exist.
+
+    Raises:
+      UserError: there are none.
+    """
+    raise NotImplementedError
+
+  def read(self, raw_dir: Path) -> Trials:
+    """The raw files of `self.subject`, checked against each other.
+
+    Raises:
+      UserError: what does not fit.
+    """
+    raise NotImplementedError
+
+  @property
+  def subject(self) -> str:
+    """Name of the subject."""
+    return self.builder_config.name
+
+  def _info(self):
+    return self.about(features(), ('fmri', 'image'))
+
+  def _split_generators(self, dl_manager):
+    trials = self.read(Path(dl_manager.manual_dir))
+    self.info.metadata.update(_facts(self.subject, trials))
+    return _splits(trials)
+
+  @classmethod
+  def of(cls, prepared_dir: str | os.PathLike, subject: str = '') -> Self:
+    """The builder of a subject, whether the class lists it or not. A folder gets its name, so that is checked.
+
+    Raises:
+      UserError: `subject` cannot be the name of a folder.
+    """
+    if not SUBJECT.fullmatch(subject):
+      raise UserError(f'subject {subject[:70]!r}: expected a letter, then letters, digits, _ or -, such as sub-01')
+
+    class OneSubject(cls, skip_registration=True):
+      name = cls.name
+      BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=subject)]  # TFDS warns of a config that the class does not list
+
+    return OneSubject(data_dir=os.fspath(prepared_dir), config=subject)
+
+  @classmethod
+  def prepare(
+    cls, raw: str | os.PathLike, out: str | os.PathLike, subjects: Sequence[str] | None = None
+  ) -> store.States:
+    """Writes the data sets of `subjects` (default: all in the folder `raw`) below the folder `out`.
+
+    Raises:
+      UserError: a subject has no files, or its files do not fit.
+    """
+    known = cls.subjects_in(Path(raw))
+    unknown = [name for name in subjects or [] if name not in known]
+    if unknown:
+      raise UserError(f'{raw}: no files of subject {", ".join(unknown)}; those that exist: {", ".join(known)}')
+    return {
+      f'{cls.name}/{name}': store.prepare(lambda data_dir, name=name: cls.of(data_dir, name), Path(raw), out)
+      for name in subjects or known
+    }
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -117,62 +181,49 @@ def explainable_variance(trials: np.ndarray, stimulus: np.ndarray) -> np.ndarray
   return np.divide(signal, total, out=np.zeros_like(total), where=total > 0).astype(np.float32)
 
 
-@dataclasses.dataclass
-class Trials:
-  """Single trials of one subject, and all pictures of the data set, which every subject numbers alike."""
-
-  fmri: np.ndarray  # N V float32
-  names: list[str]  # N, the picture of each trial
-  rois: dict[str, np.ndarray]  # name -> V bool
-  train: list[str]  # names of training pictures, in the order of their numbers
-  test: list[str]  # names of test pictures, numbered on
-
-
-def splits_of_trials(
-  facts: dict,
-  subject: str,
-  trials: Trials,
-  picture: Callable[[str], np.ndarray],
-  label: Callable[[str], Label],
-) -> dict[str, tuple[int, Iterator[dict]]]:
-  """Splits train (single trials), test (means over repetitions) and test_trials, for `store.Builder`; fills `facts`.
-
-  Args:
-    facts: the builder's metadata.
-    subject: its name.
-    trials: of the subject.
-    picture: name -> `H H 3` uint8.
-    label: name -> what it shows.
-  """
+def _facts(subject: str, trials: Trials) -> dict[str, Any]:
+  """Metadata of a subject."""
   names = [*trials.train, *trials.test]
-  number = {name: i for i, name in enumerate(names)}
-  stimulus = np.array([number[name] for name in trials.names])
-  is_test = stimulus >= len(trials.train)
-  test = trials.fmri[is_test]
-  in_order = np.argsort(stimulus[is_test], kind='stable')
-  means, mean_stimulus = transforms.mean_by_label(test[in_order], stimulus[is_test][in_order].tolist())
-  facts.update(
-    subject=subject,
-    num_voxels=trials.fmri.shape[1],
-    rois={roi: int(mask.sum()) for roi, mask in trials.rois.items()},
-    num_train_stimuli=len(trials.train),
-    num_test_stimuli=len(trials.test),
-    stimuli_sha256=store.digest(names),
-    repetitions=np.unique(stimulus[is_test], return_counts=True)[1].tolist(),
+  stimulus, is_test = _stimuli(trials)
+  facts = {
+    'subject': subject,
+    'num_voxels': trials.fmri.shape[1],
+    'rois': {roi: int(mask.sum()) for roi, mask in trials.rois.items()},
+    'num_train_stimuli': len(trials.train),
+    'num_test_stimuli': len(trials.test),
+    'stimuli_sha256': store.digest(names),
+    'repetitions': np.unique(stimulus[is_test], return_counts=True)[1].tolist(),
     **{f'roi/{roi}': mask for roi, mask in trials.rois.items()},
-  )
-  ceiling = explainable_variance(test, stimulus[is_test])
-  if ceiling is not None:
-    facts['explainable_variance'] = ceiling
+  }
+  ceiling = explainable_variance(trials.fmri[is_test], stimulus[is_test]) if is_test.any() else None
+  return facts | ({} if ceiling is None else {'explainable_variance': ceiling}) | trials.facts
+
+
+def _stimuli(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
+  """Number of the stimulus of each trial `N`, and whether it is a test stimulus `N`."""
+  number = {name: i for i, name in enumerate([*trials.train, *trials.test])}
+  stimulus = np.array([number[name] for name in trials.names])
+  return stimulus, stimulus >= len(trials.train)
+
+
+def _splits(trials: Trials) -> dict[str, tuple[int, Iterator[dict]]]:
+  """Splits for `store.Builder`: name -> number of rows, rows."""
+  names = [*trials.train, *trials.test]
+  stimulus, is_test = _stimuli(trials)
+  test, test_stimulus = trials.fmri[is_test], stimulus[is_test]
+  means, mean_stimulus = trials.test_means, np.arange(len(trials.train), len(names))
+  if means is None:
+    in_order = np.argsort(test_stimulus, kind='stable')
+    means, mean_stimulus = transforms.mean_by_label(test[in_order], test_stimulus[in_order].tolist())
 
   def rows(fmri: Iterable[np.ndarray], shown: np.ndarray) -> Iterator[dict]:
     seen, place = np.unique(shown, return_inverse=True)
-    labels = [label(names[i]) for i in seen]
-    yield from examples(fmri, place, lambda number: picture(names[seen[number]]), labels, seen.tolist())
+    labels = [trials.label(names[i]) for i in seen]
+    yield from examples(fmri, place, lambda number: trials.picture(names[seen[number]]), labels, seen.tolist())
 
   train = (trials.fmri[row] for row in np.flatnonzero(~is_test))  # not copied: it may have 2 GiB
-  return {
+  splits = {
     'train': (int((~is_test).sum()), rows(train, stimulus[~is_test])),
     'test': (len(means), rows(means, np.array(mean_stimulus))),
-    'test_trials': (len(test), rows(test, stimulus[is_test])),
   }
+  return splits | ({'test_trials': (len(test), rows(test, test_stimulus))} if len(test) else {})

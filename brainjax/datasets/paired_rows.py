@@ -7,7 +7,8 @@ from concurrent import futures
 
 import numpy as np
 
-from brainjax.datasets import arrays, paired, store, transforms
+from brainjax.datasets import arrays, store, transforms
+from brainjax.datasets.data_set import DataSet
 from brainjax.errors import UserError
 
 SPLITS = ('train', 'val', *arrays.TEST_SPLITS)
@@ -48,7 +49,7 @@ def kept_stimuli(num_train_stimuli: int, held_out: np.ndarray, share: float, see
 
 
 def load(
-  kind: type[paired.Builder],
+  data_set: DataSet,
   prepared_dir: str | os.PathLike,
   subjects: Sequence[str],
   roi: str | Sequence[str] = 'VC',
@@ -70,7 +71,7 @@ def load(
   validation stimuli are taken out), wrap-padding to the widest subject.
 
   Args:
-    kind: of data set.
+    data_set: whose.
     prepared_dir: the `--out` of prepare.
     subjects: such as ['sbj_3'].
     roi: a mask's name, a list of names, or 'V1+V2' (union).
@@ -105,7 +106,7 @@ def load(
   info: dict = {'subjects': list(subjects), 'roi': roi, 'statistics': {}, 'num_voxels': {}, 'mask': {}}
   parts, names, wordnet_ids, class_indices, first_stimuli = [], {}, {}, {}, None
   for place, subject in enumerate(subjects):
-    source = store.open_prepared(lambda out, name=subject: kind.of(out, name), prepared_dir, kind.ARGUMENTS)
+    source = data_set.open(prepared_dir, subject)
     facts = source.info.metadata
     first_stimuli = first_stimuli or facts['stimuli_sha256']
     if facts['stimuli_sha256'] != first_stimuli:

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,6 +24,9 @@ from brainjax.errors import UserError, disk_full_reason
 from brainjax.files import lock, sha256, to_disk
 
 SHARD_BYTES = 256 << 20
+# What was done with each data set, 'god/sbj_1': 'kept', 'built' or 'rebuilt', and the names of changed raw files.
+States = dict[str, tuple[str, list[str]]]
+NPZ = 'npz'  # folder below --out for the files of published .npz formats that are made from original files
 NOWHERE = '.nowhere'  # data_dir of a builder that shall read nothing: it reads what it finds, which may be damaged
 
 
@@ -71,29 +74,30 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """
 
   MAX_SIMULTANEOUS_DOWNLOADS = 0
+  MANUAL_DOWNLOAD_INSTRUCTIONS = 'See data/README.md for the raw files.'
+  DESCRIPTION = HOMEPAGE = CITATION = LICENSE = ''
 
-  def about(
-    self,
-    features: tfds.features.FeaturesDict,
-    description: str,
-    homepage: str,
-    citation: str,
-    supervised_keys: tuple[str, str] | None = None,
-  ) -> Info:
+  @classmethod
+  def of(cls, prepared_dir: str | os.PathLike, subject: str = '') -> Self:
+    """The builder of a data set, or of its `subject` where each has data of its own."""
+    return cls(data_dir=os.fspath(prepared_dir))
+
+  def about(self, features: tfds.features.FeaturesDict, supervised_keys: tuple[str, str] | None = None) -> Info:
     """What `_info` gives."""
     return Info(
       builder=self,
       features=features,
-      description=description,
-      homepage=homepage,
-      citation=citation or None,
+      description=self.DESCRIPTION,
+      homepage=self.HOMEPAGE,
+      citation=self.CITATION or None,
+      license=self.LICENSE or None,
       supervised_keys=supervised_keys,
       metadata=Metadata(),
       disable_shuffling=True,
     )
 
-  def raw_files(self, raw: Path) -> dict[str, Path]:
-    """The files below `raw` that the result depends on, by name."""
+  def raw_files(self, raw_dir: Path) -> dict[str, Path]:
+    """The files below `raw_dir` that the result depends on, by name."""
     raise NotImplementedError
 
   def _log_download_bytes(self):

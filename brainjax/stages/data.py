@@ -9,12 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax import hosts, sharding
-from brainjax.datasets import arrays, bold5000, god, hcp, loader, own, paired_rows, store, transforms
+from brainjax.datasets import arrays, god, hcp, loader, paired_rows, registry, store, transforms
 from brainjax.errors import UserError
 from brainjax.ops import masking
 from brainjax.stages.stage import Batches
-
-DATASETS = {'god': god.God, 'bold5000': bold5000.Bold5000, 'own': own.Own}  # config.data.dataset
 
 
 class StageData(NamedTuple):
@@ -45,7 +43,7 @@ def rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
   subjects = (*data.subjects, *data.other_subjects)
   shares = {data.subjects[0]: data.target_train_proportion}
   options = _options(config) | {'train_proportion': shares} | options
-  return paired_rows.load(DATASETS[data.dataset], data.prepared, subjects, split=split, **options)
+  return paired_rows.load(registry.get(data.dataset), data.prepared, subjects, split=split, **options)
 
 
 def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
@@ -57,16 +55,11 @@ def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayD
 def inputs(config: ConfigDict, name: str) -> dict[str, str]:
   """The raw files behind the data of a stage: what they are -> SHA-256 of all of them."""
   data = config.data
-  kind = god.God if name == 'contrast' else DATASETS[data.dataset]
+  data_set = god.DATA_SET if name == 'contrast' else registry.get(data.dataset)
   subjects = data.contrast_god_subjects if name == 'contrast' else (*data.subjects, *data.other_subjects)
-  sources = {
-    f'{kind.name}/{subject}': store.open_prepared(
-      lambda out, subject=subject: kind.of(out, subject), data.prepared, kind.ARGUMENTS
-    )
-    for subject in subjects
-  }
+  sources = {f'{data_set.name}/{subject}': data_set.open(data.prepared, subject) for subject in subjects}
   if name == 'contrast' and data.hcp:
-    sources['hcp'] = store.open_prepared(hcp.builder, data.prepared, 'hcp --raw=DIR')
+    sources['hcp'] = hcp.DATA_SET.open(data.prepared)
   return {f'raw files of {source}': store.raw_digest(builder) for source, builder in sources.items()}
 
 

@@ -214,7 +214,7 @@ def test_prepared_data_damaged_later(tmp_path):
   metadata.write_text(json.dumps({})[:1])
   with pytest.raises(UserError, match='damaged prepared data'):
     god.load(out, ['sbj_1'])
-  assert god.prepare(folder, out, ['sbj_1'])['sbj_1'][0] == 'rebuilt'
+  assert god.prepare(folder, out, ['sbj_1'])['god/sbj_1'][0] == 'rebuilt'
   assert len(god.load(out, ['sbj_1'])) == 14
 
 

@@ -1,0 +1,85 @@
+"""All data sets by name. No other file lists them.
+
+A data set is one file: a TFDS builder, which reads the raw files, and a `DataSet`, which describes it. To add one of fMRI
+with pictures, write a module such as this, and import it (`config.plugins` of a run, `--plugins` of prepare):
+
+    from brainjax.datasets import paired, registry
+
+    class Toy(paired.Builder):
+      DESCRIPTION, HOMEPAGE, CITATION, LICENSE = 'fMRI of toys.', 'https://toy.org', '@article{toy}', 'CC0'
+
+      @classmethod
+      def subjects_in(cls, raw):                 # raw folder -> names of the subjects in it
+        return ['s1', 's2']
+
+      def raw_files(self, raw):                  # name -> file, all that this subject's data depend on
+        return {'s1.npz': raw / f'{self.subject}.npz'}
+
+      def read(self, raw):                       # -> single trials with the picture of each
+        return paired.Trials(fmri, names, rois, train, test, picture, label)
+
+    registry.register(registry.DataSet('toy', 'A toy', Toy, has_raw=lambda raw: (raw / 's1.npz').is_file()))
+
+Then `python -m brainjax.prepare --plugins=toy toy --raw=DIR` prepares it, and `config.data.dataset = 'toy'` trains on it. A data set
+of the package itself has its line at the end of this file instead. `raw_field` lets a run prepare it by itself.
+"""
+
+import importlib
+from collections.abc import Sequence
+
+from brainjax.datasets import bold5000, god, hcp, own
+from brainjax.datasets.data_set import RAW, SUBJECTS, Argument, DataSet
+from brainjax.errors import UserError
+
+__all__ = ['DATA_SETS', 'RAW', 'SUBJECTS', 'Argument', 'DataSet', 'get', 'import_plugins', 'register', 'with_pictures']
+
+DATA_SETS: dict[str, DataSet] = {}
+
+
+def register(data_set: DataSet) -> None:
+  """Adds a data set under its name.
+
+  Raises:
+    UserError: another data set has this name.
+  """
+  if DATA_SETS.setdefault(data_set.name, data_set) is not data_set:
+    raise UserError(f'there is a data set {data_set.name!r} already; give yours another name')
+
+
+def get(name: str) -> DataSet:
+  """The data set of this name.
+
+  Raises:
+    UserError: there is none.
+  """
+  if name not in DATA_SETS:
+    raise UserError(
+      f'there is no data set {name!r}; known are {", ".join(DATA_SETS)}. If it is your own, name its module in '
+      'config.plugins, or in --plugins of brainjax.prepare'
+    )
+  return DATA_SETS[name]
+
+
+def with_pictures() -> list[str]:
+  """Names of the data sets that have pictures: the choices of `config.data.dataset`."""
+  return [name for name, data_set in DATA_SETS.items() if data_set.has_pictures]
+
+
+def import_plugins(modules: Sequence[str]) -> None:
+  """Imports Python modules that register data sets (or stages) of their own.
+
+  Raises:
+    UserError: one cannot be imported.
+  """
+  for name in modules:
+    try:
+      importlib.import_module(name)
+    except ImportError as error:
+      raise UserError(
+        f'plugin {name!r} cannot be imported ({error}); expected the name of a Python module in the current folder or on '
+        'PYTHONPATH'
+      ) from error
+
+
+for _module in (god, bold5000, own, hcp):
+  register(_module.DATA_SET)
