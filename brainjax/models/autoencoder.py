@@ -117,6 +117,33 @@ def _middle(h: jax.Array, num_groups: int, dtype: Any) -> jax.Array:
   return ResBlock(h.shape[-1], num_groups, dtype, name='mid_block_2')(h)
 
 
+class _FirstStage(nn.Module):
+  """What both first stages share; a subclass declares the fields, `encode` and `decode`."""
+
+  # Values that the encoder gives for each channel of a latent: the latent itself, or mean and log-variance.
+  MOMENTS = 1
+
+  def setup(self):
+    """Declares the layers."""
+    shape = (self.ch, self.ch_mult, self.num_res_blocks, self.resolution, self.attn_resolutions)
+    sizes = (*shape, self.num_groups, self.dtype)
+    self.encoder = Encoder(self.MOMENTS * self.z_channels, *sizes)
+    self.decoder = Decoder(self.in_channels, *sizes)
+    self.quant_conv = dense(self.MOMENTS * self.embed_dim, self.dtype)
+    self.post_quant_conv = dense(self.z_channels, self.dtype)
+
+  @property
+  def latent_shape(self) -> tuple[int, int, int]:
+    """h w C of the latent of one picture whose side is `resolution`."""
+    side = self.resolution // 2 ** (len(self.ch_mult) - 1)
+    return side, side, self.embed_dim
+
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: images 1 H W C of the smallest size."""
+    side = 2 ** len(self.ch_mult)
+    return (jnp.zeros((1, side, side, self.in_channels)),)
+
+
 class Quantized(NamedTuple):
   """Result of `VQModel.quantize`."""
 
@@ -125,7 +152,7 @@ class Quantized(NamedTuple):
   loss: jax.Array  # B, codebook + commitment loss of each sample
 
 
-class VQModel(nn.Module):
+class VQModel(_FirstStage):
   """VQ autoencoder (Esser et al. 2021); the defaults are VQ-f4, 256x256x3 -> 64x64x3.
 
   Attributes:
@@ -157,13 +184,8 @@ class VQModel(nn.Module):
   dtype: Any = jnp.float32
 
   def setup(self):
-    """Declares the layers."""
-    shape = (self.ch, self.ch_mult, self.num_res_blocks, self.resolution, self.attn_resolutions)
-    sizes = (*shape, self.num_groups, self.dtype)
-    self.encoder = Encoder(self.z_channels, *sizes)
-    self.decoder = Decoder(self.in_channels, *sizes)
-    self.quant_conv = dense(self.embed_dim, self.dtype)
-    self.post_quant_conv = dense(self.z_channels, self.dtype)
+    """Declares the layers and the codes."""
+    super().setup()
     self.codebook = self.param('codebook', _uniform_codes, (self.n_embed, self.embed_dim))
 
   def encode(self, image: jax.Array) -> jax.Array:
@@ -216,7 +238,7 @@ class Gaussian(NamedTuple):
   log_var: jax.Array  # B h w C, clipped to [-30, 20]
 
 
-class KLModel(nn.Module):
+class KLModel(_FirstStage):
   """KL autoencoder (Rombach et al. 2022); the defaults are that of Stable Diffusion 1, 512x512x3 -> 64x64x4.
 
   Attributes are those of `VQModel`, less the codebook's, and
@@ -235,14 +257,7 @@ class KLModel(nn.Module):
   latent_scale: float = 0.18215
   dtype: Any = jnp.float32
 
-  def setup(self):
-    """Declares the layers."""
-    shape = (self.ch, self.ch_mult, self.num_res_blocks, self.resolution, self.attn_resolutions)
-    sizes = (*shape, self.num_groups, self.dtype)
-    self.encoder = Encoder(2 * self.z_channels, *sizes)
-    self.decoder = Decoder(self.in_channels, *sizes)
-    self.quant_conv = dense(2 * self.embed_dim, self.dtype)
-    self.post_quant_conv = dense(self.z_channels, self.dtype)
+  MOMENTS = 2
 
   def encode(self, image: jax.Array) -> Gaussian:
     """Image B H W 3 in [-1, 1] -> posterior over latents B h w C, float32."""
@@ -267,10 +282,9 @@ class KLModel(nn.Module):
     return self.decode(posterior.mean), posterior
 
 
-def first_stage(settings: Mapping[str, Any], dtype: Any = jnp.float32) -> VQModel | KLModel:
-  """The autoencoder with these constructor arguments (lists as from JSON will do): a VQ one if they count its codes."""
-  arguments = lists_to_tuples(settings)
-  return (VQModel if 'n_embed' in arguments else KLModel)(**arguments, dtype=dtype)
+def first_stage(kwargs: Mapping[str, Any], dtype: Any = jnp.float32) -> VQModel | KLModel:
+  """Builds a `VQModel` if the kwargs have `n_embed`, else a `KLModel`; lists, as in JSON, become tuples."""
+  return (VQModel if 'n_embed' in kwargs else KLModel)(**lists_to_tuples(kwargs), dtype=dtype)
 
 
 def _uniform_codes(key: jax.Array, shape: tuple[int, int]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Parts of every transformer here: patch embedding, attention, blocks, scanned stacks, the autoencoders' decoder."""
+"""Parts of every transformer: patch embedding, attention, blocks, scanned stacks of blocks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,6 @@ from einops import rearrange
 
 from brainjax.models.dense import Dense
 from brainjax.models.recompute import recomputed
-from brainjax.ops import masking
 from brainjax.ops.attention import attention
 
 Init = Callable[..., jax.Array]
@@ -140,97 +139,3 @@ def run_stack(
   body = recomputed(body, remat, in_scan=True)
   scan = nn.scan(body, variable_axes={'params': 0}, split_rngs={'params': True}, in_axes=nn.broadcast, length=depth)
   return scan(make_block(name='blocks'), x, *context)[0]
-
-
-class MaskedEncoder(nn.Module):
-  """The encoder of a masked autoencoder: patches B L p -> tokens B (1 + K) D, the class token first.
-
-  Attributes:
-    table: (1 + L, width) initial positions, the class row first.
-    kernel_shape: (*patch sides, channels).
-    make_block: gives one block, called with a name.
-    cross: gives the module that attends to the other modality, called with a name; None for a plain autoencoder.
-    context_width: E, the width of the other modality's tokens.
-    norm_epsilon: of the final LayerNorm.
-  """
-
-  table: np.ndarray
-  kernel_shape: tuple[int, ...]
-  make_block: Callable[..., nn.Module]
-  depth: int
-  norm_epsilon: float
-  cross: Callable[..., nn.Module] | None = None
-  context_width: int = 0
-  remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self, patches: jax.Array, mask: masking.Mask | None = None, context: jax.Array | None = None
-  ) -> jax.Array:
-    """Patches B L p, a mask (None keeps all), tokens B M E of the other modality -> B (1 + K) D."""
-    width = self.table.shape[1]
-    if patches.shape[1] + 1 != self.table.shape[0]:
-      raise ValueError(f'the input has {patches.shape[1]} patches, the model was built for {self.table.shape[0] - 1}.')
-    class_token = self.param('cls_token', NORMAL, (1, 1, width))
-    positions = self.param('pos_embed', table_init(self.table), (1, *self.table.shape)).astype(self.dtype)
-    places = positions[:, 1:]
-    if mask is not None:  # before the product, of which three quarters would not be needed
-      patches, places = masking.gather(patches, mask.ids_keep), jnp.take(places[0], mask.ids_keep, axis=0)
-    x = PatchEmbed(width, self.kernel_shape, self.dtype, name='patch_embed')(patches) + places
-    first = jnp.broadcast_to(class_token.astype(self.dtype) + positions[:, :1], (x.shape[0], 1, width))
-    x = run_stack(self.make_block, self.depth, self.remat, jnp.concatenate([first, x], axis=1))
-    if self.cross is None:
-      if context is not None:
-        raise ValueError('tokens of the other modality were given to an autoencoder without cross-attention.')
-    elif context is not None:
-      x = self.cross(name='cross')(x, context.astype(self.dtype))
-    elif self.is_initializing():  # so that every parameter exists, whatever the first call was
-      self.cross(name='cross')(x, jnp.zeros((x.shape[0], 1, self.context_width), self.dtype))
-    return layer_norm(self.norm_epsilon, self.dtype, 'norm')(x)
-
-
-class MaskedDecoder(nn.Module):
-  """The decoder of a masked autoencoder: B (1 + K) D and ids B L -> predicted patches B L p, float32.
-
-  Attributes:
-    table: (1 + L, width) initial positions, the class row first.
-    make_block: gives one block, called with a name.
-    patch_dim: p, the number of values in a patch.
-  """
-
-  table: np.ndarray
-  make_block: Callable[..., nn.Module]
-  depth: int
-  patch_dim: int
-  kernel_init: Init = XAVIER
-  remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, latent: jax.Array, ids_restore: jax.Array) -> jax.Array:
-    """Tokens B (1 + K) D and the way back B L -> patches B L p."""
-    width = self.table.shape[1]
-    dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
-    mask_token = self.param('mask_token', NORMAL, (1, 1, width))
-    positions = self.param('pos_embed', table_init(self.table), (1, *self.table.shape)).astype(self.dtype)
-    x = dense(width, name='embed')(latent)
-    x = jnp.concatenate([x[:, :1], masking.unshuffle(x[:, 1:], mask_token, ids_restore)], axis=1)  # B 1+L width
-    x = run_stack(self.make_block, self.depth, self.remat, x + positions)
-    x = layer_norm(1e-5, self.dtype, 'norm')(x)
-    return dense(self.patch_dim, name='pred')(x[:, 1:]).astype(jnp.float32)
-
-
-def mask_from_noise(noise: jax.Array | None, ratio: float, batch: int, length: int) -> masking.Mask | None:
-  """The mask of one pass; None keeps every token in order (ratio 0 and no noise).
-
-  Raises:
-    ValueError: something is to be masked and there is no noise, or the noise has another shape than B L.
-  """
-  if noise is None:
-    if ratio:
-      raise ValueError(f'masking {ratio:.0%} of the tokens needs noise of shape ({batch}, {length}).')
-    return None
-  if noise.shape != (batch, length):
-    raise ValueError(f'the mask noise has shape {noise.shape}, expected ({batch}, {length}).')
-  return masking.random_mask(noise, ratio)

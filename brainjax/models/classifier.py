@@ -49,11 +49,15 @@ class ViT(nn.Module):
     x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, self.width)), x], axis=1)  # B 1+L D
     x += self.param('pos_embed', NORMAL, (1, *x.shape[1:])).astype(self.dtype)
     block = partial(Block, self.num_heads, self.mlp_dim, epsilon=EPSILON, dtype=self.dtype)
-    x = run_stack(block, self.depth, False, x)
+    x = run_stack(block, self.depth, 'nothing', x)
     x = layer_norm(EPSILON, self.dtype, 'norm')(x[:, 0])
     if return_features:
       return x.astype(jnp.float32)
     return dense(self.num_classes, self.dtype, 'head', zero=True)(x).astype(jnp.float32)
+
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: images 1 H W 3."""
+    return (jnp.zeros((1, self.image_size, self.image_size, 3)),)
 
 
 class SmallClassifier(nn.Module):
@@ -85,3 +89,8 @@ class SmallClassifier(nn.Module):
     if return_features:
       return features
     return dense(self.num_classes, jnp.float32, 'head')(features)
+
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: images 1 H W 3 of the smallest size."""
+    side = 2 ** len(self.widths)
+    return (jnp.zeros((1, side, side, 3)),)

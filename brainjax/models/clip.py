@@ -61,6 +61,10 @@ class ClipVision(nn.Module):
     block = partial(
       Block, self.num_heads, self.mlp_dim, fused_qkv=False, epsilon=EPSILON, activation=ACTIVATIONS[self.activation]
     )
-    x = run_stack(block, self.depth, False, x)
+    x = run_stack(block, self.depth, 'nothing', x)
     x = layer_norm(EPSILON, jnp.float32, 'norm')(x[:, 0])
     return Dense(self.projection_dim, use_bias=False, name='project')(x) if self.projection_dim else x
+
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: images 1 H W 3."""
+    return (jnp.zeros((1, self.image_size, self.image_size, 3)),)

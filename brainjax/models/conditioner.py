@@ -111,3 +111,7 @@ class FmriConditioner(nn.Module):
   def encode(self, fmri: jax.Array) -> jax.Array:
     """The encoder alone: fMRI B V -> tokens B L D, or B 1 D with global_pool."""
     return self.mae(fmri)
+
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: fMRI 1 V."""
+    return (jnp.zeros((1, self.num_voxels)),)

@@ -100,3 +100,7 @@ class EfficientNetLite(nn.Module):
     x = nn.relu6(FrozenBatchNorm(name='last_norm')(x))
     features = jnp.mean(x, axis=(1, 2))  # B D
     return features if return_features else dense(self.num_classes, jnp.float32, 'head')(features)
+
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: images 1 H W 3."""
+    return (jnp.zeros((1, self.image_size, self.image_size, 3)),)

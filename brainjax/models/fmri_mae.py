@@ -2,26 +2,27 @@
 
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from brainjax.models.blocks import Block, MaskedDecoder, MaskedEncoder, mask_from_noise
+from brainjax.models.blocks import XAVIER
 from brainjax.models.cross_attention import CrossBlock, CrossBottleneck
-from brainjax.ops import masking, patches, positions
+from brainjax.models.masked_autoencoder import MaskedAutoencoder, Modality
+from brainjax.ops import patches, positions
 
 
-class FmriMAE(nn.Module):
+class FmriMAE(MaskedAutoencoder):
   """fMRI B V -> predicted patches B L p (paper, sections 3.1 and 3.2).
-
-  Several views of one batch are one pass: concatenate them, and their noise, on the batch axis.
 
   Attributes:
     num_voxels: V, a multiple of the patch size.
     patch_size: p, in voxels.
+    width, depth, num_heads: of the encoder; the width is D.
     mlp_ratio: hidden width of each block's MLP over its width.
+    decoder_width, decoder_depth, decoder_num_heads: of the decoder.
     cross_depth: number of cross-attention blocks; 0 for phase 1.
     cross_width: width of the image tokens, and of the cross-attention blocks.
+    cross_heads: heads of each cross-attention.
     cross_mlp_dim: hidden width of the MLP of a cross-attention block.
     cross_residual: add the input of the cross-attention blocks to their output.
     remat: what the backward pass recomputes of each block, see `recompute`.
@@ -47,72 +48,26 @@ class FmriMAE(nn.Module):
 
   @property
   def num_patches(self) -> int:
-    """L, the number of tokens apart from the class token."""
+    """L, the number of tokens without the class token."""
     return self.num_voxels // self.patch_size
 
-  def setup(self):
-    """Builds the parts."""
-    cross = None
-    if self.cross_depth:
-      block = partial(CrossBlock, self.cross_heads, self.cross_mlp_dim, dtype=self.dtype)
-      cross = partial(
-        CrossBottleneck, self.cross_width, block, self.cross_depth, self.cross_residual, self.remat, self.dtype
-      )
-    self.encoder = MaskedEncoder(
-      table=positions.sincos_1d(self.num_patches, self.width),
+  def modality(self) -> Modality:
+    """Patches of voxels, positions on a line, timm's initialisation; cross-attention through the image's width."""
+    block = partial(CrossBlock, self.cross_heads, self.cross_mlp_dim, dtype=self.dtype)
+    return Modality(
+      patchify=partial(patches.patchify_1d, patch_size=self.patch_size),
       kernel_shape=(self.patch_size, 1),
-      make_block=partial(Block, self.num_heads, int(self.width * self.mlp_ratio), dtype=self.dtype),
-      depth=self.depth,
+      position_table=partial(positions.sincos_1d, self.num_patches),
+      mlp_dims=(int(self.width * self.mlp_ratio), int(self.decoder_width * self.mlp_ratio)),
+      kernel_init=XAVIER,
       norm_epsilon=1e-5,
-      cross=cross,
+      fused_qkv=True,
+      cross=partial(
+        CrossBottleneck, self.cross_width, block, self.cross_depth, self.cross_residual, self.remat, self.dtype
+      ),
       context_width=self.cross_width,
-      remat=self.remat,
-      dtype=self.dtype,
-    )
-    self.decoder = MaskedDecoder(
-      table=positions.sincos_1d(self.num_patches, self.decoder_width),
-      make_block=partial(Block, self.decoder_num_heads, int(self.decoder_width * self.mlp_ratio), dtype=self.dtype),
-      depth=self.decoder_depth,
-      patch_dim=self.patch_size,
-      remat=self.remat,
-      dtype=self.dtype,
     )
 
-  def __call__(
-    self,
-    fmri: jax.Array,
-    noise: jax.Array | None = None,
-    mask_ratio: float = 0.0,
-    image_tokens: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
-    """Masks, encodes and predicts.
-
-    Args:
-      fmri: B V.
-      noise: B L uniform draws; may be absent at ratio 0, and the tokens are then not shuffled.
-      mask_ratio: fraction of tokens to remove; static.
-      image_tokens: B M W; without them the cross-attention is skipped.
-
-    Returns:
-      pred: B L p; mask: B L (1 = removed); latent: B (1 + kept) D; ids_restore: B L.
-    """
-    mask = mask_from_noise(noise, mask_ratio, fmri.shape[0], self.num_patches)
-    latent = self.encoder(patches.patchify_1d(fmri, self.patch_size), mask, image_tokens)
-    mask = mask or masking.no_mask(fmri.shape[0], self.num_patches)
-    return {
-      'pred': self.decoder(latent, mask.ids_restore),
-      'mask': mask.mask,
-      'latent': latent,
-      'ids_restore': mask.ids_restore,
-    }
-
-  def encode(
-    self,
-    fmri: jax.Array,
-    noise: jax.Array | None = None,
-    mask_ratio: float = 0.0,
-    image_tokens: jax.Array | None = None,
-  ) -> jax.Array:
-    """The encoder alone: fMRI B V -> tokens B (1 + kept) D, the class token first. Arguments as in a call."""
-    mask = mask_from_noise(noise, mask_ratio, fmri.shape[0], self.num_patches)
-    return self.encoder(patches.patchify_1d(fmri, self.patch_size), mask, image_tokens)
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: fMRI 1 V."""
+    return (jnp.zeros((1, self.num_voxels)),)

@@ -158,6 +158,10 @@ class InceptionV3(nn.Module):
     features = jnp.mean(x, axis=(1, 2))  # B 2048
     return features if return_features else dense(self.num_classes, jnp.float32, 'head')(features)
 
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: images 1 H W 3."""
+    return (jnp.zeros((1, self.image_size, self.image_size, 3)),)
+
 
 def layer_names() -> list[str]:
   """The name of every convolution, as the published PyTorch weights have it: Mixed_5b.branch1x1."""

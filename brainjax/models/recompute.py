@@ -5,16 +5,19 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-# 'cheap': all but products with weights, which cost most of the time and few of the bytes.
-CHOICES = ('nothing', 'cheap', 'everything')
+# 'cheap': everything except products with weights, which cost most of the time and few of the bytes.
+_POLICIES = {'cheap': jax.checkpoint_policies.dots_with_no_batch_dims_saveable, 'everything': None}
+CHOICES = ('nothing', *_POLICIES)
 
 
 def recomputed(target: Callable, remat: str, in_scan: bool = False) -> Callable:
-  """A block (a module class, or the body of a scan) that keeps what `remat`, one of `CHOICES`, leaves.
+  """Wraps a block so that its backward pass recomputes what `remat` says.
 
-  `in_scan`: the loop itself keeps the compiler from undoing it, which otherwise takes barriers.
+  Args:
+    target: a module class, or the body of a scan.
+    remat: one of `CHOICES`.
+    in_scan: the target is the body of a scan. Outside one, barriers keep the compiler from undoing the recomputation.
   """
   if remat == 'nothing':
     return target
-  policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == 'cheap' else None
-  return nn.remat(target, prevent_cse=not in_scan, policy=policy)
+  return nn.remat(target, prevent_cse=not in_scan, policy=_POLICIES[remat])

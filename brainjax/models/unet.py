@@ -236,6 +236,16 @@ class UNet(nn.Module):
     h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'out_norm', self.num_groups)(h))
     return conv3x3(self.out_channels, self.dtype, 'out_conv', zero=True)(h).astype(jnp.float32)
 
+  def example_inputs(self) -> tuple[jax.Array, ...]:
+    """Zeros to initialise with: a latent 1 H W C of the smallest size, a step 1, a context 1 T D."""
+    side = 2 ** (len(self.channel_mult) - 1)
+    tokens = 1 if self.global_pool else self.context_tokens
+    return (
+      jnp.zeros((1, side, side, self.in_channels)),
+      jnp.zeros(1, jnp.int32),
+      jnp.zeros((1, tokens, self.context_dim)),
+    )
+
   def _time_embedding(self, t: jax.Array, context: jax.Array) -> jax.Array:
     width = 4 * self.model_channels
     emb = dense(width, self.dtype, 'time_embed_0')(timestep_embedding(t, self.model_channels))

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
@@ -54,12 +53,9 @@ def models(config: ConfigDict, num_voxels: int) -> tuple[FmriMAE, ImageMAE]:
 def init(fmri_mae: FmriMAE, image_mae: ImageMAE, key: jax.Array) -> dict[str, Any]:
   """All parameters: `fmri/...` and `image/...`."""
   keys = jax.random.split(key)
-  fmri, image = jnp.zeros((1, fmri_mae.num_voxels)), jnp.zeros((1, image_mae.image_size, image_mae.image_size, 3))
-  fmri_tokens, image_tokens = jnp.zeros((1, 1, fmri_mae.width)), jnp.zeros((1, 1, image_mae.width))
-  crossed = fmri_mae.cross_depth > 0
   return {
-    'fmri': fmri_mae.init(keys[0], fmri, image_tokens=image_tokens if crossed else None)['params'],
-    'image': image_mae.init(keys[1], image, fmri_tokens=fmri_tokens if crossed else None)['params'],
+    'fmri': fmri_mae.init(keys[0], *fmri_mae.example_inputs())['params'],
+    'image': image_mae.init(keys[1], *image_mae.example_inputs())['params'],
   }
 
 

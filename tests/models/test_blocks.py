@@ -18,7 +18,7 @@ from brainjax.trees import flatten, unflatten
 class _Stack(nn.Module):
   @nn.compact
   def __call__(self, x):
-    return run_stack(partial(Block, 3, 18), 4, False, x)
+    return run_stack(partial(Block, 3, 18), 4, 'nothing', x)
 
 
 def test_a_stack_equals_timms_blocks():
