@@ -6,12 +6,12 @@ Scene_Stimuli/Presented_Stimuli/ with img_dict.npy (a pickled dict: name -> pict
 """
 
 import dataclasses
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainjax import unpickle
 from brainjax.datasets import raw
 from brainjax.errors import UserError
 
@@ -146,59 +146,21 @@ def _by_name(files: list[Path]) -> dict[str, Path]:
   return table
 
 
-class _Dtype:
-  """Stands for a pickled dtype: keeps its text only."""
-
-  def __init__(self, text: Any = '', *_):
-    self.text = text
-
-  def __setstate__(self, state):
-    pass
-
-
-class _Array:
-  """Stands for a pickled array: keeps its state (shape, dtype, order, bytes), builds nothing."""
-
-  state: Any = None
-
-  def __setstate__(self, state):
-    self.state = state
-
-  def plain(self) -> np.ndarray:
-    """The array, if it is uint8 or a single object that was pickled inside."""
-    _, shape, dtype, fortran, data = self.state
-    if not isinstance(data, bytes) or dtype.text not in ('u1', 'uint8', '|u1'):
-      raise ValueError('not an array of uint8')
-    return np.frombuffer(data, np.uint8).reshape(shape, order='F' if fortran else 'C')
-
-
-class _PictureUnpickler(pickle.Unpickler):
-  """Builds dicts, texts, bytes and the two stand-ins. Every other global is refused, so that nothing is executed."""
-
-  def find_class(self, module, name):
-    if module in ('numpy.core.multiarray', 'numpy._core.multiarray') and name == '_reconstruct':
-      return lambda *_: _Array()
-    if (module, name) == ('numpy', 'dtype'):
-      return _Dtype
-    if (module, name) == ('numpy', 'ndarray'):
-      return _Array
-    if (module, name) == ('_codecs', 'encode'):  # bytes, as protocol 2 writes them
-      return lambda text, encoding: text.encode('latin-1')
-    raise pickle.UnpicklingError(f'it asks for {module}.{name}, which a table of pictures does not need')
-
-
 def read_picture_dict(path: Path) -> dict[str, np.ndarray]:
-  """img_dict.npy, a pickled dict of name -> uint8 picture, without running what a pickle may carry."""
-  try:
-    with open(raw.check_file(path), 'rb') as stream:
-      version = np.lib.format.read_magic(stream)
-      read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-      read(stream)
-      outer = _PictureUnpickler(stream).load()
-    table = outer.state[-1][0] if isinstance(outer, _Array) else outer
-    return {str(name): picture.plain() for name, picture in table.items()}
-  except Exception as error:  # damaged pickles fail in any way; none of them can have run anything
-    reason = str(error) if isinstance(error, pickle.UnpicklingError) else type(error).__name__
-    raise UserError(
-      f'{path}: refused ({reason}); expected a dict of name -> uint8 picture; or put the picture files in its place'
-    ) from None
+  """img_dict.npy, a pickled dictionary of name -> uint8 picture `H W 3` or `H W`.
+
+  Raises:
+    UserError: the file is missing, holds anything else, or as `unpickle.read_pickled_npy`.
+  """
+  table = unpickle.read_pickled_npy(raw.check_file(path))
+  if not isinstance(table, dict):
+    raise UserError(f'{path} holds a {type(table).__name__}; expected a dictionary of name -> uint8 picture')
+  pictures = {}
+  for name, picture in table.items():
+    name = name.decode('latin1') if isinstance(name, bytes) else name
+    is_picture = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3)
+    if not isinstance(name, str) or not is_picture:
+      found = f'{picture.dtype} {picture.shape}' if isinstance(picture, np.ndarray) else repr(picture)[:80]
+      raise UserError(f'{path}: entry {str(name)[:80]!r} is {found}; expected a uint8 picture of height, width, 3')
+    pictures[name] = picture
+  return pictures

@@ -14,8 +14,8 @@ import ml_dtypes
 import numpy as np
 
 from brainjax.errors import UserError
-from brainjax.torch_convert.unpickle import TensorMaker, Unpickler
 from brainjax.torch_convert.writer import METADATA
+from brainjax.unpickle import TensorMaker, Unpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from brainjax.errors import UserError
-from brainjax.torch_convert.pickled_values import StandIn, plain
+from brainjax.pickled_values import StandIn, plain
 from brainjax.torch_convert.reader import Content, LazyTensor, read_file
 
 WEIGHT_KEYS = ('model_state_dict', 'state_dict', 'model')

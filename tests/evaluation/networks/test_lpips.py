@@ -103,6 +103,6 @@ class Touch:
 
 def test_a_weight_file_runs_no_code(tmp_path):
   (tmp_path / 'alexnet.ckpt').write_bytes(pickle.dumps({'AlexNet_0': Touch(tmp_path / 'touched')}))
-  with pytest.raises(UserError, match='has no place'):
+  with pytest.raises(UserError, match=r'names _?io\.open'):
     lpips.read_weights(tmp_path / 'alexnet.ckpt')
   assert not (tmp_path / 'touched').exists()
