@@ -9,7 +9,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import bold5000_raw, data_set, paired, paired_rows
+from brainjax.datasets import bold5000_raw, data_set, paired, paired_rows, pictures
 
 IMAGENET = re.compile(r'(n\d{8})_\d+\.jpe?g', re.IGNORECASE)  # n01440764_10110.JPEG
 
@@ -44,7 +44,10 @@ class Bold5000(paired.Builder):
     """Betas, pictures of each presentation, and all pictures."""
     subject = bold5000_raw.read_subject(raw_dir, self.subject)
     stimuli = bold5000_raw.read_stimuli(raw_dir, subject)
-    return paired.Trials(subject.fmri, subject.names, subject.rois, stimuli.train, stimuli.test, stimuli.picture, label)
+    facts = pictures.survey([stimuli.table[name] for name in (*stimuli.train, *stimuli.test)])
+    return paired.Trials(
+      subject.fmri, subject.names, subject.rois, stimuli.train, stimuli.test, stimuli.picture, label, facts=facts
+    )
 
 
 DATA_SET = data_set.DataSet(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from brainjax import unpickle
-from brainjax.datasets import raw
+from brainjax.datasets import pictures, raw
 from brainjax.errors import UserError
 
 BETAS = 'BOLD5000_GLMsingle_ROI_betas/py'
@@ -45,7 +45,7 @@ class Stimuli:
 
   def picture(self, name: str) -> np.ndarray:
     """A square picture, uint8 `H H 3`, at most 256 pixels a side."""
-    return raw.square_picture(self.table[name], IMAGE_SIZE, f'{self.folder}: picture {name!r}')
+    return pictures.square_picture(self.table[name], IMAGE_SIZE, f'{self.folder}: picture {name!r}')
 
 
 def subjects_in(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from brainjax.datasets import god_raw, neuroimaging, raw, store, transforms
+from brainjax.datasets import god_raw, neuroimaging, pictures, raw, store, transforms
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 
@@ -188,7 +188,7 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
 
 def _picture(path: Path) -> np.ndarray:
   """256 256 3; smaller pictures are enlarged, so that all agree."""
-  picture = raw.square_picture(path, None, str(path))
+  picture = pictures.square_picture(path, None, str(path))
   return transforms.resize_image(picture, IMAGE_SIZE)
 
 

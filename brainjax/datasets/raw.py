@@ -9,22 +9,18 @@ import json
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
 
-from brainjax.datasets import transforms
 from brainjax.errors import UserError
 
 MAX_ARRAY_BYTES = 2 << 30  # the largest published array (1,200 pictures of 256 pixels) has 236 MB
 MAX_TEXT_BYTES = 16 << 20
 _AGAIN = 'copy or download the file again'
 _KINDS = {'f': 'floating-point', 'i': 'integer', 'u': 'integer', 'b': 'true/false'}
-PICTURE_FORMATS = ('JPEG', 'PNG', 'TIFF', 'BMP', 'GIF', 'WEBP')  # of Pillow; others may start other programs
 
 
 def say(error: Exception) -> str:
@@ -110,7 +106,9 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def check_file(path: Path) -> Path:
-  """Refuses a missing file."""
+  """Refuses a missing file and a folder."""
+  if path.is_dir():
+    raise UserError(f'{path}: a folder; expected a file')
   if not path.is_file():
     raise UserError(f'{path}: no such file; see data/README.md for the files that belong here')
   return path
@@ -186,15 +184,25 @@ def check_fmri(fmri: np.ndarray, where: str, num_voxels: int | None = None) -> n
   return fmri
 
 
-def read_text(path: Path) -> str:
-  """A small UTF-8 text file."""
+def read_bytes(path: Path) -> bytes:
+  """A small file."""
   check_file(path)
   if path.stat().st_size > MAX_TEXT_BYTES:
     raise UserError(f'{path}: {path.stat().st_size} bytes are too many for this text file; at most 16 MiB are accepted')
   try:
-    return path.read_text('utf-8-sig')
-  except (UnicodeDecodeError, OSError) as error:
-    raise UserError(f'{path}: not readable as UTF-8 text ({say(error)}); copy or download it again') from None
+    return path.read_bytes()
+  except OSError as error:
+    raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+
+
+def read_text(path: Path) -> str:
+  """A small UTF-8 text file."""
+  try:
+    return io.StringIO(read_bytes(path).decode('utf-8-sig'), newline=None).read()
+  except UnicodeDecodeError as error:
+    raise UserError(
+      f'{path}: not readable as UTF-8 text ({say(error)}); save it as UTF-8, or download it again'
+    ) from None
 
 
 def read_json(path: Path) -> Any:
@@ -204,27 +212,3 @@ def read_json(path: Path) -> Any:
     return json.loads(text)
   except (ValueError, RecursionError) as error:
     raise UserError(f'{path}: not valid JSON ({say(error)}); copy or download it again') from None
-
-
-def square_picture(picture: Path | np.ndarray, size: int | None, where: str) -> np.ndarray:
-  """The middle square of a picture, uint8 `H H 3`, reduced to at most `size` pixels a side.
-
-  `where` begins the error for one that cannot be read.
-  """
-  if isinstance(picture, Path):
-    with faults_of(f'{where} cannot be read'), Image.open(picture, formats=PICTURE_FORMATS) as image:
-      picture = np.asarray(image.convert('RGB'))
-  if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-    raise UserError(f'{where} is {picture.dtype} of shape {picture.shape}; expected uint8 (H, W, 3)')
-  side = min(picture.shape[:2])
-  top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-  picture = np.ascontiguousarray(picture[top : top + side, left : left + side])
-  return picture if size is None else transforms.resize_image(picture, min(side, size))
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-  """`H W 3` uint8 as the bytes of a PNG file."""
-  buffer = io.BytesIO()
-  # Level 1 with run lengths: several times faster than the default and about as small.
-  Image.fromarray(image).save(buffer, format='PNG', compress_level=1, compress_type=zlib.Z_RLE)
-  return buffer.getvalue()

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from brainjax.datasets import god, hcp, raw
+from brainjax.datasets import god, hcp, pictures, raw
 from brainjax.errors import UserError
 from tests.datasets import raw_files
 
@@ -285,5 +285,5 @@ def test_arrays_of_a_file_count_together(tmp_path, monkeypatch):
 def test_pictures_of_other_formats_are_not_opened(tmp_path):
   path = tmp_path / 'picture.png'  # PostScript, which Pillow hands to another program
   path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n')
-  with pytest.raises(UserError, match='picture.png cannot be read .cannot identify'):
-    raw.square_picture(path, 8, str(path))
+  with pytest.raises(UserError, match='picture.png cannot be read: it is not a JPEG, PNG, .*; convert it'):
+    pictures.square_picture(path, 8, str(path))

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from brainjax import prepare
-from brainjax.datasets import own, own_raw, paired
+from brainjax.datasets import neuroimaging, own, paired
+from brainjax.datasets.masks import WHOLE, Mask
 from brainjax.errors import UserError
 from tests.datasets import own_files
 
@@ -66,7 +67,7 @@ def test_rows_follow_the_table(study, tmp_path):
 
 
 def test_nifti_equals_npy(study, tmp_path):
-  pytest.importorskip('nilearn')
+  pytest.importorskip('nibabel')
   volumes = own_files.as_nifti(study)
   run(study, tmp_path / 'out', f'--mask={study.masks["V1"]},{study.masks["V2"]}')
   files = [f'--betas={volumes["betas"]}', f'--mask={volumes["V1"]},{volumes["V2"]}', '--subject=nifti']
@@ -79,7 +80,6 @@ def test_nifti_equals_npy(study, tmp_path):
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 def test_nifti_that_is_not_finite(study, tmp_path, capsys, value):
   nibabel = pytest.importorskip('nibabel')
-  pytest.importorskip('nilearn')
   study.fmri[4, 7] = study.fmri[9, 3] = study.fmri[2, 11] = value  # the last is in no mask
   volumes = own_files.as_nifti(study)
   files = [f'--betas={volumes["betas"]}', f'--mask={volumes["V1"]},{volumes["V2"]}']
@@ -92,14 +92,14 @@ def test_nifti_that_is_not_finite(study, tmp_path, capsys, value):
   # Unpacked files count as well, in the size of their values in memory.
   image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 9), np.int16), np.eye(4))
   with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match='at most 1 GiB .* masked betas as .npy'):
-    patch.setattr(own_raw.neuroimaging, 'MAX_VOLUME_BYTES', 4 * 72 - 1)
+    patch.setattr(neuroimaging, 'MAX_VOLUME_BYTES', 4 * 72 - 1)
     nibabel.save(image, tmp_path / 'betas.nii')
-    own.prepare(study.source(betas=tmp_path / 'betas.nii', masks=(volumes['V1'],)), tmp_path / 'out')
+    own.prepare(study.source(betas=tmp_path / 'betas.nii', masks=(Mask(volumes['V1']),)), tmp_path / 'out')
   image.header.set_slope_inter(0.5, 1)
   with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match='at most 1 GiB'):
-    patch.setattr(own_raw.neuroimaging, 'MAX_VOLUME_BYTES', 8 * 72 - 1)
+    patch.setattr(neuroimaging, 'MAX_VOLUME_BYTES', 8 * 72 - 1)
     nibabel.save(image, tmp_path / 'betas.nii')
-    own.prepare(study.source(betas=tmp_path / 'betas.nii', masks=(volumes['V1'],)), tmp_path / 'out')
+    own.prepare(study.source(betas=tmp_path / 'betas.nii', masks=(Mask(volumes['V1']),)), tmp_path / 'out')
 
 
 def test_pictures_are_encoded_as_they_are_read():
@@ -139,7 +139,7 @@ def test_a_picture_that_changed_is_noticed(study, tmp_path, capsys):
     (
       'image\tsplit',
       'picture\tsplit',
-      r"columns \['onset', 'picture', 'split'\]; expected tab-separated columns image",
+      r"columns \['onset', 'picture', 'split'\]; expected columns image and split, separated by tabs",
     ),
     ('\ttrain\n', '\tvalidation\n', "has split 'validation'; expected train or test"),
     ('\ttrain\n', '\n', 'has not 3 entries'),
@@ -166,12 +166,12 @@ def test_other_faults(study, tmp_path):
 
   nifti = tmp_path / 'V1.nii.gz'
   nifti.write_bytes(b'')
-  fails('expected .npy betas with .npy masks', masks=(nifti,))
-  fails('V1.nii.gz: ', betas=nifti, masks=(nifti,))
+  fails('expected .npy betas with .npy masks', masks=(Mask(nifti),))
+  fails('V1.nii.gz: ', betas=nifti, masks=(Mask(nifti),))
   fails('need one or more NIfTI masks', betas=nifti)
   np.save(tmp_path / 'V1.npy', np.ones(7, bool))
-  fails('7 values, 7 not 0; expected 12 of 0 or 1', masks=(tmp_path / 'V1.npy',))
-  fails("mask 'V1': expected different file names", masks=(tmp_path / 'V1.npy', study.masks['V1']))
+  fails(r'V1.npy: shape \(7,\); expected \(12,\), one value', masks=(Mask(tmp_path / 'V1.npy'),))
+  fails("mask 'V1': expected different names", masks=(Mask(tmp_path / 'V1.npy'), Mask(study.masks['V1'])))
   (study.images / 'p07.png').write_bytes((study.images / 'p03.png').read_bytes())
   fails("p0[37].png: the same picture as 'p0[37].png', which is in the other split")
   np.save(study.betas, study.fmri[:-1])
@@ -183,4 +183,4 @@ def test_other_faults(study, tmp_path):
     own.prepare(study.source(), tmp_path / 'out', '../x')
   with pytest.raises(UserError, match='not prepared yet; run: python -m brainjax.prepare own --betas=FILE'):
     own.load(tmp_path / 'out', ['sub-09'])
-  assert not list((tmp_path / 'out').rglob('*.*record*')) and own_raw.ALL == 'VC'
+  assert not list((tmp_path / 'out').rglob('*.*record*')) and WHOLE == 'VC'

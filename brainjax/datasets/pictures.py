@@ -1,0 +1,210 @@
+"""Reads the pictures that people saw, as 8-bit RGB. What has no one meaning as RGB is refused, never guessed.
+
+| What the file holds | What happens |
+| --- | --- |
+| EXIF orientation | the picture is turned by it, as picture viewers do |
+| 16-bit grey (12-bit in TIFF) | scaled by its range: 65535 (4095) becomes 255 |
+| 1-bit, grey, palette, YCbCr | converted to RGB |
+| transparency | accepted if every pixel is opaque; else drawn on a background that the user names, or refused |
+| 32-bit, floating-point, CMYK, LAB | refused |
+| several frames (GIF, TIFF, WebP, APNG) | refused |
+| ICC profile | not applied, as in common presentation software; `describe` names it |
+"""
+
+import contextlib
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
+
+from brainjax.datasets import raw, transforms
+from brainjax.errors import UserError
+
+FORMATS = ('JPEG', 'PNG', 'TIFF', 'BMP', 'GIF', 'WEBP')  # of Pillow; others may start other programs
+ORIENTATION = 0x112  # EXIF tag
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
+GREY_16 = ('I;16', 'I;16B', 'I;16L', 'I;16N')
+READABLE = ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBX', 'RGBA', 'RGBa', 'YCbCr', *GREY_16)
+REFUSED = {'I': '32-bit or signed whole numbers', 'F': 'floating-point numbers', 'CMYK': 'colours for print'}
+
+
+def check_background(name: str) -> None:
+  """Raises UserError unless `name` is a colour, such as white or #808080."""
+  try:
+    color = ImageColor.getrgb(name)
+  except ValueError:
+    color = ()
+  if len(color) != 3:
+    raise UserError(f'--background={name}: not a colour; expected a name or #rrggbb, such as white or #808080')
+
+
+def square_picture(
+  picture: Path | np.ndarray, size: int | None, where: str, background: str | None = None
+) -> np.ndarray:
+  """The middle square of a picture.
+
+  Args:
+    picture: a file, or its pixels `H W 3` uint8.
+    size: longest side that is returned, pixels; larger pictures are reduced. None: any.
+    where: begins the error message.
+    background: colour behind transparent pixels.
+
+  Returns:
+    `side side 3` uint8.
+
+  Raises:
+    UserError: the picture cannot be read, or has no one meaning as RGB.
+  """
+  pixels = read_picture(picture, where, background) if isinstance(picture, Path) else picture
+  if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+    raise UserError(f'{where} is {pixels.dtype} of shape {pixels.shape}; expected uint8 (H, W, 3)')
+  side = min(pixels.shape[:2])
+  top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+  pixels = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+  return pixels if size is None else transforms.resize_image(pixels, min(side, size))
+
+
+def read_picture(path: Path, where: str, background: str | None = None) -> np.ndarray:
+  """A picture file as `H W 3` uint8; see `square_picture`."""
+  with _open(path, where) as image:
+    _check_meaning(image, where)
+    bits = _grey_bits(image)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in GREY_16:
+      upright = _reduce_depth(upright, bits)
+    return np.asarray(_flatten(upright, where, background))
+
+
+@contextlib.contextmanager
+def _open(path: Path, where: str) -> Iterator[Image.Image]:
+  with raw.faults_of(f'{where} cannot be read'):
+    try:
+      # A file object, not a path: Pillow maps uncompressed TIFF files of a path and then turns them wrongly.
+      with open(path, 'rb') as file, Image.open(file, formats=FORMATS) as image:
+        yield image
+    except UnidentifiedImageError:
+      raise UserError(
+        f'{where} cannot be read: it is not a JPEG, PNG, TIFF, BMP, GIF or WebP picture; convert it to one of these'
+      ) from None
+    except Image.DecompressionBombError as error:
+      raise UserError(f'{where} has too many pixels ({raw.say(error)}); reduce it') from None
+
+
+def _check_meaning(image: Image.Image, where: str) -> None:
+  """Refuses pictures whose pixels have no one meaning as RGB."""
+  if image.mode not in READABLE:
+    raise UserError(
+      f'{where} has mode {image.mode} ({REFUSED.get(image.mode, "not RGB or grey")}), which does not say how it looks '
+      'on a screen; convert it to 8-bit RGB as it was shown'
+    )
+  # An MPO file is a JPEG of a camera; what follows the first frame is a preview or a depth map.
+  if image.format != 'MPO' and (frames := getattr(image, 'n_frames', 1)) > 1:
+    raise UserError(f'{where} holds {frames} frames; expected one picture, so save the frame that was shown')
+  if image.mode in GREY_16 and _tiff_tag(image, PHOTOMETRIC, 1) == 0:
+    raise UserError(f'{where} is 16-bit grey in which 0 is white; save it as 8-bit RGB, as it was shown')
+  transparent = image.info.get('transparency')
+  if image.mode == 'RGB' and transparent and max(transparent) > 255:
+    raise UserError(f'{where} is 16-bit RGB with a transparent colour; save it as 8-bit RGB, as it was shown')
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
+  value = image.tag_v2.get(tag, default) if image.format == 'TIFF' else default
+  return value[0] if isinstance(value, tuple) else value
+
+
+def _grey_bits(image: Image.Image) -> int:
+  return _tiff_tag(image, BITS_PER_SAMPLE, 16)
+
+
+def _reduce_depth(image: Image.Image, bits: int) -> Image.Image:
+  """Grey of 9 to 16 bits -> 8 bits, with an alpha channel if the file names a transparent value."""
+  values = np.asarray(image).astype(np.uint32)
+  top = 2**bits - 1
+  grey = Image.fromarray(((values * 255 + top // 2) // top).astype(np.uint8))
+  transparent = image.info.get('transparency')
+  if transparent is not None:
+    grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+  return grey
+
+
+def _flatten(image: Image.Image, where: str, background: str | None) -> Image.Image:
+  """RGB without transparency."""
+  if not image.has_transparency_data:
+    return image.convert('RGB')
+  image = image.convert('RGBA')
+  if image.getextrema()[3] == (255, 255):
+    return image.convert('RGB')
+  if background is None:
+    share = float((np.asarray(image)[..., 3] < 255).mean())
+    raise UserError(
+      f'{where} is transparent in {share:.1%} of its pixels, so how it looked depends on what was behind it; '
+      'name that colour with --background=white, or save it without transparency'
+    )
+  behind = Image.new('RGBA', image.size, ImageColor.getrgb(background))
+  return Image.alpha_composite(behind, image).convert('RGB')
+
+
+def describe(path: Path, where: str) -> tuple[str, tuple[int, int]]:
+  """What kind of picture a file holds, in words, and its width and height as shown, in pixels."""
+  with _open(path, where) as image:
+    orientation = image.getexif().get(ORIENTATION, 1)
+    kind = [image.format, image.mode]
+    if image.has_transparency_data:
+      kind.append('with transparency')
+    if orientation in range(2, 9):
+      kind.append(f'turned by EXIF orientation {orientation}')
+    if profile := _profile_name(image):
+      kind.append(f'ICC profile {profile} not applied')
+    is_on_its_side = orientation in range(5, 9) and image.format != 'TIFF'  # of TIFF, Pillow gives the size as shown
+    return ', '.join(kind), image.size[::-1] if is_on_its_side else image.size
+
+
+def _profile_name(image: Image.Image) -> str:
+  """Name of an ICC profile other than sRGB; empty if there is none."""
+  data = image.info.get('icc_profile')
+  if not data:
+    return ''
+  try:
+    name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(data))).strip()
+  except (ImageCms.PyCMSError, OSError):
+    name = '(not readable)'
+  return '' if 'srgb' in name.lower() else name[:40]
+
+
+def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
+  """The kinds and sizes of picture files, for the metadata of a data set; the most frequent first.
+
+  Args:
+    pictures: the picture of each stimulus, in their order; those that are no files are passed over.
+
+  Returns:
+    `picture_kinds`: description -> [number of files, number of the first stimulus]; `picture_sizes`: 'W x H' -> number
+    of files. Nothing if there are no files.
+  """
+  files = {number: picture for number, picture in enumerate(pictures) if isinstance(picture, Path)}
+  if not files:
+    return {}
+  with futures.ThreadPoolExecutor() as pool:
+    described = list(pool.map(lambda path: describe(path, str(path)), files.values()))
+  kinds: dict[str, list] = {}
+  sizes: dict[str, int] = {}
+  for number, (kind, (width, height)) in zip(files, described, strict=True):
+    kinds.setdefault(kind, [0, number])[0] += 1
+    size = f'{width} x {height}'
+    sizes[size] = sizes.get(size, 0) + 1
+  return {
+    'picture_kinds': dict(sorted(kinds.items(), key=lambda item: -item[1][0])),
+    'picture_sizes': dict(sorted(sizes.items(), key=lambda item: -item[1])),
+  }
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+  """`H W 3` uint8 as the bytes of a PNG file."""
+  buffer = io.BytesIO()
+  # Level 1 with run lengths: several times faster than the default and about as small.
+  Image.fromarray(pixels).save(buffer, format='PNG', compress_level=1, compress_type=zlib.Z_RLE)
+  return buffer.getvalue()

@@ -1,0 +1,199 @@
+"""Masks: 0/1 files and labels of an atlas, in any type, shape and orientation of axes; anything else is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainjax.datasets import masks, own_betas
+from brainjax.datasets.masks import Mask
+from brainjax.errors import UserError
+from tests.datasets import own_files
+
+nibabel = pytest.importorskip('nibabel')
+SHAPE, TRIALS = (3, 4, 5), 7
+AFFINE = np.array([[-2.0, 0.1, 0, 80], [0.05, 2.1, -0.2, -110], [0, 0.2, 1.9, -70], [0, 0, 0, 1]])
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('masks')
+  betas = np.random.default_rng(0).standard_normal((*SHAPE, TRIALS)).astype(np.float32)
+  nibabel.save(nibabel.Nifti1Image(betas, AFFINE), folder / 'betas.nii.gz')
+  np.save(folder / 'betas.npy', betas)
+  return folder
+
+
+def read(folder, *chosen, betas='betas.nii.gz'):
+  return own_betas.read_betas(folder / betas, chosen, TRIALS, folder / 'events.tsv')
+
+
+def refused(match, folder, *chosen, **options):
+  with pytest.raises(UserError, match=match) as caught:
+    read(folder, *chosen, **options)
+  assert '\n' not in str(caught.value)
+
+
+def save(path, values, affine=AFFINE):
+  nibabel.save(nibabel.Nifti1Image(values, affine), path)
+  return path
+
+
+def nsd():
+  """The coding of the files of the Natural Scenes Dataset: -1 outside the cortex, 0 in no ROI, 1 and on an ROI."""
+  values = np.full(SHAPE, -1, np.int16)
+  values[1], values[1, :2] = 0, 1
+  return values
+
+
+def test_labels_of_an_atlas(folder):
+  path = save(folder / 'V.nii.gz', nsd())
+  refused(
+    r'V.nii.gz: a mask of values -1, 0, 1; expected 0 and 1. If these are labels, .*--mask=V.nii.gz:1=NAME',
+    folder,
+    Mask(path),
+  )
+  rows, rois = read(folder, *masks.parse_masks(f'{path}:1=V1'))
+  assert rows.shape == (TRIALS, 10) and rois['V1'].all()
+  np.testing.assert_array_equal(rows, np.load(folder / 'betas.npy')[1, :2].reshape(10, TRIALS).T)
+  refused(r'no voxel has label 2, 7; the labels there are -1, 0, 1', folder, *masks.parse_masks(f'{path}:1,2,7=V1'))
+  for value in (1e-45, 0.25, np.nan):
+    values = (nsd() == 1).astype(np.float32)
+    values[2, 2, 2] = value
+    path = save(folder / 'p.nii.gz', values)
+    refused('p.nii.gz: a mask of values .*threshold it.*nearest-neighbour', folder, Mask(path))
+    refused('p.nii.gz: an atlas of values .*expected whole numbers', folder, Mask(path, (1,)))
+  refused('the mask holds no voxel', folder, Mask(save(folder / '0.nii', np.zeros(SHAPE, np.uint8))))
+  refused(
+    r'values 0, 255; expected 0 and 1.*:255=NAME', folder, Mask(save(folder / '2.nii', np.uint8(nsd() == 1) * 255))
+  )
+
+
+TYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
+
+
+@given(
+  dtype=st.sampled_from(TYPES),
+  labels=st.lists(st.integers(-1, 6), min_size=1, max_size=3, unique=True),
+  is_atlas=st.booleans(),
+  extra_axes=st.integers(0, 2),
+  axes=st.permutations(range(3)),
+  flips=st.tuples(*[st.booleans()] * 3),
+  seed=st.integers(0, 99),
+  suffix=st.sampled_from(['.nii', '.nii.gz', '.NII', '.NII.GZ']),
+)
+@settings(max_examples=30, deadline=None)
+def test_what_is_chosen(folder, dtype, labels, is_atlas, extra_axes, axes, flips, seed, suffix):
+  rng = np.random.default_rng(seed)
+  low = 0 if np.dtype(dtype).kind == 'u' else -1
+  values = rng.integers(low, 7, SHAPE) if is_atlas else rng.integers(0, 2, SHAPE)
+  # The same grid, stored with other axes: stored[index] = values[voxel], voxel = matrix @ index.
+  index = np.meshgrid(*[np.arange(SHAPE[axis]) for axis in axes], indexing='ij')
+  matrix = np.eye(4)
+  matrix[:3] = 0
+  voxel = [None] * 3
+  for place, axis in enumerate(axes):
+    length = SHAPE[axis] - 1
+    voxel[axis] = length - index[place] if flips[place] else index[place]
+    matrix[axis, place], matrix[axis, 3] = (-1, length) if flips[place] else (1, 0)
+  stored = values[tuple(voxel)].astype(dtype).reshape(*index[0].shape, *[1] * extra_axes)
+  path = save(folder / f'drawn{suffix}', stored, AFFINE @ matrix)
+  expected = np.isin(values, labels) if is_atlas else values == 1
+  mask = Mask(path, tuple(labels) if is_atlas else ())
+  if not np.isin(labels if is_atlas else 1, values).all():
+    return refused('no voxel', folder, mask)
+  rows, rois = read(folder, mask)
+  np.testing.assert_array_equal(rows, np.load(folder / 'betas.npy')[expected].T)
+  assert rois['drawn'].all()
+
+
+def test_grids_that_differ(folder):
+  values = np.uint8(nsd() == 1)
+  refused(
+    r'shape \(2, 4, 5\), but betas.nii.gz has volumes of shape \(3, 4, 5\)',
+    folder,
+    Mask(save(folder / 'a.nii', values[1:])),
+  )
+  moved = AFFINE.copy()
+  moved[0, 3] += 1
+  refused(
+    r'shape \(3, 4, 5\) as betas.nii.gz, but another affine: .*; resample',
+    folder,
+    Mask(save(folder / 'b.nii', values, moved)),
+  )
+  path = save(folder / 'c.nii', values, None)
+  refused(r'c.nii does not say how it is oriented .its sform and qform codes are 0.', folder, Mask(path))
+  path = save(folder / 'd.nii', np.stack([values, values], axis=3))
+  refused(r'shape \(3, 4, 5, 2\); expected one volume of 3 axes', folder, Mask(path))
+
+
+def test_masks_of_arrays(folder, capsys):
+  for shape in (SHAPE, (*SHAPE, 1), (1, *SHAPE)):
+    for dtype in (bool, np.uint8, np.float32):
+      np.save(folder / 'm.npy', (nsd() == 1).astype(dtype).reshape(shape))
+      rows, _ = read(folder, Mask(folder / 'm.npy'), betas='betas.npy')
+      np.testing.assert_array_equal(rows, np.load(folder / 'betas.npy')[1, :2].reshape(10, TRIALS).T)
+  assert 'the last of its axes (3, 4, 5, 7) is read as trials, because the events name 7' in capsys.readouterr().out
+  save(folder / 'm.nii.gz', np.uint8(nsd() == 1))
+  np.testing.assert_array_equal(read(folder, Mask(folder / 'm.nii.gz'), betas='betas.npy')[0], rows)
+  assert 'betas.npy holds no orientation, so the mask is used voxel by voxel' in capsys.readouterr().out
+  refused('volumes of shape .* need one or more masks', folder, betas='betas.npy')
+  np.save(folder / 'm.npy', np.ones((5, 4, 3), bool))
+  refused(
+    r'shape \(5, 4, 3\); expected \(3, 4, 5\), one value for each voxel',
+    folder,
+    Mask(folder / 'm.npy'),
+    betas='betas.npy',
+  )
+
+
+def test_betas_on_five_axes(folder):  # as AFNI writes them
+  path = save(folder / 'afni.nii', np.load(folder / 'betas.npy')[:, :, :, None])
+  mask = Mask(save(folder / 'm.nii', np.uint8(nsd() == 1)))
+  np.testing.assert_array_equal(read(folder, mask, betas=path.name)[0], read(folder, mask)[0])
+
+
+def test_names():
+  def names(text):
+    return [(str(mask.path), mask.labels, mask.name) for mask in masks.parse_masks(text)]
+
+  assert names('a/V1.nii.gz,V2.NII') == [('a/V1.nii.gz', (), 'V1'), ('V2.NII', (), 'V2')]
+  assert names('R.nii:1,2=V1,3,-4=V2,x.npy=hV4') == [
+    ('R.nii', (1, 2), 'V1'),
+    ('R.nii', (3, -4), 'V2'),
+    ('x.npy', (), 'hV4'),
+  ]
+  assert names('R.nii.gz:1,2') == [('R.nii.gz', (1, 2), 'R')]
+  for text in ('V1.mgz', 'R.nii:', 'R.nii:V1', 'R.nii:1=', 'R.nii:=V1', '1,2'):
+    with pytest.raises(UserError, match='--mask: cannot read'):
+      masks.parse_masks(text)
+  for text in ('V1.nii,x/V1.npy', 'R.nii:1=VC', 'R.nii:1=a b'):
+    with pytest.raises(UserError, match='expected different names'):
+      masks.parse_masks(text)
+
+
+@pytest.mark.parametrize(('dtype', 'scale'), [(np.float32, None), (np.float16, None), (np.int16, 300), (np.uint8, 0.5)])
+def test_layout_and_scale(tmp_path, dtype, scale, capsys):
+  study = own_files.write(tmp_path / 'raw')
+  num_trials = len(study.fmri)
+  values = (study.fmri * 20).astype(dtype)
+  expected = values.astype(np.float64) / (scale or 1)
+
+  def load(array, num_trials=num_trials, scale=scale):
+    np.save(study.betas, array)
+    return own_betas.read_betas(study.betas, (Mask(study.masks['V2']),), num_trials, study.events, scale)[0]
+
+  np.testing.assert_allclose(load(values), expected[:, [6, 7, 8, 10]], rtol=1e-6)
+  assert capsys.readouterr().out == ''
+  np.testing.assert_allclose(load(values.T), expected[:, [6, 7, 8, 10]], rtol=1e-6)
+  assert f'the last of its axes (12, {num_trials}) is read as trials' in capsys.readouterr().out
+  with pytest.raises(UserError, match=r'shape \(12, 12\), and the events name 12 trials, so either axis could be'):
+    load(values[:12], 12)
+  with pytest.raises(UserError, match='18 trials, but .*events.tsv has 19 rows'):
+    load(values[1:])
+  if np.dtype(dtype).kind in 'iu':
+    with pytest.raises(UserError, match=f'whole numbers .{np.dtype(dtype)}.*--scale=300'):
+      load(values, scale=None)
+  for bad in (0, -1, np.nan, np.inf):
+    with pytest.raises(UserError, match='--scale=.*expected a positive number'):
+      study.source(scale=bad)
