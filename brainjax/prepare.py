@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainjax.datasets import overview, registry, store
+from brainjax.datasets import overview, overview_page, registry, store
 from brainjax.errors import ArgumentParser, UserError, command_line
 
 MESSAGES = {
@@ -71,7 +71,7 @@ def _check(args: argparse.Namespace) -> store.States:
       print('\n'.join(overview.lines(name, subjects)))
       page = pages / f'check_{name}.png'
       try:
-        overview.draw(name, subjects, page)
+        overview_page.draw(name, subjects, page)
       except OSError as error:
         raise UserError(f'{page}: cannot be written ({error.strerror}); choose another folder with --pages') from None
       print(f'  drawn in {page}')

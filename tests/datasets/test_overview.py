@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from brainjax import prepare
-from brainjax.datasets import overview
+from brainjax.datasets import overview, overview_page
 from tests.datasets import own_files, raw_files
 
 
@@ -61,6 +61,60 @@ def test_nothing_there_and_damage(prepared, tmp_path, capsys):
   assert prepare.main(['check', str(tmp_path)]) == 2
   said = capsys.readouterr().err
   assert 'damaged prepared data' in said and 'Traceback' not in said
+
+
+def test_kinds_of_pictures(tmp_path, capsys):
+  study = own_files.write(tmp_path / 'raw')
+  exif = Image.Exif()
+  exif[0x112] = 6
+  Image.new('RGB', (30, 20)).save(study.images / 'p02.png', exif=exif)
+  Image.fromarray(np.zeros((9, 9, 4), np.uint8)).save(study.images / 'p08.png')
+  files = [
+    f'--betas={study.betas}',
+    f'--events={study.events}',
+    f'--images={study.images}',
+    f'--out={tmp_path / "out"}',
+  ]
+  assert prepare.main(['own', *files]) == 2
+  assert 'p08.png is transparent in 100.0% of its pixels' in capsys.readouterr().err
+  assert prepare.main(['own', *files, '--background=red']) == 0
+  assert prepare.main(['own', *files, '--background=white']) == 0
+  assert 'prepared again, because raw files changed' in capsys.readouterr().out  # another colour makes other data
+  (subject,) = overview.look('own', overview.find(tmp_path / 'out')['own'])
+  kinds = 'PNG, RGB (8); PNG, RGB, turned by EXIF orientation 6 (1); PNG, RGBA, with transparency (1)'
+  assert f'picture files: {kinds}' in subject.facts
+  assert 'width x height of picture files: 12 x 8 (8), 20 x 30 (1), 9 x 9 (1)' in subject.facts
+  assert any('with an EXIF orientation: 1. They are turned by it' in doubt for doubt in subject.doubts)
+  kinds = {caption: pixels for strip, caption, pixels in subject.pictures if strip == 'kinds of files'}
+  assert kinds['PNG, RGBA, with transparency (1)'].min() == 255
+  assert len(kinds) == 3 and kinds['PNG, RGB, turned by EXIF orientation 6 (1)'].shape == (20, 20, 3)
+  page = tmp_path / 'page.png'
+  overview_page.draw('own', [subject], page)
+  assert Image.open(page).height > 110 * (1.1 + 2.3 + 3 * 1.95) - 2
+
+
+def test_constant_offsets(tmp_path, capsys):
+  study = own_files.write(tmp_path / 'raw')
+  rng = np.random.default_rng(0)
+  fmri = (500 + 50 * rng.standard_normal(12) + 12 * study.fmri).astype(np.float32)
+  files = [f'--events={study.events}', f'--images={study.images}', f'--out={tmp_path / "out"}']
+  for name, values in (('large', fmri), ('none', fmri - fmri.mean(0))):
+    np.save(study.betas, values)
+    assert prepare.main(['own', f'--betas={study.betas}', f'--subject={name}', *files]) == 0
+  train = fmri[study.table['split'] == 'train'].astype(np.float64)
+  share = train.mean(0).var() / train.var()  # law of total variance
+  assert share > 0.85
+  capsys.readouterr()
+  assert prepare.main(['check', str(tmp_path / 'out')]) == 0
+  said = capsys.readouterr().out
+  assert f'large: constant offsets of voxels are {share:.0%} of the variance' in said
+  assert (
+    f'look at this: large: with one z-score for all voxels (config.data.zscore = "subject"), {share:.0%} of' in said
+  )
+  assert 'train with --config.data.zscore=voxel' in said and 'look at this: none: with one z-score' not in said
+  large = next(s for s in overview.look('own', overview.find(tmp_path / 'out')['own']) if s.name == 'large')
+  np.testing.assert_allclose(large.rows['subject'], (train - train.mean()) / train.std(), atol=1e-4)
+  np.testing.assert_allclose(large.rows['voxel'], (train - train.mean(0)) / train.std(0), atol=1e-4)
 
 
 def test_noise_ceiling():
