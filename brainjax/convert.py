@@ -13,10 +13,11 @@ import brainjax
 from brainjax.checkpoints import load_weights, save_weights
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder, sha256
-from brainjax.torch_convert import adapt, engine, kinds, schedule_buffers
-from brainjax.torch_convert.convert_file import Converted, convert_file
-from brainjax.torch_convert.diffusers_folder import is_diffusers, read_folder, write_folder
-from brainjax.torch_convert.source import weights_file
+from brainjax.torch_convert import engine, kinds, schedule_buffers
+from brainjax.torch_convert.config_fields import Ambiguous
+from brainjax.torch_convert.convert_file import Converted, convert_file, resize_voxels, shorten_decoder
+from brainjax.torch_convert.diffusers import is_diffusers, read_folder, write_folder
+from brainjax.torch_convert.source import weights_files
 from brainjax.torch_convert.writer import check_target, write_state, writing
 from brainjax.trees import subtree
 
@@ -60,24 +61,29 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def to_jax(options: argparse.Namespace) -> None:
-  """Released file -> folder of weights; prints what was found."""
+  """Released file -> folder of weights; prints what the file is."""
   source = Path(options.source)
   if options.out and Path(options.out).exists():
     raise UserError(
       f'{options.out} exists already; weights are never overwritten. Choose another --out or remove it first'
     )
-  if options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source)):
-    if options.ema:
-      raise UserError('--ema is for CompVis checkpoints; diffusers folders hold one set of weights')
-    converted = read_folder(source, options.dry_run)
-    digests = [sha256(model.path) for model in converted.sources]
-  else:
-    with ThreadPoolExecutor(1) as pool:  # a pass over the file, beside the conversion
-      digest = pool.submit(sha256, weights_file(source))
+  if (source / 'weights.json').is_file():
+    raise UserError(f'{source} holds brainjax weights already; --to_torch or --to_diffusers is the way back')
+  is_folder = options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source))
+  if is_folder and options.ema:
+    raise UserError('--ema is for CompVis checkpoints; diffusers folders hold one set of weights')
+  with ThreadPoolExecutor(1) as pool:  # hashes beside the conversion
+    hashing = [] if is_folder else [pool.submit(_facts, file) for file in weights_files(source)[0] if file.is_file()]
+    if is_folder:
+      converted = read_folder(source, options.dry_run)
+      hashing = [pool.submit(_facts, file) for model in converted.sources for file in model.files]
+    else:
       converted = convert_file(source, options.kind, options.ema, options.dry_run)
-      digests = [digest.result()]
-  converted = _adapted(converted, options)
-  info = _info(converted, digests, options.ema)
+    if options.voxels is not None:
+      converted = resize_voxels(converted, options.voxels)
+    if options.decoder_depth is not None:
+      converted = shorten_decoder(converted, options.decoder_depth)
+    info = _info(converted, [job.result() for job in hashing], options.ema)
   _report(info)
   if options.dry_run:
     print('dry run   every tensor has its place; nothing was written')
@@ -86,30 +92,20 @@ def to_jax(options: argparse.Namespace) -> None:
   print(f'wrote     {options.out}')
 
 
-def _adapted(converted: Converted, options: argparse.Namespace) -> Converted:
-  for name, change in (('voxels', adapt.resize_voxels), ('decoder_depth', adapt.shorten_decoder)):
-    if (value := getattr(options, name)) is None:
-      continue
-    if converted.kind not in ('phase1', 'phase2'):
-      raise UserError(
-        f'--{name} is for fMRI autoencoders (phase1, phase2); {converted.sources[0].path} is of kind {converted.kind}'
-      )
-    params, settings, sentence = change(converted.params, converted.settings, value)
-    converted = converted._replace(params=params, settings=settings, notes=[*converted.notes, sentence])
-  return converted
+def _facts(file: Path) -> dict[str, Any]:
+  return {'path': str(file), 'sha256': sha256(file), 'bytes': file.stat().st_size}
 
 
-def _info(converted: Converted, digests: Sequence[str], ema: bool) -> dict[str, Any]:
+def _info(converted: Converted, facts: Sequence[Mapping[str, Any]], ema: bool) -> dict[str, Any]:
   first = converted.sources[0]
+  forms = [source.form for source in converted.sources for _ in source.files]
   return {
     'kind': converted.kind,
-    'settings': converted.settings,
+    'settings': converted.kwargs,
     'models': converted.models,
-    'sources': [
-      {'path': str(source.path), 'form': source.form, 'sha256': digest, 'bytes': source.path.stat().st_size}
-      for source, digest in zip(converted.sources, digests, strict=True)
-    ],
-    'source_config': first.config,
+    'sources': [{**fact, 'form': form} for fact, form in zip(facts, forms, strict=True)],
+    'config_files': [_facts(file) for source in converted.sources for file in source.config_files],
+    'source_config': {name: value for name, value in first.config.items() if not isinstance(value, Ambiguous)},
     'num_tensors': converted.num_tensors,
     'num_values': converted.num_values,
     'epoch': first.epoch,
@@ -156,7 +152,7 @@ def to_torch(source: str, out: str) -> None:
   if spec is None:
     raise UserError(f'{source} is of kind {info["kind"]}, which has no original PyTorch file; use --to_diffusers')
   settings = info['settings']
-  expected = kinds.expected_shapes(spec, settings, source)
+  expected = kinds.expected_shapes(spec, settings, source, params)
   loose = {row.path for row in spec.loose}
   odd = sorted(
     path for path in expected.keys() | (params.keys() - loose) if expected.get(path) != np.shape(params.get(path))

@@ -74,6 +74,7 @@ def get_config() -> ConfigDict:
   config.image_mae.decoder_width = 512
   config.image_mae.decoder_num_heads = 16
   config.image_mae.decoder_mlp_dim = 2048
+  config.image_mae.norm_epsilon = 1e-12  # of the LayerNorms; the official MAE has 1e-6
 
   config.first_stage = ConfigDict()  # VQ-f4
   config.first_stage.ch = 128

@@ -21,6 +21,7 @@ class ImageMAE(MaskedAutoencoder):
     decoder_width, decoder_depth, decoder_num_heads, decoder_mlp_dim: of the decoder.
     cross_depth: number of cross-attention blocks; 0 for the plain autoencoder.
     fmri_width: width of the fMRI tokens that the cross-attention blocks look at.
+    norm_epsilon: of the LayerNorms; 1e-12 in Hugging Face's ViT-MAE, 1e-6 in the official code.
     remat: what the backward pass recomputes of each block, see `recompute`.
     dtype: of the computation; parameters are float32.
   """
@@ -37,6 +38,7 @@ class ImageMAE(MaskedAutoencoder):
   decoder_mlp_dim: int = 2048
   cross_depth: int = 0
   fmri_width: int = 1024
+  norm_epsilon: float = 1e-12
   remat: str = 'nothing'
   dtype: jnp.dtype = jnp.float32
 
@@ -56,7 +58,7 @@ class ImageMAE(MaskedAutoencoder):
       position_table=partial(positions.sincos_2d, (side, side)),
       mlp_dims=(self.mlp_dim, self.decoder_mlp_dim),
       kernel_init=NORMAL,
-      norm_epsilon=1e-12,
+      norm_epsilon=self.norm_epsilon,
       fused_qkv=False,
       cross=partial(CrossTail, block, self.cross_depth, remat=self.remat, **common),
       context_width=self.fmri_width,

@@ -31,7 +31,12 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0195) -> Schedule:
-  """The schedule of latent diffusion: the roots of the betas are equally spaced from sqrt(start) to sqrt(end).
+  """`exact_schedule` rounded to float32."""
+  return Schedule(*(table.astype(np.float32) for table in exact_schedule(num_steps, start, end)))
+
+
+def exact_schedule(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0195) -> Schedule:
+  """The schedule of latent diffusion in float64: the roots of the betas are equally spaced from sqrt(start) to sqrt(end).
 
   Stable Diffusion 1 has start 0.00085 and end 0.012.
   """
@@ -40,7 +45,7 @@ def make_schedule(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0
   cumprod = np.cumprod(alphas)
   previous = np.append(1.0, cumprod[:-1])
   variance = betas * (1 - previous) / (1 - cumprod)
-  tables = Schedule(
+  return Schedule(
     betas=betas,
     alphas_cumprod=cumprod,
     alphas_cumprod_prev=previous,
@@ -53,7 +58,6 @@ def make_schedule(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0
     posterior_mean_coef1=betas * np.sqrt(previous) / (1 - cumprod),
     posterior_mean_coef2=(1 - previous) * np.sqrt(alphas) / (1 - cumprod),
   )
-  return Schedule(*(table.astype(np.float32) for table in tables))
 
 
 def _at(table: np.ndarray, t: jax.Array, like: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ from brainjax.parity.golden import Golden
 from brainjax.stages import common
 from brainjax.stages.stage import Stage
 from brainjax.torch_convert import engine, sizes
+from brainjax.torch_convert.config_fields import ConfigFields
 from brainjax.trees import flatten, lists_to_tuples, unflatten
 
 # Compiling takes longer than running at these sizes.
@@ -32,7 +33,7 @@ KEY_BIAS = 'key bias of an attention after AdamW: its true gradient is zero, so 
 
 
 def settings(
-  read: Callable[[sizes.KnownShapes, sizes.Hints], dict[str, Any]],
+  read: Callable[[sizes.KnownShapes, ConfigFields], dict[str, Any]],
   state: Mapping[str, np.ndarray],
   config: Mapping[str, Any],
   golden: Golden,
@@ -40,7 +41,7 @@ def settings(
 ) -> dict[str, Any]:
   """Constructor arguments of a model, from the shapes of its PyTorch tensors and from the file's config."""
   shapes, assumed = {name: np.shape(value) for name, value in state.items()}, []
-  found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), sizes.Hints(config, assumed, str(golden.path)))
+  found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), ConfigFields(config, assumed, str(golden.path)))
   if assumed:
     raise UserError(f'{golden.path}: {assumed[0].split(" is not")[0]} is not in config_json, and shapes cannot tell it')
   return lists_to_tuples(found)

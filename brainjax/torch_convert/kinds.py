@@ -2,11 +2,10 @@
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import numpy as np
 
@@ -21,6 +20,7 @@ from brainjax.models.image_mae import ImageMAE
 from brainjax.models.inception import InceptionV3
 from brainjax.models.unet import UNet
 from brainjax.torch_convert import sizes
+from brainjax.torch_convert.config_fields import ConfigFields
 from brainjax.torch_convert.engine import Ignored, Row, pattern_of
 from brainjax.torch_convert.schedule_buffers import STABLE_DIFFUSION
 from brainjax.torch_convert.tables import (
@@ -33,7 +33,7 @@ from brainjax.torch_convert.tables import (
   inception,
   latent_diffusion,
 )
-from brainjax.trees import lists_to_tuples
+from brainjax.trees import flatten, lists_to_tuples
 
 
 def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
@@ -71,7 +71,7 @@ class Part(NamedTuple):
   torch: str
   path: str
   model: type[nn.Module]
-  sizes: Callable[[sizes.KnownShapes, sizes.Hints], dict[str, Any]]
+  sizes: Callable[[sizes.KnownShapes, ConfigFields], dict[str, Any]]
   inputs: Callable[[Any], tuple]
 
 
@@ -86,6 +86,7 @@ class Kind(NamedTuple):
     key: under which key of the file the original code keeps and looks for the weights; '' for a bare state dict.
     drop: a regex of names that are left out, and why.
     renamed: (regex, replacement) of names that some versions of the original code used.
+    optional: (prefix of torch names, prefix of paths) of a part that a file may lack.
     loose: rows outside the models, of whatever shape the file has.
     schedule: the published noise schedule, where it is not the default; files mostly say it themselves.
   """
@@ -98,6 +99,7 @@ class Kind(NamedTuple):
   key: str = ''
   drop: tuple[str, str] = (r'(?!)', '')
   renamed: tuple[tuple[str, str], ...] = ()
+  optional: tuple[str, str] | None = None
   loose: tuple[Row, ...] = ()
   schedule: Mapping[str, float] | None = None
 
@@ -178,11 +180,12 @@ KINDS: Mapping[str, Kind] = {
     (r'loss\.', 'the losses of its training (LPIPS, discriminator) are not needed'),
   ),
   'vit_mae': Kind(
-    'image masked autoencoder (ViT-MAE)',
-    (r'vit\.embeddings\.patch_embeddings\.', r'decoder\.decoder_layers\.'),
+    'image masked autoencoder (ViT-MAE of Hugging Face, or the official MAE)',
+    (r'vit\.embeddings\.patch_embeddings\.', r'vit\.encoder\.layer\.0\.attention\.'),
     r'(?!)',
     (Part('', '', ImageMAE, sizes.image_mae, _image_inputs),),
     tuple(image_mae.TABLE),
+    optional=('decoder.', 'decoder/'),
   ),
   'vit_h_14': Kind(
     'image classifier (torchvision VisionTransformer, such as vit_h_14)',
@@ -218,10 +221,12 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def matching(names: Mapping[str, Any]) -> list[str]:
-  """The kinds that these names can be."""
-  found = lambda mark: any(re.match(mark, name) for name in names)
-  return [kind for kind, spec in KINDS.items() if all(map(found, spec.marks)) and not found(spec.without)]
+def matching(state: Mapping[str, Any]) -> list[str]:
+  """The kinds that a state dict can be, by its names."""
+  if image_mae.is_official(state):
+    return ['vit_mae']
+  matches = lambda mark: any(re.match(mark, name) for name in state)
+  return [kind for kind, spec in KINDS.items() if all(map(matches, spec.marks)) and not matches(spec.without)]
 
 
 def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
@@ -231,37 +236,55 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
     state: torch name -> tensor.
     asked: a kind, or 'auto'.
     source: what to call the file in an error.
+
+  Raises:
+    UserError: no kind fits, several do and none is asked for, or the one asked for does not fit.
   """
-  found = matching(state)
+  fitting, some = matching(state), f'{len(state)} tensors, such as {", ".join(list(state)[:4])}'
   if asked == 'auto':
-    if len(found) == 1:
-      return found[0]
+    if len(fitting) == 1:
+      return fitting[0]
+    if fitting:
+      raise UserError(
+        f'{source} fits several kinds: {" and ".join(fitting)}. Choose one, with --kind={" or --kind=".join(fitting)}'
+      )
     raise UserError(
-      f'{source} is of no kind known here ({len(state)} tensors, such as {", ".join(list(state)[:4])}); '
-      f'known are {", ".join(KINDS)} and folders of diffusers'
+      f'{source} is of no kind known here ({some}); known are {", ".join(KINDS)} and folders of diffusers'
     )
   if asked not in KINDS:
     raise UserError(f'--kind={asked} is unknown; choose auto, {", ".join(KINDS)} or diffusers')
-  if asked not in found and found:
-    raise UserError(f'{source} is of kind {" or ".join(found)}, not {asked}; leave --kind out or name that one')
-  if asked not in found:
-    raise UserError(
-      f'{source} is not of kind {asked}: its {len(state)} tensors have names such as {", ".join(list(state)[:4])}'
-    )
-  return asked
+  if asked in fitting:
+    return asked
+  if fitting:
+    raise UserError(f'{source} is of kind {" or ".join(fitting)}, not {asked}; leave --kind out or name that one')
+  raise UserError(f'{source} is not of kind {asked}, whose names differ; it has {some}')
 
 
-def model_settings(kind: Kind, state: Mapping[str, Any], hints: sizes.Hints, source: str) -> dict[str, Any]:
-  """Constructor arguments, read off the shapes: of the model, or of each part by its name."""
+def default_fields(state: Mapping[str, Any]) -> dict[str, Any]:
+  """What the names tell of a model and no config need say."""
+  return {'layer_norm_eps': 1e-6} if image_mae.is_official(state) else {}
+
+
+def model_kwargs(kind: Kind, state: Mapping[str, Any], fields: ConfigFields, source: str) -> dict[str, Any]:
+  """Constructor kwargs, read off the shapes: of the model, or of each part by its name."""
   shapes = {name: tuple(np.shape(tensor)) for name, tensor in state.items()}
   by_part = {
-    part.path.rstrip('/'): part.sizes(sizes.KnownShapes(shapes, part.torch, source), hints) for part in kind.parts
+    part.path.rstrip('/'): part.sizes(sizes.KnownShapes(shapes, part.torch, source), fields) for part in kind.parts
   }
   return by_part.get('', by_part)
 
 
 def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
   """The state dict under the names of the table, without what this kind leaves out; says so in `notes`."""
+  if image_mae.is_official(state):
+    notes.append(
+      'the official MAE: its qkv are split into query, key and value; names on the way back are those of Hugging Face'
+    )
+    state = image_mae.from_official(state)
+  if kind.optional and not any(name.startswith(kind.optional[0]) for name in state):
+    notes.append(
+      f'the file has no {kind.optional[0].rstrip(".")}; a stage that starts from these weights makes a new one'
+    )
   pattern, reason = kind.drop
   if dropped := [name for name in state if re.match(pattern, name)]:
     notes.append(f'ignored: {len(dropped)} tensors such as {dropped[0]} ({reason})')
@@ -282,20 +305,33 @@ def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str,
   return {name: result[name] for name in sorted(result)}
 
 
-def expected_shapes(kind: Kind, settings: Mapping[str, Any], source: str) -> dict[str, tuple[int, ...]]:
-  """Path -> shape of every parameter that models with these settings have; nothing is computed."""
+def expected_shapes(
+  kind: Kind, kwargs: Mapping[str, Any], source: str, present: Collection[str] | None = None
+) -> dict[str, tuple[int, ...]]:
+  """Path -> shape of every parameter that models with these kwargs have; nothing is computed.
+
+  Args:
+    kind: whose models.
+    kwargs: constructor arguments of the model, or of each part by its name.
+    source: what to call the weights in an error.
+    present: torch names or paths that there are; an optional part without any of them is left out.
+
+  Raises:
+    UserError: no model can have these arguments.
+  """
   shapes = {}
   for part in kind.parts:
-    arguments = settings[part.path.rstrip('/')] if part.path else settings
-    arguments = lists_to_tuples(arguments)
+    part_kwargs = lists_to_tuples(kwargs[part.path.rstrip('/')] if part.path else kwargs)
     try:
-      model = part.model(**arguments)
+      model = part.model(**part_kwargs)
       variables = _shapes_of(model, part.inputs(model))
     except (ValueError, TypeError, ZeroDivisionError) as error:
       message = str(error).split('\n')[0]
-      raise UserError(f'{source}: no {part.model.__name__} can have the sizes {arguments} ({message})') from None
-    flat = flax.traverse_util.flatten_dict(variables['params'], sep='/')
+      raise UserError(f'{source}: no {part.model.__name__} can have the arguments {part_kwargs} ({message})') from None
+    flat = flatten(variables['params'])
     shapes |= {part.path + path: tuple(leaf.shape) for path, leaf in flat.items()}
+  if present is not None and kind.optional and not any(name.startswith(kind.optional) for name in present):
+    shapes = {path: shape for path, shape in shapes.items() if not path.startswith(kind.optional[1])}
   return shapes
 
 

@@ -1,12 +1,13 @@
-"""Reads the constructor arguments of each model off the shapes of its PyTorch tensors."""
+"""Reads the constructor arguments of each model off the shapes of its PyTorch tensors and the fields of its config."""
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from brainjax.errors import UserError
 from brainjax.models.inception import FID_CLASSES
+from brainjax.torch_convert.config_fields import ConfigFields
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -39,79 +40,29 @@ class KnownShapes(dict[str, tuple[int, ...]]):
     return len({match[1] for name in self if (match := re.match(pattern, name))})
 
 
-class Hints:
-  """What shapes cannot tell, from the checkpoint's own config where it says so, else a default and a sentence."""
-
-  def __init__(self, config: Mapping[str, Any], notes: list[str], source: str = 'the file'):
-    self._config, self._source = config, source
-    self.notes = notes
-
-  def pick(self, names: Iterable[str], default: int, what: str) -> int:
-    """The first whole number that the config has under one of `names`."""
-    for name in names:
-      if value := self.count(name):
-        return value
-    self.notes.append(f'{what} is not in the file; assumed the published {default}')
-    return default
-
-  def count(self, name: str) -> int | None:
-    """A whole number above 0 that the config has under a name, or None (also of -1, as CompVis says "not this one").
-
-    Raises:
-      UserError: it has something else there.
-    """
-    value = self._config.get(name)
-    if value is not None and (type(value) is not int or value == 0):
-      raise UserError(
-        f'{self._source}: {name} in its config is {value!r}; expected a whole number above 0, so correct it'
-      )
-    return value if value and value > 0 else None
-
-  def get(self, name: str) -> Any:
-    """What the config has under a name, or None."""
-    return self._config.get(name)
-
-  def below(self, name: str) -> 'Hints':
-    """Those of the config of one part, if the config has such a part."""
-    part = self._config.get(name)
-    return Hints(part, self.notes, self._source) if isinstance(part, dict) else self
-
-  def heads(self, names: Sequence[str], default: int, width: int, what: str) -> int:
-    """A number of attention heads, which must divide the width."""
-    known = len(self.notes)
-    heads = self.pick(names, default, what)
-    if width % heads:
-      found = 'assumed, since its config does not say it,' if len(self.notes) > known else 'in its config'
-      raise UserError(
-        f'{self._source}: {what} {found} is {heads}, which does not divide the width {width}; correct its config, or put a '
-        f'config.json with {names[0]} beside the file'
-      )
-    return heads
-
-
-def fmri_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+def fmri_mae(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of `FmriMAE`, phase 1 or 2."""
   width = shapes.axis('decoder_pos_embed', 2)
-  settings = _fmri_encoder(shapes, hints, '', (width, shapes.axis('decoder_blocks.0.mlp.fc1.weight', 0)))
-  settings |= {
+  kwargs = _fmri_encoder(shapes, fields, '', (width, shapes.axis('decoder_blocks.0.mlp.fc1.weight', 0)))
+  kwargs |= {
     'decoder_width': width,
     'decoder_depth': shapes.count(r'decoder_blocks\.(\d+)\.'),
-    'decoder_num_heads': hints.heads(['decoder_num_heads'], 16, width, 'the number of decoder heads'),
+    'decoder_num_heads': fields.heads(['decoder_num_heads'], 16, 'the number of decoder heads', width),
   }
   if depth := shapes.count(r'cross_blocks\.(\d+)\.'):
     cross = shapes.axis('cross_map_in.weight', 0)
-    settings |= {
+    kwargs |= {
       'cross_depth': depth,
       'cross_width': cross,
-      'cross_heads': hints.heads(
-        ['num_attention_heads', 'cross_heads'], 12, cross, 'the number of heads of the cross-attention'
+      'cross_heads': fields.heads(
+        ['num_attention_heads', 'cross_heads'], 12, 'the number of heads of the cross-attention', cross
       ),
       'cross_mlp_dim': shapes.axis('cross_blocks.0.intermediate.dense.weight', 0),
     }
-  return settings
+  return kwargs
 
 
-def _fmri_encoder(shapes: KnownShapes, hints: Hints, prefix: str, *more: tuple[int, int]) -> dict[str, Any]:
+def _fmri_encoder(shapes: KnownShapes, fields: ConfigFields, prefix: str, *more: tuple[int, int]) -> dict[str, Any]:
   """`more`: (width, hidden width) of other blocks with the same MLP ratio."""
   width, patch_size = (
     shapes.axis(f'{prefix}patch_embed.proj.weight', 0),
@@ -123,8 +74,8 @@ def _fmri_encoder(shapes: KnownShapes, hints: Hints, prefix: str, *more: tuple[i
     'patch_size': patch_size,
     'width': width,
     'depth': shapes.count(rf'{re.escape(prefix)}blocks\.(\d+)\.'),
-    'num_heads': hints.heads(['num_heads'], 16, width, 'the number of heads'),
-    'mlp_ratio': _mlp_ratio([(width, hidden), *more], hints.get('mlp_ratio')),
+    'num_heads': fields.heads(['num_heads'], 16, 'the number of heads', width),
+    'mlp_ratio': _mlp_ratio([(width, hidden), *more], fields.get('mlp_ratio')),
   }
 
 
@@ -135,44 +86,52 @@ def _mlp_ratio(blocks: Sequence[tuple[int, int]], stated: Any) -> float:
   return next((r for r in ratios if all(int(width * r) == hidden for width, hidden in blocks)), least)
 
 
-def conditioner(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+def conditioner(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of `FmriConditioner`."""
-  settings = _fmri_encoder(shapes, hints, 'mae.')
-  settings['context_dim'] = shapes.axis('dim_mapper.weight', 0)
-  settings['global_pool'] = 'channel_mapper.0.weight' not in shapes
-  if not settings['global_pool']:
-    settings['context_tokens'] = shapes.axis('channel_mapper.1.weight', 0)
-  return settings
+  kwargs = _fmri_encoder(shapes, fields, 'mae.')
+  kwargs['context_dim'] = shapes.axis('dim_mapper.weight', 0)
+  kwargs['global_pool'] = 'channel_mapper.0.weight' not in shapes
+  if not kwargs['global_pool']:
+    kwargs['context_tokens'] = shapes.axis('channel_mapper.1.weight', 0)
+  return kwargs
 
 
-def image_mae(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
-  """Arguments of `ImageMAE`."""
+def image_mae(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
+  """Arguments of `ImageMAE`; the published decoder where the file has none."""
   width, patch_size = (shapes.axis('vit.embeddings.patch_embeddings.projection.weight', axis) for axis in (0, 2))
-  tokens, decoder_width = (
-    shapes.axis('vit.embeddings.position_embeddings', 1) - 1,
-    shapes.axis('decoder.decoder_embed.weight', 0),
-  )
-  settings = {
+  tokens = shapes.axis('vit.embeddings.position_embeddings', 1) - 1
+  decoder_width, decoder_depth, decoder_mlp_dim = 512, 8, 2048
+  if any(name.startswith('decoder.') for name in shapes):
+    decoder_width = shapes.axis('decoder.decoder_embed.weight', 0)
+    decoder_depth = shapes.count(r'decoder\.decoder_layers\.(\d+)\.')
+    decoder_mlp_dim = shapes.axis('decoder.decoder_layers.0.intermediate.dense.weight', 0)
+  heads = {1024: 16, 1280: 16}.get(width, 12)  # large and huge, else base
+  kwargs = {
     'image_size': round(tokens**0.5) * patch_size,
     'patch_size': patch_size,
     'width': width,
     'depth': shapes.count(r'vit\.encoder\.layer\.(\d+)\.'),
-    'num_heads': hints.heads(['num_attention_heads'], 12, width, 'the number of heads'),
+    'num_heads': fields.heads(['num_attention_heads', 'num_heads'], heads, 'the number of heads', width),
     'mlp_dim': shapes.axis('vit.encoder.layer.0.intermediate.dense.weight', 0),
     'decoder_width': decoder_width,
-    'decoder_depth': shapes.count(r'decoder\.decoder_layers\.(\d+)\.'),
-    'decoder_num_heads': hints.heads(['decoder_num_attention_heads'], 16, decoder_width, 'the number of decoder heads'),
-    'decoder_mlp_dim': shapes.axis('decoder.decoder_layers.0.intermediate.dense.weight', 0),
+    'decoder_depth': decoder_depth,
+    'decoder_num_heads': fields.heads(
+      ['decoder_num_attention_heads', 'decoder_num_heads'], 16, 'the number of decoder heads', decoder_width
+    ),
+    'decoder_mlp_dim': decoder_mlp_dim,
   }
   if depth := shapes.count(r'vit\.encoder\.layer_cross\.(\d+)\.'):
-    settings |= {'cross_depth': depth, 'fmri_width': shapes.axis('vit.encoder.cross_map_in.weight', 1)}
-  return settings
+    kwargs |= {'cross_depth': depth, 'fmri_width': shapes.axis('vit.encoder.cross_map_in.weight', 1)}
+  epsilon = fields.get('layer_norm_eps')
+  if type(epsilon) is float and epsilon != 1e-12:
+    kwargs['norm_epsilon'] = epsilon
+  return kwargs
 
 
-def unet(heads: int) -> Callable[[KnownShapes, Hints], dict[str, Any]]:
+def unet(heads: int) -> Callable[[KnownShapes, ConfigFields], dict[str, Any]]:
   """Arguments of `UNet`, for a release that has `heads` heads in every attention unless its config says otherwise."""
 
-  def read(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+  def read(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
     base = shapes.axis('input_blocks.0.0.weight', 0)
     mults, blocks, resolutions = [], [0], []
     for i in range(1, shapes.count(r'input_blocks\.(\d+)\.')):
@@ -185,34 +144,34 @@ def unet(heads: int) -> Callable[[KnownShapes, Hints], dict[str, Any]]:
       if f'input_blocks.{i}.1.norm.weight' in shapes and 2 ** (len(blocks) - 1) not in resolutions:
         resolutions.append(2 ** (len(blocks) - 1))
     context = 'middle_block.1.transformer_blocks.0.attn2.to_k.weight'
-    settings = {
+    kwargs = {
       'in_channels': shapes.axis('input_blocks.0.0.weight', 1),
       'out_channels': shapes.axis('out.2.weight', 0),
       'model_channels': base,
       'channel_mult': mults,
       'num_res_blocks': blocks[0],
       'attention_resolutions': resolutions[::-1],
-      'num_heads': hints.pick(['unet_num_heads'], heads, 'the number of heads of the UNet'),
+      'num_heads': fields.heads(['unet_num_heads'], heads, 'the number of heads of the UNet'),
       'context_dim': shapes.axis(context, 1),
       'transformer_depth': shapes.count(r'middle_block\.1\.transformer_blocks\.(\d+)\.'),
       'global_pool': 'time_embed_condtion.weight' in shapes,
     }
-    settings['time_cond'] = settings['global_pool'] or 'time_embed_condtion.0.weight' in shapes
+    kwargs['time_cond'] = kwargs['global_pool'] or 'time_embed_condtion.0.weight' in shapes
     for name in ('num_head_channels', 'num_groups'):  # the second of a run that went to PyTorch; 32 in all releases
-      if value := hints.count(f'unet_{name}'):
-        settings[name] = value
+      if value := fields.count(f'unet_{name}'):
+        kwargs[name] = value
     if 'time_embed_condtion.0.weight' in shapes:
-      settings['context_tokens'] = shapes.axis('time_embed_condtion.0.weight', 1)
-    return settings
+      kwargs['context_tokens'] = shapes.axis('time_embed_condtion.0.weight', 1)
+    return kwargs
 
   return read
 
 
-def autoencoder(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+def autoencoder(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of `VQModel` or `KLModel`."""
   ch, levels = shapes.axis('encoder.conv_in.weight', 0), shapes.count(r'encoder\.down\.(\d+)\.')
-  resolution = hints.count('first_stage_resolution') or RESOLUTION
-  settings = {
+  resolution = fields.count('first_stage_resolution') or RESOLUTION
+  kwargs = {
     'ch': ch,
     'ch_mult': [shapes.axis(f'encoder.down.{i}.block.0.conv1.weight', 0) // ch for i in range(levels)],
     'num_res_blocks': shapes.count(r'encoder\.down\.0\.block\.(\d+)\.'),
@@ -222,17 +181,17 @@ def autoencoder(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
     'resolution': resolution,
     'attn_resolutions': [resolution // 2**i for i in range(levels) if f'encoder.down.{i}.attn.0.norm.weight' in shapes],
   }
-  if groups := hints.count('first_stage_num_groups') or hints.count('num_groups'):
-    settings['num_groups'] = groups
+  if groups := fields.count('first_stage_num_groups') or fields.count('num_groups'):
+    kwargs['num_groups'] = groups
   if 'quantize.embedding.weight' in shapes:
-    settings['n_embed'] = shapes.axis('quantize.embedding.weight', 0)
+    kwargs['n_embed'] = shapes.axis('quantize.embedding.weight', 0)
   else:
-    scale = hints.get('scale_factor')  # of the latent diffusion model, in its config.yaml
-    settings['latent_scale'] = float(scale) if type(scale) in (int, float) and scale > 0 else 0.18215
-  return settings
+    scale = fields.get('scale_factor')  # of the latent diffusion model, in its config.yaml
+    kwargs['latent_scale'] = float(scale) if type(scale) in (int, float) and scale > 0 else 0.18215
+  return kwargs
 
 
-def classifier(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+def classifier(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of the ViT classifier (torchvision's names)."""
   width, patch_size = shapes.axis('conv_proj.weight', 0), shapes.axis('conv_proj.weight', 2)
   tokens = shapes.axis('encoder.pos_embedding', 1) - 1
@@ -241,40 +200,40 @@ def classifier(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
     'patch_size': patch_size,
     'width': width,
     'depth': shapes.count(r'encoder\.layers\.encoder_layer_(\d+)\.'),
-    'num_heads': hints.heads(['num_heads'], 16, width, 'the number of heads'),
+    'num_heads': fields.heads(['num_heads'], 16, 'the number of heads', width),
     'mlp_dim': shapes.axis('encoder.layers.encoder_layer_0.mlp.0.weight', 0),
     'num_classes': shapes.axis('heads.head.weight', 0),
   }
 
 
-def efficientnet(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+def efficientnet(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of `EfficientNetLite`: Lite0, whose sizes the engine then demands; the number of classes is the file's."""
-  del hints
+  del fields
   return {'num_classes': shapes.axis('_fc.weight', 0)}
 
 
-def inception(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+def inception(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of `InceptionV3`; the network of the Frechet Inception distance is told by its number of classes."""
-  del hints
+  del fields
   num_classes = shapes.axis('fc.weight', 0)
   return {'num_classes': num_classes, 'fid': num_classes == FID_CLASSES}
 
 
-def clip(shapes: KnownShapes, hints: Hints) -> dict[str, Any]:
+def clip(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of `ClipVision`."""
-  hints = hints.below('vision_config')
+  fields = fields.part('vision_config')
   width, patch_size = (shapes.axis('vision_model.embeddings.patch_embedding.weight', axis) for axis in (0, 2))
   tokens = shapes.axis('vision_model.embeddings.position_embedding.weight', 0) - 1
   projected = 'visual_projection.weight' in shapes
-  if (activation := hints.get('hidden_act')) is None:
+  if (activation := fields.get('hidden_act')) is None:
     activation = 'quick_gelu'
-    hints.notes.append(f'the activation is not in the file; assumed {activation}, as OpenAI published')
+    fields.notes.append(f'the activation is not in the file; assumed {activation}, as OpenAI published')
   return {
     'image_size': round(tokens**0.5) * patch_size,
     'patch_size': patch_size,
     'width': width,
     'depth': shapes.count(r'vision_model\.encoder\.layers\.(\d+)\.'),
-    'num_heads': hints.heads(['num_attention_heads'], max(width // 64, 1), width, 'the number of heads'),
+    'num_heads': fields.heads(['num_attention_heads'], max(width // 64, 1), 'the number of heads', width),
     'mlp_dim': shapes.axis('vision_model.encoder.layers.0.mlp.fc1.weight', 0),
     'projection_dim': shapes.axis('visual_projection.weight', 0) if projected else 0,
     'activation': str(activation),

@@ -1,9 +1,8 @@
-"""Finds the weights inside a released file: which key holds them, what lies beside them, under which prefixes."""
+"""Finds the weights of a release: its files, the key that holds them, their prefixes, and the configs beside them."""
 
-import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,90 +10,171 @@ import yaml
 
 from brainjax.errors import UserError
 from brainjax.pickled_values import StandIn, plain
-from brainjax.torch_convert.reader import Content, LazyTensor, read_file
+from brainjax.torch_convert.config_fields import compvis_fields, flatten_config
+from brainjax.torch_convert.reader import MAX_LISTED, Content, LazyTensor, read_file
 
-WEIGHT_KEYS = ('model_state_dict', 'state_dict', 'model')
+WEIGHT_KEYS = ('model_state_dict', 'state_dict', 'model', 'module')  # the last one of DeepSpeed
+_CONFIG_KEYS = ('config', 'config_merge', 'hyper_parameters', 'hparams', 'cfg', 'args')
+_CONFIG_FILES = ('.hydra/config.yaml', 'hparams.yaml', 'config.yml', 'config.yaml', 'config.json')  # the last one wins
 _OPTIMIZER_KEYS = ('optimizer', 'optimizer_states', 'optimizer_state_dict', 'scaler', 'lr_schedulers', 'scheduler')
 _AVERAGE = 'model_ema.'
+# What torch.compile, FullyShardedDataParallel and activation checkpointing put into names, wherever they wrap a module.
+_WRAPPERS = ('_orig_mod.', '_fsdp_wrapped_module.', '_checkpoint_wrapped_module.')
+_STEMS = ('diffusion_pytorch_model', 'model', 'pytorch_model')  # of the files in Hugging Face folders
+_SHARD = re.compile(r'(.*-)(\d{5})-of-(\d{5})(\..*)')
 
 
 class Source(NamedTuple):
-  """A state dict and what its file says about it: plain config values, the epoch, sentences to tell the user."""
+  """A state dict and what its files say about it: plain config values, the epoch, sentences for the user.
 
-  path: Path
+  Attributes:
+    files: with weights; more than one if they are sharded.
+    config_files: that lie beside the weights and were read, the index of shards among them.
+  """
+
+  files: list[Path]
+  config_files: list[Path]
   form: str
   state: dict[str, LazyTensor]
   config: dict[str, Any]
   epoch: int | None
   notes: list[str]
 
+  @property
+  def path(self) -> Path:
+    """The file, or the first of several."""
+    return self.files[0]
 
-def open_source(path: str | Path, ema: bool = False) -> Source:
-  """Reads a file of weights, or a Hugging Face folder with one, and finds the state dict in it.
+
+def open_source(
+  path: str | Path, ema: bool = False, fits: Callable[[Mapping[str, LazyTensor]], bool] = lambda state: True
+) -> Source:
+  """Reads a file of weights, or a Hugging Face folder of them, and finds the state dict.
 
   Args:
-    path: the file or folder.
+    path: a file, the index of a sharded file, or a folder.
     ema: take the averaged weights (`model_ema.*`) instead of the last ones.
+    fits: whether the names are those of a known model. The prefix `model.`, which belongs to the names of some models, is
+      removed only if the names fit no model with it.
 
   Raises:
-    UserError: as `read_file`; or the file has no state dict, or no averages though they were asked for.
+    UserError: as `read_file`; or the file has no state dict, a shard is missing, or there are no averages though they were
+      asked for.
   """
-  path = weights_file(Path(path))
-  content = read_file(path)
-  notes = list(content.notes)
-  state, key = _state_dict(content)
-  state, config = dict(state), {}
-  beside = content.value if key else {}
+  files, notes = weights_files(Path(path))
+  contents = [read_file(file) for file in files]
+  first = contents[0]
+  state: dict[str, LazyTensor] = {}
+  for content in contents:
+    notes.extend(note for note in content.notes if note not in notes)
+    tensors, key = _state_dict(content, notes)
+    if doubled := state.keys() & tensors.keys():
+      raise UserError(f'{content.path} holds tensors that another shard holds too: {_listed(doubled)}')
+    state |= tensors
+  index = _in_folder(Path(path)) if Path(path).is_dir() else Path(path)
+  if is_index := index.name.endswith('.json'):
+    _check_index(index, state)
+  beside = first.value if key else {}
   if ignored := [name for name in _OPTIMIZER_KEYS if name in beside]:
     notes.append(f'ignored: {", ".join(ignored)} (states of the training, not weights)')
-  for name in ('config', 'config_merge', 'hyper_parameters', 'args'):
-    if isinstance(found := plain(beside.get(name)), dict):
-      config |= _flattened(found)
-  config |= _config_beside(path, notes)
-  state = _without_prefix(state, path, notes)
+  config = _config_inside(beside)
+  config_files = [file for name in _CONFIG_FILES if (file := first.path.parent / name).is_file()]
+  for file in config_files:
+    config |= _config_beside(file)
+    notes.append(f'read {file.relative_to(first.path.parent)} beside the weights')
+  config_files += [index] if is_index else []
+  state = _without_prefixes(state, fits, first.path, notes)
   averages = [name for name in state if name.startswith(_AVERAGE)]
   if ema:
-    state = _averaged(state, path)
+    state = _averaged(state, first.path)
     notes.append(f'took the averaged weights ({_AVERAGE}*)')
   elif averages:
     notes.append(f'ignored: {len(averages)} averaged weights ({_AVERAGE}*); --ema takes them instead of the last ones')
   state = {name: tensor for name, tensor in state.items() if not name.startswith(_AVERAGE)}
   epoch = beside.get('epoch')
-  return Source(path, content.form, state, config, epoch if type(epoch) is int else None, notes)
+  return Source(files, config_files, first.form, state, config, epoch if type(epoch) is int else None, notes)
 
 
-def weights_file(path: Path) -> Path:
-  """The file itself, or the one file of weights in a Hugging Face folder."""
+def weights_files(path: Path) -> tuple[list[Path], list[str]]:
+  """The files of weights that a path names, and sentences for the user.
+
+  Args:
+    path: a file, one of several shards, the index of shards (`*.index.json`), or a Hugging Face folder.
+
+  Raises:
+    UserError: a shard is missing, or the folder holds several variants.
+  """
   if path.is_dir():
-    for name in (
-      'diffusion_pytorch_model.safetensors',
-      'model.safetensors',
-      'diffusion_pytorch_model.bin',
-      'pytorch_model.bin',
-    ):
-      if (path / name).is_file():
-        return path / name
-  return path
+    path = _in_folder(path)
+  if path.is_dir():
+    return [path], []  # `read_file` says what the folder holds
+  notes = []
+  if match := re.fullmatch(rf'(?:{"|".join(_STEMS)})\.(\w+)\.(?:safetensors|bin)', path.name):
+    notes.append(f'read the variant {match[1]} of the weights ({path.name})')
+  if path.name.endswith('.json') and path.is_file():
+    names = sorted(set(_weight_map(path).values()))
+  elif match := _SHARD.fullmatch(path.name):
+    names = [f'{match[1]}{number:05d}-of-{match[3]}{match[4]}' for number in range(1, int(match[3]) + 1)]
+  else:
+    return [path], notes
+  if missing := [name for name in names if not path.with_name(name).is_file()]:
+    raise UserError(f'{path}: {len(missing)} of {len(names)} shards are missing: {_listed(missing)}; download them too')
+  return [path.with_name(name) for name in names], [*notes, f'read {len(names)} shards']
 
 
-def _state_dict(content: Content) -> tuple[Mapping[str, LazyTensor], str]:
-  """The weights and the key that they were under ('' for a bare state dict)."""
+def _in_folder(folder: Path) -> Path:
+  """The file of weights, or the index of a sharded one, in a Hugging Face folder; the folder itself if there is none."""
+  for suffix in ('safetensors', 'bin'):
+    for stem in _STEMS:
+      for pattern in (
+        f'{stem}.{suffix}',
+        f'{stem}.{suffix}.index.json',
+        f'{stem}-00001-of-*.{suffix}',
+        f'{stem}.*.{suffix}',  # a variant: fp16, bf16, non_ema
+        f'{stem}.{suffix}.index.*.json',
+      ):
+        files = sorted(file for file in folder.glob(pattern) if '*' not in pattern[:-8] or not _SHARD.match(file.name))
+        if len(files) > 1:
+          raise UserError(f'{folder} holds several variants: {_listed(file.name for file in files)}; name one file')
+        if files:
+          return files[0]
+  return folder
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+  """Tensor name -> name of the shard that holds it."""
+  try:
+    found = json.loads(index.read_text())['weight_map']
+    # Names in data are no paths.
+    if found and all(isinstance(name, str) and Path(name).name == name for name in found.values()):
+      return found
+  except (ValueError, TypeError, KeyError, AttributeError):
+    pass
+  raise UserError(f'{index} is no index of shards: expected a JSON object weight_map of tensor name -> file name')
+
+
+def _check_index(index: Path, state: Mapping[str, Any]) -> None:
+  if missing := _weight_map(index).keys() - state.keys():
+    raise UserError(f'{index} names tensors that no shard holds: {_listed(missing)}; download the shards again')
+
+
+def _listed(names: Iterable[str]) -> str:
+  names = sorted(names)
+  return ', '.join(names[:MAX_LISTED]) + (' ...' if len(names) > MAX_LISTED else '')
+
+
+def _state_dict(content: Content, notes: list[str]) -> tuple[dict[str, LazyTensor], str]:
+  """The weights and the key that they were under ('' for a bare state dict). Notes what lies among them."""
   value = content.value
-  if isinstance(value, StandIn):
-    raise UserError(
-      f'{content.path} holds a whole pickled object ({value.kind}), not a state dict; save its state_dict() instead'
-    )
-  if isinstance(value, dict):
-    for key in WEIGHT_KEYS:
-      found = value.get(key)
-      if isinstance(found, StandIn):
-        raise UserError(
-          f'{content.path}: key {key} holds a whole pickled object ({found.kind}), not a state dict; save its state_dict() instead'
-        )
-      if isinstance(found, dict) and _is_state_dict(found):
-        return found, key
-    if _is_state_dict(value):
-      return value, ''
+  candidates = [(key, value[key]) for key in WEIGHT_KEYS if key in value] if isinstance(value, dict) else []
+  for key, found in [*candidates, ('', value)]:
+    if isinstance(found, StandIn):
+      place = f'{content.path}: key {key}' if key else str(content.path)
+      raise UserError(
+        f'{place} holds a whole pickled object ({found.kind}), not a state dict; save its state_dict() instead'
+      )
+    if isinstance(found, dict) and _is_state_dict(found):
+      return _only_tensors(found, content.path, notes), key
   what = (
     f'the keys {", ".join(map(str, list(value)[:8]))}' if isinstance(value, dict) else f'one {type(value).__name__}'
   )
@@ -104,52 +184,91 @@ def _state_dict(content: Content) -> tuple[Mapping[str, LazyTensor], str]:
 
 
 def _is_state_dict(found: Mapping[Any, Any]) -> bool:
-  return bool(found) and all(isinstance(n, str) and isinstance(x, LazyTensor) for n, x in found.items())
+  """Whether a dictionary holds tensors by name, and no other dictionary of tensors."""
+  nested = (x for x in found.values() if isinstance(x, dict))
+  return (
+    all(isinstance(name, str) for name in found)
+    and any(isinstance(x, LazyTensor) for x in found.values())
+    and not any(isinstance(x, LazyTensor) for inner in nested for x in inner.values())
+  )
 
 
-def _flattened(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Nested config objects' fields beside the outer ones, which win."""
-  result = {}
-  for value in config.values():
-    if isinstance(value, dict):
-      result |= _flattened(value)
-  return result | {name: value for name, value in config.items() if not isinstance(value, dict) and value is not None}
+def _only_tensors(found: Mapping[str, Any], path: Path, notes: list[str]) -> dict[str, LazyTensor]:
+  if unread := [name for name, x in found.items() if isinstance(x, StandIn) and x.kind.module.startswith('torch.')]:
+    kinds = _listed({str(found[name].kind) for name in unread})
+    raise UserError(
+      f'{path}: {_listed(unread)} are of a kind of tensor that is not read here ({kinds}); save dense, unquantised tensors'
+    )
+  tensors = {name: x for name, x in found.items() if isinstance(x, LazyTensor) and not name.endswith('_extra_state')}
+  if others := sorted(found.keys() - tensors.keys()):
+    notes.append(f'ignored: {_listed(others)} (among the weights, but no tensors of the model)')
+  return tensors
 
 
-def _config_beside(path: Path, notes: list[str]) -> dict[str, Any]:
-  """The published configuration files that lie beside weights: Hugging Face `config.json`, CompVis `config.yaml`."""
+def _config_inside(beside: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of the config objects that a checkpoint has beside its weights; of two such objects the later wins."""
   config = {}
-  for name, load in (('config.json', json.loads), ('config.yaml', yaml.safe_load)):
-    beside = path.with_name(name)
-    if not beside.is_file():
-      continue
-    try:
-      found = load(beside.read_text())
-    except (ValueError, yaml.YAMLError) as error:
-      message = str(error).split('\n')[0]
-      raise UserError(f'{beside} (beside the weights) cannot be read ({message}); repair or remove it') from None
-    if not isinstance(found, dict):
-      continue
-    parameters = found.get('model', {}).get('params', {}) if isinstance(found.get('model'), dict) else {}
-    if isinstance(unet := parameters.get('unet_config'), dict) and isinstance(unet.get('params'), dict):
-      kept = {name: parameters[name] for name in ('scale_factor',) if name in parameters}
-      with contextlib.suppress(KeyError, TypeError):
-        kept['first_stage_resolution'] = parameters['first_stage_config']['params']['ddconfig']['resolution']
-      found = {f'unet_{key}': value for key, value in unet['params'].items()} | kept
-    config |= {key: x for key, x in found.items() if not (isinstance(x, dict) and 'value' in x)}  # as of wandb
-    notes.append(f'read {beside.name} beside the weights')
+  for name in _CONFIG_KEYS:
+    if isinstance(found := plain(beside.get(name)), dict):
+      config |= compvis_fields(found) or flatten_config(found)
   return config
 
 
-def _without_prefix(state: dict[str, LazyTensor], path: Path, notes: list[str]) -> dict[str, LazyTensor]:
-  """Without the `module.` that DistributedDataParallel puts before names."""
-  prefixed = [name for name in state if name.startswith('module.')]
-  if not prefixed:
-    return state
-  if doubled := [name for name in prefixed if name.removeprefix('module.') in state]:
-    raise UserError(f'{path} holds tensors twice, with and without the prefix module.: {", ".join(doubled[:20])}')
-  notes.append('removed the prefix module. (DistributedDataParallel)')
-  return {name.removeprefix('module.'): tensor for name, tensor in state.items()}
+def _config_beside(file: Path) -> dict[str, Any]:
+  """The fields of a configuration file: Hugging Face, CompVis, OmegaConf (Hydra), Lightning or wandb."""
+  try:
+    found = (json.loads if file.suffix == '.json' else yaml.safe_load)(file.read_text())
+  except (ValueError, yaml.YAMLError, OSError) as error:
+    message = str(error).split('\n')[0]
+    raise UserError(f'{file} (beside the weights) cannot be read ({message}); repair or remove it') from None
+  if not isinstance(found, dict):
+    return {}
+  found = {name: x['value'] if isinstance(x, dict) and 'value' in x else x for name, x in found.items()}  # wandb
+  model = found.get('model')
+  parameters = model.get('params') if isinstance(model, dict) else None
+  if isinstance(parameters, dict) and (fields := compvis_fields(parameters)):
+    return fields
+  # Whole parts too: CLIP has a config for each of its towers.
+  return flatten_config(found) | {name: part for name, part in found.items() if isinstance(part, dict)}
+
+
+def _without_prefixes(
+  state: dict[str, LazyTensor], fits: Callable[[Mapping[str, LazyTensor]], bool], path: Path, notes: list[str]
+) -> dict[str, LazyTensor]:
+  """Without what wrappers put into names: `_orig_mod.` and the like anywhere, `module.` and `model.` at the start."""
+
+  def renamed(state: Mapping[str, LazyTensor], prefix: str, new_name: Callable[[str], str]) -> dict[str, LazyTensor]:
+    if doubled := [name for name in state if new_name(name) != name and new_name(name) in state]:
+      raise UserError(f'{path} holds tensors twice, with and without the prefix {prefix}: {_listed(doubled)}')
+    removed[prefix] = None
+    return {new_name(name): tensor for name, tensor in state.items()}
+
+  removed: dict[str, None] = {}
+  for wrapper in _WRAPPERS:
+    if any(wrapper in name for name in state):
+      state = renamed(state, wrapper, lambda name, wrapper=wrapper: name.replace(wrapper, ''))
+  with_model = None
+  while True:
+    if any(name.startswith('module.') for name in state):
+      state = renamed(state, 'module.', lambda name: name.removeprefix('module.'))
+    elif not fits(state) and any(name.startswith('model.') for name in state):
+      with_model = with_model or (state, dict(removed))
+      state = renamed(state, 'model.', lambda name: name.removeprefix('model.'))
+    else:
+      break
+  if with_model and not fits(state):  # for an error, the names of the file are of more help
+    state, removed = with_model
+  notes.extend(f'removed the prefix {prefix} ({_PREFIX_OF[prefix]})' for prefix in removed)
+  return state
+
+
+_PREFIX_OF = {
+  '_orig_mod.': 'torch.compile',
+  '_fsdp_wrapped_module.': 'FullyShardedDataParallel',
+  '_checkpoint_wrapped_module.': 'activation checkpointing',
+  'module.': 'DistributedDataParallel',
+  'model.': 'a module that holds the model',
+}
 
 
 def _averaged(state: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]:
@@ -162,9 +281,7 @@ def _averaged(state: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]
   if not averages:
     raise UserError(f'{path} holds no averaged weights ({_AVERAGE}*); leave --ema out')
   if lost := [name for name in averages if len(owners.get(name, ())) != 1]:
-    raise UserError(f'{path}: averaged weights that belong to no weight, or to several: {", ".join(lost[:20])}')
+    raise UserError(f'{path}: averaged weights that belong to no weight, or to several: {_listed(lost)}')
   if without := [names[0] for average, names in owners.items() if average not in state]:
-    raise UserError(
-      f'{path}: weights without an average: {", ".join(without[:20])}' + (' ...' if len(without) > 20 else '')
-    )
+    raise UserError(f'{path}: weights without an average: {_listed(without)}')
   return state | {owners[name][0]: state[name] for name in averages}

@@ -42,14 +42,14 @@ def saved(folder, activation='quick_gelu', vision_only=False):
 def test_equals_transformers(tmp_path, activation):
   model = saved(tmp_path, activation)
   converted = convert_file(tmp_path)
-  assert converted.kind == 'clip' and converted.settings == {
+  assert converted.kind == 'clip' and converted.kwargs == {
     'image_size': 35, 'patch_size': 7, 'width': 24, 'depth': 3, 'num_heads': 3, 'mlp_dim': 40, 'projection_dim': 9,
     'activation': activation,
   }  # fmt: skip
   images = np.random.default_rng(0).normal(size=(2, 35, 35, 3)).astype(np.float32)
   with torch.no_grad():
     expected = model.get_image_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
-  found = ClipVision(**converted.settings).apply({'params': unflatten(converted.params)}, images)
+  found = ClipVision(**converted.kwargs).apply({'params': unflatten(converted.params)}, images)
   np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
@@ -59,7 +59,7 @@ def test_without_projection(tmp_path):
   images = np.random.default_rng(1).normal(size=(2, 35, 35, 3)).astype(np.float32)
   with torch.no_grad():
     expected = model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).pooler_output.numpy()
-  found = ClipVision(**converted.settings).apply({'params': unflatten(converted.params)}, images)
+  found = ClipVision(**converted.kwargs).apply({'params': unflatten(converted.params)}, images)
   np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 

@@ -46,7 +46,7 @@ def check(model, converted, side):
   with torch.no_grad():
     expected = features_of(model, torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
     logits = model.fc(expected).numpy()
-  network = InceptionV3(**converted.settings | {'image_size': side})
+  network = InceptionV3(**converted.kwargs | {'image_size': side})
 
   @jax.jit
   def both(params, images):
@@ -61,7 +61,7 @@ def test_equals_pytorch(tmp_path):
   model = made(11)
   torch.save(model.state_dict(), tmp_path / 'inception.pth')
   converted = convert_file(tmp_path / 'inception.pth')
-  assert converted.kind == 'inception_v3' and converted.settings == {'num_classes': 11, 'fid': False}
+  assert converted.kind == 'inception_v3' and converted.kwargs == {'num_classes': 11, 'fid': False}
   assert any('AuxLogits' in note for note in converted.notes)
   check(model, converted, SIDE)
   # 23.8 M trained values with 1,000 classes and without the second head, as torchvision counts 27,161,264 with it.
@@ -77,7 +77,7 @@ def test_network_of_fid(tmp_path):
   state = {name: value for name, value in model.state_dict().items() if not name.startswith('AuxLogits')}
   torch.save(state, tmp_path / 'pt_inception.pth')
   converted = convert_file(tmp_path / 'pt_inception.pth')
-  assert converted.settings == {'num_classes': 1008, 'fid': True}
+  assert converted.kwargs == {'num_classes': 1008, 'fid': True}
   average, maximum = torch.nn.functional.avg_pool2d, torch.nn.functional.max_pool2d
   forward = type(model.Mixed_7c).forward
 
@@ -98,7 +98,7 @@ def test_pictures_are_prepared_as_the_networks_expect(tmp_path, monkeypatch):
   model = made(11)
   torch.save(model.state_dict(), tmp_path / 'inception.pth')
   converted = convert_file(tmp_path / 'inception.pth')
-  settings = converted.settings | {'image_size': SIDE}
+  settings = converted.kwargs | {'image_size': SIDE}
   save_weights(tmp_path / 'weights', converted.params, {'kind': converted.kind, 'settings': settings})
   pictures = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
   x = torch.from_numpy(pictures.transpose(0, 3, 1, 2).astype(np.float32))

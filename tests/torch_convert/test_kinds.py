@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from brainjax.errors import UserError
-from brainjax.torch_convert import diffusers_config, kinds, schedule_buffers, sizes
+from brainjax.torch_convert import diffusers, kinds, schedule_buffers
+from brainjax.torch_convert.config_fields import ConfigFields
 
 pytest.importorskip('torch')
 from tests.torch_convert import released
@@ -46,7 +47,7 @@ def read(name, shapes=None, config=None):
   state = state_of(shapes or released.manifest(name))
   kind = kinds.detect(state, 'auto', name)
   notes = []
-  return kind, kinds.model_settings(kinds.KINDS[kind], state, sizes.Hints(config or {}, notes), name), notes
+  return kind, kinds.model_kwargs(kinds.KINDS[kind], state, ConfigFields(config or {}, notes), name), notes
 
 
 @pytest.mark.parametrize('name', KIND)
@@ -107,7 +108,7 @@ def test_wrong_and_unknown_kinds():
     kinds.detect(state_of({'fc.weight': (2, 2)}), 'sd1', 'a.pth')
   del phase1['pos_embed']
   with pytest.raises(UserError, match='no tensor pos_embed'):
-    kinds.model_settings(kinds.KINDS['phase1'], phase1, sizes.Hints({}, []), 'a.pth')
+    kinds.model_kwargs(kinds.KINDS['phase1'], phase1, ConfigFields({}, []), 'a.pth')
 
 
 def test_schedule_buffers_equal_torch():
@@ -136,9 +137,9 @@ def test_a_number_in_the_config_that_is_none_is_refused(heads):
 
 def test_diffusers_config_is_its_own_inverse():
   unet = {**UNET, 'time_cond': False, 'num_groups': 8}
-  config = json.loads(json.dumps(diffusers_config.unet_config(unet)))
-  assert diffusers_config.unet_settings(config, 'config.json') == unet
+  config = json.loads(json.dumps(diffusers.unet_config(unet)))
+  assert diffusers.unet_kwargs(config, 'config.json') == unet
   heads = {**unet, 'num_head_channels': 64}
-  assert diffusers_config.unet_settings(diffusers_config.unet_config(heads), 'config.json') == heads
+  assert diffusers.unet_kwargs(diffusers.unet_config(heads), 'config.json') == heads
   with pytest.raises(UserError, match='use_linear_projection=True'):
-    diffusers_config.unet_settings({**config, 'use_linear_projection': True}, 'config.json')
+    diffusers.unet_kwargs({**config, 'use_linear_projection': True}, 'config.json')

@@ -59,7 +59,7 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
   check(source, needs_classes)
   if str(source) == LITE0:
     converted = convert_file(lite0_file(), LITE0)
-    flat, info = converted.params, {'kind': LITE0, 'settings': converted.settings}
+    flat, info = converted.params, {'kind': LITE0, 'settings': converted.kwargs}
   else:
     flat, info = load_weights(source)
   kind, settings = info.get('kind'), lists_to_tuples(info['settings'])

@@ -24,6 +24,18 @@ SCHEDULE = [
   )
 ]
 
+SAMPLER = [
+  Ignored(name, 'left by a DDIM sampler, which computes it from the noise schedule')
+  for name in (
+    'ddim_timesteps',
+    'ddim_sigmas',
+    'ddim_alphas',
+    'ddim_alphas_prev',
+    'ddim_sqrt_one_minus_alphas',
+    'ddim_sigmas_for_original_num_steps',
+  )
+]
+
 # Averages are stored under the names of the weights without their dots.
 AVERAGES = [
   Ignored(name, 'an average of the weights; the published fine-tuning starts from the weights themselves')
@@ -65,6 +77,7 @@ TABLE = [
   *prefixed(conditioner.TABLE, 'cond_stage_model.', 'conditioner/'),
   Ignored('cond_stage_model.embedding.weight', 'the class embedder is replaced by the fMRI conditioner'),
   *SCHEDULE,
+  *SAMPLER,
   *AVERAGES,
   *TEXT_ENCODER,
 ]
