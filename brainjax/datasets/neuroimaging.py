@@ -7,7 +7,7 @@ import logging
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -247,6 +247,30 @@ def read_bdata(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         f'{path}: the table has shape {table.shape} but its metadata {np.shape(values)} for {len(keys)} names; {_AGAIN}'
       )
     return table, {str(key): np.asarray(value) for key, value in zip(keys, values, strict=True)}
+
+
+def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
+  """The one array of numbers at the root of an HDF5 file that has one of the names; its name, and the array.
+
+  Raises:
+    UserError: the file is no HDF5 file, is damaged, holds none or several of them, or the array is too large.
+  """
+  h5py = need('h5py')
+  if not h5py.is_hdf5(raw.check_file(path)):
+    raise UserError(f'{path}: not an HDF5 file; MATLAB writes one with save(..., "-v7.3")')
+  with _faults_of(path, 'an HDF5 file'), h5py.File(path, 'r') as file:
+    known = [name for name in names if name in file]
+    if len(known) != 1:
+      raise UserError(f'{path}: holds {", ".join(list(file)[:10]) or "nothing"}; expected one of {", ".join(names)}')
+    item = file[known[0]]
+    is_elsewhere = not isinstance(file.get(known[0], getlink=True), h5py.HardLink)
+    if not isinstance(item, h5py.Dataset) or is_elsewhere or item.external or item.is_virtual:
+      raise UserError(f'{path}: {known[0]} is not an array in this file; write the array itself into it')
+    if item.dtype.kind not in 'fiu' or item.size is None:
+      raise UserError(f'{path}: {known[0]} is {item.dtype} of shape {item.shape}; expected numbers')
+    if (size := raw.num_bytes(item.shape, item.dtype)) > raw.MAX_ARRAY_BYTES:
+      raise UserError(f'{path}: {known[0]} would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted')
+    return known[0], item[:]
 
 
 def _datasets(h5py: Any, group: Any) -> list[Any]:

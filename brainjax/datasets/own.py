@@ -90,7 +90,7 @@ DATA_SET = data_set.DataSet(
   has_raw=lambda folder: False,  # the user names its files
   prepare=prepare_files,
   arguments=(
-    data_set.Argument('betas', '.npy (trials, voxels), or 4-D .nii/.nii.gz', 'FILE', required=True),
+    data_set.Argument('betas', '.npy (trials, voxels), 4-D .nii/.nii.gz, or GLMsingle', 'FILE', required=True),
     data_set.Argument('events', '.tsv, one row a trial: image, split (train or test), category', 'FILE', required=True),
     data_set.Argument('images', 'folder of the pictures', required=True),
     data_set.Argument(

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
+from brainjax import unpickle
 from brainjax.datasets import neuroimaging, raw
 from brainjax.datasets.masks import Mask, suffix_of
 from brainjax.errors import UserError
 
 NIFTI = ('.nii', '.nii.gz')
+HDF5 = ('.h5', '.hdf5', '.mat')
+GLMSINGLE = 'betasmd'  # the betas `X Y Z N` in results of GLMsingle, Python version
+# Name of the betas in an HDF5 file -> whether MATLAB wrote it, which reverses the order of the axes: GLMsingle in Python
+# and in MATLAB, Natural Scenes Dataset.
+HDF5_NAMES = {GLMSINGLE: False, 'modelmd': True, 'betas': True}
 
 
 def read_betas(
@@ -18,8 +24,8 @@ def read_betas(
   """Responses of the voxels in any of the masks, or of all voxels if there are no masks.
 
   Args:
-    path: an array `N V`, `V N`, `N X Y Z` or `X Y Z N` (.npy), or NIfTI `X Y Z N`. Where two axes could be the trials,
-      the number of trials decides.
+    path: an array `N V`, `V N`, `N X Y Z` or `X Y Z N` (.npy), where the number of trials tells the order; results of
+      GLMsingle (.npy, .hdf5, .mat of version 7.3); betas of the Natural Scenes Dataset (.hdf5); or NIfTI `X Y Z N`.
     masks: over the voxels `V` or `X Y Z`.
     num_trials: N.
     events: file that says so.
@@ -38,8 +44,7 @@ def read_betas(
     values, image = neuroimaging.read_volumes(path)
     axis = 3
   else:
-    values = _read_array(path, masks, scale)
-    axis = _find_trials(path, values.shape, masks, num_trials)
+    values, axis = _read_array(path, masks, num_trials, scale)
   values = np.moveaxis(values, axis, 0)
   if len(values) != num_trials:
     raise UserError(f'{path}: {len(values)} trials, but {events} has {num_trials} rows; expected one row a trial')
@@ -52,14 +57,22 @@ def read_betas(
   return rows, {name: mask[union] for name, mask in chosen.items()}
 
 
-def _read_array(path: Path, masks: Sequence[Mask], scale: float | None) -> np.ndarray:
+def _read_array(path: Path, masks: Sequence[Mask], num_trials: int, scale: float | None) -> tuple[np.ndarray, int]:
+  """Betas of a file that is not NIfTI, on 2 or 4 axes, and which axis is that of the trials."""
   suffixes = {suffix_of(mask.path) for mask in masks}
-  if suffix_of(path) != '.npy':
+  if suffix_of(path) in HDF5:
+    values, axis = _read_hdf5(path), -1
+  elif suffix_of(path) != '.npy':
     raise UserError(
-      f'{path}: expected .npy betas with .npy masks, or .nii/.nii.gz betas with .nii/.nii.gz masks; '
+      f'{path}: expected .npy betas with .npy masks, or .nii/.nii.gz betas with .nii/.nii.gz masks, or .hdf5 of GLMsingle; '
       f'found {", ".join(sorted({suffix_of(path), *suffixes}))}'
     )
-  values = raw.read_npy(path, ndim=(2, 4), kinds='fiu')
+  elif unpickle.is_pickled_npy(path):
+    values, axis = _read_glmsingle(path), -1
+  else:
+    values, axis = raw.read_npy(path, ndim=(2, 4), kinds='fiu'), None
+  if values.ndim == 4 and values.shape[1:3] == (1, 1):  # as GLMsingle stores voxels without a grid
+    values = values[:, 0, 0]
   if values.ndim == 2 and not suffixes <= {'.npy'}:
     raise UserError(
       f'{path}: expected .npy betas with .npy masks, because this array of shape {values.shape} has no volumes; '
@@ -72,10 +85,33 @@ def _read_array(path: Path, masks: Sequence[Mask], scale: float | None) -> np.nd
       f'{path}: whole numbers ({values.dtype}), so betas were stored times some number; name it, such as --scale=300 for '
       'the Natural Scenes Dataset, or --scale=1 if the numbers are the betas'
     )
+  return values, _find_trials(path, values.shape, num_trials) if axis is None else axis
+
+
+def _read_glmsingle(path: Path) -> np.ndarray:
+  results = unpickle.read_pickled_npy(path)
+  if not isinstance(results, dict) or GLMSINGLE not in results:
+    held = (
+      f'a dictionary of {", ".join(map(str, list(results)[:10]))}' if isinstance(results, dict) else 'Python objects'
+    )
+    raise UserError(f'{path}: {held}; expected an array of numbers, or results of GLMsingle with {GLMSINGLE}')
+  values = results[GLMSINGLE]
+  if not isinstance(values, np.ndarray) or values.ndim not in (2, 4) or values.dtype.kind not in 'fiu':
+    raise UserError(f'{path}: {GLMSINGLE} has shape {np.shape(values)}; expected numbers on axes X Y Z trials')
   return values
 
 
-def _find_trials(path: Path, shape: tuple[int, ...], masks: Sequence[Mask], num_trials: int) -> int:
+def _read_hdf5(path: Path) -> np.ndarray:
+  name, values = neuroimaging.read_hdf5(path, HDF5_NAMES)
+  if HDF5_NAMES[name]:
+    values = values.T
+  if values.ndim not in (2, 4):
+    raise UserError(f'{path}: {name} has shape {values.shape}; expected axes X Y Z trials')
+  print(f'{path}: {name} is read as X Y Z trials = {values.shape}')
+  return values
+
+
+def _find_trials(path: Path, shape: tuple[int, ...], num_trials: int) -> int:
   """The axis of trials: the first or the last."""
   last = len(shape) - 1
   axes = [axis for axis in (0, last) if shape[axis] == num_trials]

@@ -197,3 +197,61 @@ def test_layout_and_scale(tmp_path, dtype, scale, capsys):
   for bad in (0, -1, np.nan, np.inf):
     with pytest.raises(UserError, match='--scale=.*expected a positive number'):
       study.source(scale=bad)
+
+
+def glmsingle(values):
+  """Results as GLMsingle saves them: a pickled dictionary."""
+  return {'betasmd': values, 'HRFindex': np.zeros(SHAPE), 'rrbadness': None, 'pcnum': 3, 'xvaltrend': [0.1, 0.2]}
+
+
+def test_glmsingle(folder, tmp_path, capsys):
+  values = np.load(folder / 'betas.npy')
+  chosen = nsd() == 1
+  np.save(tmp_path / 'mask.npy', chosen)
+  mask, expected = Mask(tmp_path / 'mask.npy'), values[chosen].T
+  path = tmp_path / 'TYPED_FITHRF_GLMDENOISE_RR.npy'
+  np.save(path, glmsingle(values), allow_pickle=True)
+  np.testing.assert_array_equal(read(tmp_path, mask, betas=path.name)[0], expected)
+  np.save(path, glmsingle(values.reshape(60, 1, 1, TRIALS)), allow_pickle=True)  # voxels without a grid
+  np.testing.assert_array_equal(read(tmp_path, betas=path.name)[0], values.reshape(60, TRIALS).T)
+  refused('volumes of shape .* need one or more masks', folder, betas='betas.npy')
+  np.save(path, {'R2': values}, allow_pickle=True)
+  refused('a dictionary of R2; expected .* results of GLMsingle with betasmd', tmp_path, betas=path.name)
+  np.save(path, np.array([1, 'a', None], object), allow_pickle=True)
+  refused('Python objects; expected an array of numbers', tmp_path, betas=path.name)
+  np.save(path, glmsingle(values[..., :1]), allow_pickle=True)  # TYPEA_ONOFF
+  refused('1 trials, but .*events.tsv has 7 rows', tmp_path, mask, betas=path.name)
+
+
+def test_hdf5(folder, tmp_path, capsys):
+  h5py = pytest.importorskip('h5py')
+  values = np.load(folder / 'betas.npy')
+  mask = Mask(save(tmp_path / 'mask.nii.gz', np.uint8(nsd() == 1)))
+  expected = values[1, :2].reshape(10, TRIALS).T
+
+  def write(name='r.hdf5', **arrays):
+    with h5py.File(tmp_path / name, 'w') as file:
+      for key, array in arrays.items():
+        file[key] = array
+    return name
+
+  for name in (
+    write(betasmd=values, R2=values[..., 0]),
+    write('r.mat', modelmd=values.T),
+    write('n.h5', betas=values.T),
+  ):
+    np.testing.assert_array_equal(read(tmp_path, mask, betas=name)[0], expected)
+  assert 'n.h5: betas is read as X Y Z trials = (3, 4, 5, 7)' in capsys.readouterr().out
+  whole = np.int16(np.round(values * 300))
+  write('n.h5', betas=whole.T)
+  refused('whole numbers .int16.*--scale=300 for the Natural Scenes Dataset', tmp_path, mask, betas='n.h5')
+  rows, _ = own_betas.read_betas(tmp_path / 'n.h5', (mask,), TRIALS, tmp_path / 'events.tsv', 300)
+  np.testing.assert_allclose(rows, expected, atol=0.5 / 300 + 1e-6)
+  refused('holds R2; expected one of betasmd, modelmd, betas', tmp_path, mask, betas=write(R2=values))
+  refused('holds betas, betasmd; expected one of', tmp_path, mask, betas=write(betas=values, betasmd=values))
+  refused('betasmd is .* expected numbers', tmp_path, mask, betas=write(betasmd=np.array([b'a'])))
+  (tmp_path / 'old.mat').write_bytes(b'MATLAB 5.0 MAT-file')
+  refused('old.mat: not an HDF5 file; MATLAB writes one with', tmp_path, mask, betas='old.mat')
+  with h5py.File(tmp_path / 'r.hdf5', 'w') as file:
+    file['betasmd'] = h5py.ExternalLink('n.h5', 'betas')
+  refused('betasmd is not an array in this file', tmp_path, mask, betas='r.hdf5')
