@@ -93,19 +93,22 @@ def _is_alive(process: int) -> bool:
 def lock(file: Path, busy: Callable[[], None]) -> IO[str]:
   """The open file, which this process alone holds until it is closed, however the process ends.
 
-  `busy` is called if somebody else holds it; if that returns, they are waited for.
+  `busy` is called if somebody else holds it; if that returns, they are waited for. The holder may remove the file.
   """
-  handle = open(file, 'a')  # noqa: SIM115 - the caller closes it
-  try:
+  while True:
+    handle = open(file, 'a')  # noqa: SIM115 - the caller closes it
     try:
-      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      busy()
-      fcntl.flock(handle, fcntl.LOCK_EX)
-  except BaseException:
+      try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        busy()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+      if file.exists() and os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+        return handle
+    except BaseException:
+      handle.close()
+      raise
     handle.close()
-    raise
-  return handle
 
 
 def put_aside(path: Path) -> Path:

@@ -53,7 +53,8 @@ def message(name: str, status: str, changed: Sequence[str]) -> str:
 def _check(args: argparse.Namespace) -> store.States:
   folder, pages = Path(args.folder), Path(args.pages or args.folder)
   if not folder.is_dir():
-    raise UserError(f'{folder}: no such folder; give one of raw or of prepared data')
+    kind = 'not a folder' if folder.exists() else 'no such folder'
+    raise UserError(f'{folder}: {kind}; give one of raw or of prepared data')
   with contextlib.ExitStack() as stack:
     found = overview.find(folder)
     if not found:

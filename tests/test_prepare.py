@@ -80,6 +80,37 @@ def test_staging_of_a_killed_run_is_removed(folders):
   assert [path.name for path in (out / 'god').iterdir()] == ['sbj_3']
 
 
+def test_a_refused_command_leaves_no_lock(folders):
+  raw, out = folders
+  raw_files.change_subject(raw / 'npz', arr_0=np.full((14, 78), np.nan, np.float32))
+  assert run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_1') == 2
+  assert list(out.iterdir()) == []
+  assert run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_3') == 0  # what is prepared keeps its lock
+  assert run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_1') == 2
+  assert sorted(path.name for path in out.iterdir()) == ['.lock', 'god']
+
+
+def test_a_lock_that_its_holder_removed(tmp_path):
+  path = tmp_path / '.lock'
+  first = files.lock(path, lambda: None)
+  with futures.ThreadPoolExecutor() as pool:
+    waiting = pool.submit(files.lock, path, lambda: None)
+    time.sleep(0.2)
+    path.unlink()
+    first.close()
+    second = waiting.result()
+  busy = []
+  with pytest.raises(InterruptedError):  # the second holds the file that is there now
+
+    def stop():
+      busy.append(True)
+      raise InterruptedError
+
+    files.lock(path, stop)
+  assert busy and not second.closed
+  second.close()
+
+
 def test_two_runs_that_need_the_same_data_make_them_once(folders, capsys):
   raw, out = folders
   out.mkdir()

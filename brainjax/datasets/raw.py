@@ -110,7 +110,7 @@ def check_file(path: Path) -> Path:
   if path.is_dir():
     raise UserError(f'{path}: a folder; expected a file')
   if not path.is_file():
-    raise UserError(f'{path}: no such file; see data/README.md for the files that belong here')
+    raise UserError(f'{path}: no such file; data/README.md lists the files of published data sets')
   return path
 
 

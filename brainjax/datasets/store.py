@@ -208,8 +208,13 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
   with held:
     for left in out.glob('.staging*'):  # of killed processes
       shutil.rmtree(left, ignore_errors=True)
-    if (state := _state(final, raw_files))[0] != 'kept':  # unless it has just been made
-      _build(make_builder, raw, out)
+    try:
+      if (state := _state(final, raw_files))[0] != 'kept':  # unless it has just been made
+        _build(make_builder, raw, out)
+    except BaseException:
+      if [path.name for path in out.iterdir()] == ['.lock']:  # nothing was prepared here yet
+        (out / '.lock').unlink()
+      raise
   return state
 
 
