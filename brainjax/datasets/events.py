@@ -4,6 +4,8 @@ import codecs
 import csv
 import dataclasses
 import io
+import posixpath
+import unicodedata
 from pathlib import Path
 
 from brainjax.datasets import raw
@@ -41,7 +43,7 @@ def read_events(path: Path) -> Events:
   place = {name: columns.index(name) for name in columns}
   images, splits, categories = [], [], {}
   for number, row in rows:
-    name, split = row[place[image_column]], row[place['split']].lower()
+    name, split = _plain_path(row[place[image_column]]), row[place['split']].lower()
     if split not in SPLITS:
       raise UserError(f'{path}: row {number} has split {split[:40]!r}; expected train or test')
     if not name or name.lower() == 'n/a':
@@ -65,6 +67,12 @@ def read_events(path: Path) -> Events:
       f'{path}: {len(images)} trials, of the splits {sorted(set(splits))}; expected some of train and test'
     )
   return Events(images, splits, categories)
+
+
+def _plain_path(name: str) -> str:
+  """One spelling of ./a.png, a.png and x//a.png, and of letters with accents."""
+  name = unicodedata.normalize('NFC', name)
+  return posixpath.normpath(name) if name and '..' not in name else name
 
 
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -74,7 +74,7 @@ def _example(found: np.ndarray) -> int:
 
 
 def _list(values: Sequence) -> str:
-  shown = [f'{float(value):.7g}' for value in (values if len(values) <= 8 else [*values[:6], values[-1]])]
+  shown = [f'{np.float64(value):.9g}' for value in (values if len(values) <= 8 else [*values[:6], values[-1]])]
   return ', '.join(shown) if len(values) <= 8 else f'{", ".join(shown[:-1])}, ... {shown[-1]} ({len(values)} values)'
 
 

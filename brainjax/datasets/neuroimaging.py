@@ -52,7 +52,14 @@ def glasser_parcels() -> np.ndarray:
 def _check_nifti(path: Path) -> None:
   """Reads sizes from the first bytes of a NIfTI-1 or -2 file: header, extensions and data must be what they claim."""
   raw.check_file(path)
-  opened = gzip.open if path.suffix.lower() == '.gz' else open
+  with open(path, 'rb') as stream:
+    is_packed = stream.read(2) == b'\x1f\x8b'
+  if is_packed != (path.suffix.lower() == '.gz') and path.stat().st_size > 2:
+    raise UserError(
+      f'{path}: {"compressed" if is_packed else "not compressed"}, unlike its name; rename it to '
+      f'{".nii.gz" if is_packed else ".nii"} if it is NIfTI'
+    )
+  opened = gzip.open if is_packed else open
   try:
     with opened(path, 'rb') as stream:
       head = stream.read(540)
@@ -182,7 +189,9 @@ def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) 
       raise UserError(f'{path}: shape {image.shape}, but {betas.name} has volumes of shape {grid}; {_RESAMPLE}')
     if betas_image is None:
       print(f'{path}: {betas.name} holds no orientation, so the mask is used voxel by voxel as it is stored')
-    return np.asanyarray(image.dataobj)
+    values = np.asanyarray(image.dataobj)
+    # A header that scales has a float32 factor, so that 255 * (1 / 255) is 1 only in float32.
+    return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
 def _is_same_grid(image: Any, grid: tuple[int, ...], betas_image: Any) -> bool:

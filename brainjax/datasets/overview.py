@@ -143,7 +143,10 @@ def _picture_kinds(facts: store.Metadata, subject: Subject) -> dict[int, str]:
   for words, advice in (
     ('EXIF', 'an EXIF orientation: {}. They are turned by it, as viewers do; if your experiment did not, remove it'),
     ('transparency', 'transparency: {}. Does the background on the page agree with that of your experiment?'),
-    ('ICC', 'a colour profile: {}. It is not applied; if your experiment applied it, convert them to sRGB'),
+    (
+      'not applied',
+      'a colour profile or gamma that is not applied: {}. If your experiment applied it, convert them to sRGB',
+    ),
   ):
     if count := sum(count for kind, (count, _) in kinds.items() if words in kind):
       subject.doubts.append(f'picture files with {advice.format(count)}')

@@ -3,12 +3,12 @@
 | What the file holds | What happens |
 | --- | --- |
 | EXIF orientation | the picture is turned by it, as picture viewers do |
-| 16-bit grey (12-bit in TIFF) | scaled by its range: 65535 (4095) becomes 255 |
+| 16-bit grey (12-bit in TIFF) | scaled by its range: 65535 (4095) becomes 255; refused if that is nearly black |
 | 1-bit, grey, palette, YCbCr | converted to RGB |
 | transparency | accepted if every pixel is opaque; else drawn on a background that the user names, or refused |
 | 32-bit, floating-point, CMYK, LAB | refused |
 | several frames (GIF, TIFF, WebP, APNG) | refused |
-| ICC profile | not applied, as in common presentation software; `describe` names it |
+| ICC profile, gamma of a PNG | not applied, as in common presentation software; `describe` names them |
 """
 
 import contextlib
@@ -75,13 +75,13 @@ def read_picture(path: Path, where: str, background: str | None = None) -> np.nd
     bits = _grey_bits(image)
     upright = ImageOps.exif_transpose(image)
     if upright.mode in GREY_16:
-      upright = _reduce_depth(upright, bits)
+      upright = _reduce_depth(upright, bits, where)
     return np.asarray(_flatten(upright, where, background))
 
 
 @contextlib.contextmanager
 def _open(path: Path, where: str) -> Iterator[Image.Image]:
-  with raw.faults_of(f'{where} cannot be read'):
+  with raw.faults_of(f'{where} cannot be read', 'save it as 8-bit RGB PNG if a viewer shows it, else copy it again'):
     try:
       # A file object, not a path: Pillow maps uncompressed TIFF files of a path and then turns them wrongly.
       with open(path, 'rb') as file, Image.open(file, formats=FORMATS) as image:
@@ -120,10 +120,15 @@ def _grey_bits(image: Image.Image) -> int:
   return _tiff_tag(image, BITS_PER_SAMPLE, 16)
 
 
-def _reduce_depth(image: Image.Image, bits: int) -> Image.Image:
+def _reduce_depth(image: Image.Image, bits: int, where: str) -> Image.Image:
   """Grey of 9 to 16 bits -> 8 bits, with an alpha channel if the file names a transparent value."""
   values = np.asarray(image).astype(np.uint32)
   top = 2**bits - 1
+  if 0 < values.max() < top / 16:
+    raise UserError(
+      f'{where} is {bits}-bit grey, but its largest value is {values.max()} of {top}, which is nearly black; save it as '
+      '8-bit, as it was shown'
+    )
   grey = Image.fromarray(((values * 255 + top // 2) // top).astype(np.uint8))
   transparent = image.info.get('transparency')
   if transparent is not None:
@@ -157,6 +162,9 @@ def describe(path: Path, where: str) -> tuple[str, tuple[int, int]]:
       kind.append('with transparency')
     if orientation in range(2, 9):
       kind.append(f'turned by EXIF orientation {orientation}')
+    gamma = image.info.get('gamma', 1 / 2.2)
+    if abs(gamma - 1 / 2.2) > 0.02:
+      kind.append(f'gamma {gamma:g} not applied')
     if profile := _profile_name(image):
       kind.append(f'ICC profile {profile} not applied')
     is_on_its_side = orientation in range(5, 9) and image.format != 'TIFF'  # of TIFF, Pillow gives the size as shown

@@ -29,14 +29,14 @@ def say(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def faults_of(told: str) -> Iterator[None]:
-  """Whatever a library raises over a broken file becomes one sentence that begins with `told`."""
+def faults_of(problem: str, remedy: str = _AGAIN) -> Iterator[None]:
+  """Whatever a library raises over a broken file becomes one sentence: problem, the library's words, remedy."""
   try:
     yield
   except UserError:
     raise
   except Exception as error:  # damaged files make libraries fail in any way
-    raise UserError(f'{told} ({say(error)}); {_AGAIN}') from None
+    raise UserError(f'{problem} ({say(error)}); {remedy}') from None
 
 
 def _check_header(stream: IO[bytes], file_size: int, where: str) -> tuple[tuple[int, ...], np.dtype]:

@@ -92,6 +92,13 @@ def test_what_is_not_clear(path):
   assert events.read_events(write(path, good.replace('a.png', '5" disk.png'))).images[0] == '5" disk.png'
 
 
+def test_one_picture_under_several_spellings(path):
+  rows = ['./a/u\u0308.png\ttrain', 'a//\u00fc.png\ttrain', 'a/./\u00fc.png\ttest']
+  refused(path, "picture 'a/ü.png' is in both splits .row 1", 'image\tsplit\n' + '\n'.join(rows))
+  read = events.read_events(write(path, 'image\tsplit\n' + '\n'.join([*rows[:2], 'b.png\ttest'])))
+  assert read.pictures('train') == ['a/\u00fc.png']
+
+
 @pytest.mark.filterwarnings('ignore')
 def test_every_damaged_byte_is_a_sentence(path):
   data = 'image\tsplit\tcategory\nä.png\ttrain\tx\nb.png\ttest\t"y"\n'.encode()

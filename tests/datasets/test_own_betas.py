@@ -107,6 +107,25 @@ def test_what_is_chosen(folder, dtype, labels, is_atlas, extra_axes, axes, flips
   assert rois['drawn'].all()
 
 
+def test_masks_as_programs_write_them(folder):
+  for header in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+    for order in '<>':
+      image = header(np.uint8(nsd() == 1) * 255, AFFINE, header.header_class(endianness=order))
+      image.header.set_slope_inter(1 / 255, 0)
+      image.header.set_data_dtype(np.uint8)
+      nibabel.save(image, folder / 'scaled.nii')
+      assert read(folder, Mask(folder / 'scaled.nii'))[0].shape == (TRIALS, 10)
+  path = save(folder / 'named.nii.gz', np.uint8(nsd() == 1))
+  (folder / 'named.nii').write_bytes(path.read_bytes())
+  refused('named.nii: compressed, unlike its name; rename it to .nii.gz', folder, Mask(folder / 'named.nii'))
+  path.write_bytes(save(folder / 'plain.nii', np.uint8(nsd() == 1)).read_bytes())
+  refused('named.nii.gz: not compressed, unlike its name; rename it to .nii', folder, Mask(path))
+  refused('complex64; expected floating-point', folder, Mask(save(folder / 'c.nii', np.complex64(nsd()))))
+  atlas = np.float32(nsd())
+  rows, rois = read(folder, Mask(save(folder / 'f.nii', atlas), (1,), 'V1'), Mask(folder / 'f.nii', (1, 0), 'both'))
+  assert rows.shape == (TRIALS, 20) and rois['V1'].sum() == 10 and rois['both'].all()
+
+
 def test_grids_that_differ(folder):
   values = np.uint8(nsd() == 1)
   refused(

@@ -1,5 +1,8 @@
 """Picture files: what is read equals what was shown; what has no one meaning as RGB is refused with a remedy."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,6 +85,8 @@ def test_orientation(folder, height, width, ending, orientation, mode):
 def test_depth_of_png(folder, kind, height, width):
   color, bits = kind
   values = noise(bits, *((height, width) if color == picture_files.GREY else (height, width, 3)), top=2**bits)
+  if bits == 16 and color == picture_files.GREY:
+    values[0, 0] |= 1 << 15  # not nearly black
   path = folder / 'depth.png'
   picture_files.write_png(path, values, color, bits)
   expected = values * 255 / (2**bits - 1)
@@ -95,11 +100,43 @@ def test_depth_of_png(folder, kind, height, width):
 @settings(max_examples=30, deadline=None)
 def test_depth_of_tiff(folder, bits, order, height, width):
   values = noise(bits, height, width, top=2**bits)
+  values[0, 0] |= 1 << (bits - 1)  # not nearly black
   path = folder / 'depth.tiff'
   picture_files.write_tiff(path, values, bits, order)
   if (bits, order) == (12, '>'):  # Pillow does not know it
     return refused(path, 'cannot be read')
   np.testing.assert_allclose(read(path)[..., 0], values * 255 / (2**bits - 1), atol=0.501)
+
+
+def test_more_of_users(folder):
+  values = noise(0, 9, 13, top=60536) + 5000
+  for compression in ('raw', 'tiff_lzw', 'tiff_adobe_deflate', 'packbits'):
+    for order in '<>':
+      Image.fromarray(values.astype(f'{order}u2')).save(folder / 'c.tif', compression=compression)
+      np.testing.assert_allclose(read(folder / 'c.tif')[..., 0], values * 255 / 65535, atol=0.501)
+  alpha = np.full_like(values, 65535)
+  picture_files.write_png(folder / 'la.png', np.dstack([values, alpha]), picture_files.GREY_ALPHA, 16)
+  np.testing.assert_allclose(read(folder / 'la.png')[..., 0], values * 255 / 65535, atol=1)
+  alpha[0, 0] = 300
+  picture_files.write_png(folder / 'la.png', np.dstack([values, alpha]), picture_files.GREY_ALPHA, 16)
+  refused(folder / 'la.png', 'transparent in 0.9%')
+  picture_files.write_png(folder / 'dark.png', noise(0, 5, 5), picture_files.GREY, 16)  # 8-bit values on 16 bits
+  refused(
+    folder / 'dark.png', '16-bit grey, but its largest value is 2.. of 65535, which is nearly black; save it as 8-bit'
+  )
+  picture_files.write_png(folder / 'black.png', np.zeros((5, 5), int), picture_files.GREY, 16)
+  assert not read(folder / 'black.png').any()
+  gamma = {b'gAMA': (100_000).to_bytes(4)}
+  picture_files.write_png(folder / 'g.png', noise(0, 5, 5, 3), picture_files.RGB, 8, gamma)
+  assert pictures.describe(folder / 'g.png', '')[0] == 'PNG, RGB, gamma 1 not applied'
+  data = bytearray((folder / 'g.png').read_bytes())
+  data[16:24] = struct.pack('>II', 50_000, 50_000)
+  data[29:33] = struct.pack('>I', zlib.crc32(bytes(data[12:29])))
+  (folder / 'large.png').write_bytes(data)
+  refused(folder / 'large.png', 'has too many pixels .*; reduce it')
+  shown = noise(1, 4, 4)
+  picture_files.write_tiff(folder / 'w.tif', shown, 8, white_is_zero=True)
+  np.testing.assert_array_equal(read(folder / 'w.tif')[..., 0], 255 - shown)
 
 
 def test_the_examples_of_users(folder):
@@ -200,7 +237,7 @@ def test_other_files_and_colours(folder):
   refused(path, 'not a JPEG, PNG, TIFF, BMP, GIF or WebP picture; convert it')
   Image.fromarray(blocks(0, 2, 2)).save(path)
   path.write_bytes(path.read_bytes()[:-100])
-  refused(path, 'cannot be read .* copy or download the file again')
+  refused(path, 'cannot be read .*; save it as 8-bit RGB PNG if a viewer shows it, else copy it again')
   for name in ('whit', '', '#12', '#11223344'):
     with pytest.raises(UserError, match='not a colour; expected a name or #rrggbb'):
       pictures.check_background(name)
