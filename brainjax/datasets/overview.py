@@ -42,12 +42,17 @@ class Subject:
 
 def find(prepared: Path) -> dict[str, list[Path]]:
   """Data set -> folders of its prepared subjects (one folder for data without pictures), in order of names and numbers."""
-  found: dict[str, list[Path]] = {}
-  for path in prepared.glob('*/**/dataset_info.json') if prepared.is_dir() else ():
+  newest: dict[str, dict[Path, Path]] = {}  # data set -> folder of a subject -> that of its newest version
+  for path in sorted(prepared.glob('*/**/dataset_info.json'), key=_by_number) if prepared.is_dir() else ():
     name = path.relative_to(prepared).parts[0]
     if name in registry.DATA_SETS:
-      found.setdefault(name, []).append(path.parent)
-  return {name: sorted(found[name], key=lambda path: (len(str(path)), str(path))) for name in sorted(found)}
+      newest.setdefault(name, {})[path.parent.parent] = path.parent
+  return {name: sorted(newest[name].values(), key=_by_number) for name in sorted(newest)}
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+  """Sorts sbj_2 before sbj_10, and 1.9.0 before 1.10.0."""
+  return len(str(path)), str(path)
 
 
 def look(name: str, folders: list[Path]) -> list[Subject]:

@@ -1,11 +1,13 @@
 """The check command: facts, doubts and a page, for prepared and for raw folders."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from brainjax import prepare
-from brainjax.datasets import overview, overview_page
+from brainjax.datasets import overview, overview_page, own
 from tests.datasets import own_files, raw_files
 
 
@@ -49,6 +51,14 @@ def test_doubts(tmp_path, capsys):
   said = capsys.readouterr().out
   assert 'look at this: sub-01: train: 2 voxels never change' in said
   assert 'look at this: sub-01: 1 pictures are in both splits, such as p07.png' in said
+
+
+def test_the_newest_version_counts(tmp_path, capsys):
+  study = own_files.write(tmp_path / 'raw')
+  own.prepare(study.source(), tmp_path / 'out')
+  (folder,) = overview.find(tmp_path / 'out')['own']
+  shutil.copytree(folder, folder.with_name('1.1.0'))
+  assert overview.find(tmp_path / 'out') == {'own': [folder]}
 
 
 def test_nothing_there_and_damage(prepared, tmp_path, capsys):
