@@ -6,6 +6,7 @@ Scene_Stimuli/Presented_Stimuli/ with img_dict.npy (a pickled dict: name -> pict
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ LISTS = 'BOLD5000_Stimuli/Stimuli_Presentation_Lists'
 SCENES = 'BOLD5000_Stimuli/Scene_Stimuli'
 ROIS = ('EarlyVis', 'LOC', 'OPA', 'PPA', 'RSC')
 SIDES = ('LH', 'RH')
+REPEATED = 'rep_'  # before the name of a picture that is shown again
 MAX_BYTES = 1 << 30  # of a subject's betas (published: 0.04 GB); they are copied once
 IMAGE_SIZE = 256  # larger pictures (375 pixels as published) are reduced to this side
 
@@ -70,8 +72,26 @@ def files_of(folder: Path, subject: str) -> dict[str, Path]:
 
 
 def _lists(folder: Path, subject: str) -> list[Path]:
-  """Presentation lists in the order of sessions and runs; not what macOS puts beside them (._run01.txt)."""
-  return sorted(path for path in (folder / LISTS / subject).glob('*/*.txt') if not path.name.startswith('.'))
+  """Presentation lists in the order of sessions and runs; not what macOS puts beside them (._run01.txt).
+
+  Raises:
+    UserError: two lists have the same number, so that their order is not known.
+  """
+  paths = [path for path in (folder / LISTS / subject).glob('*/*.txt') if not path.name.startswith('.')]
+  paths.sort(key=lambda path: (raw.natural_key(path.parent.name), raw.natural_key(path.name)))
+  seen: dict[tuple[int, int], Path] = {}
+  for path in paths:
+    numbers = _last_number(path.parent), _last_number(path)
+    if (other := seen.setdefault(numbers, path)) is not path:
+      raise UserError(f'{path}: session {numbers[0]}, run {numbers[1]}, the same as {other}; keep one of them')
+  return paths
+
+
+def _last_number(path: Path) -> int:
+  numbers = re.findall(r'\d+', path.name)
+  if not numbers:
+    raise UserError(f'{path}: no number in this name; expected sessions and runs such as CSI1_sess01/run01.txt')
+  return int(numbers[-1])
 
 
 def _stimulus_files(folder: Path) -> list[Path]:
@@ -94,7 +114,7 @@ def _lines(path: Path) -> list[str]:
 
 def read_subject(folder: Path, subject: str) -> Subject:
   """Betas with the ROIs side by side (EarlyVis, LOC, OPA, PPA, RSC; left then right), and what was shown."""
-  names = [line.removeprefix('rep_') for path in _lists(folder, subject) for line in _lines(path)]
+  names = [line.removeprefix(REPEATED) for path in _lists(folder, subject) for line in _lines(path)]
   parts, owner = [], []
   for roi in ROIS:
     for side in SIDES:
@@ -126,7 +146,12 @@ def read_stimuli(folder: Path, subject: Subject) -> Stimuli:
       f'{files[0].parent}: {len(missing)} presented pictures are missing, the first is {missing[0][:80]!r}'
     )
   path = folder / SCENES / 'repeated_stimuli_113_list.txt'
-  test = [name for name in dict.fromkeys(_lines(path)) if name in table]
+  listed = list(dict.fromkeys(line.removeprefix(REPEATED) for line in _lines(path)))
+  test = [name for name in listed if name in table]
+  if absent := sorted(set(listed) - set(test)):
+    print(
+      f'{path}: {len(absent)} of its {len(listed)} pictures are not among the stimuli, the first is {absent[0][:80]!r}'
+    )
   seen = set(subject.names)
   if not seen & set(test) or not seen - set(test):
     raise UserError(
@@ -155,12 +180,12 @@ def read_picture_dict(path: Path) -> dict[str, np.ndarray]:
   table = unpickle.read_pickled_npy(raw.check_file(path))
   if not isinstance(table, dict):
     raise UserError(f'{path} holds a {type(table).__name__}; expected a dictionary of name -> uint8 picture')
-  pictures = {}
+  by_name = {}
   for name, picture in table.items():
     name = name.decode('latin1') if isinstance(name, bytes) else name
     is_picture = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3)
     if not isinstance(name, str) or not is_picture:
       found = f'{picture.dtype} {picture.shape}' if isinstance(picture, np.ndarray) else repr(picture)[:80]
       raise UserError(f'{path}: entry {str(name)[:80]!r} is {found}; expected a uint8 picture of height, width, 3')
-    pictures[name] = picture
-  return pictures
+    by_name[name] = picture
+  return by_name

@@ -56,7 +56,7 @@ def prepare(
     UserError: files are missing or do not fit.
   """
   folder = Path(raw)
-  if god_bdata.subjects_in(folder):
+  if god_bdata.has_files(folder):
     npz = Path(out) / store.NPZ
     written = god_bdata.prepare(folder, Path(images) if images else folder / 'images', npz, subjects)
     print(f'npz: {", ".join(written) or "nothing new"}')
@@ -66,13 +66,11 @@ def prepare(
 
 def _needs_images(folder: Path) -> bool:
   """Whether the pictures are elsewhere, so that only the command (--images) can find them."""
-  return bool(god_bdata.subjects_in(folder)) and not (folder / 'images').is_dir()
+  return god_bdata.has_files(folder) and not (folder / 'images').is_dir()
 
 
 def _has_raw(folder: Path) -> bool:
-  return bool(god_bdata.subjects_in(folder)) or any(
-    (folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz')
-  )
+  return god_bdata.has_files(folder) or any((folder / place / god_raw.IMAGES).is_file() for place in ('', 'npz'))
 
 
 DATA_SET = data_set.DataSet(

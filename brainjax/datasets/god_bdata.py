@@ -1,8 +1,11 @@
-"""Generic Object Decoding as the Kamitani lab published it (SubjectN.h5 and stimulus pictures) -> the .npz format.
+"""Generic Object Decoding as the Kamitani lab published it (BData files and stimulus pictures) -> the .npz format.
 
-A row of SubjectN.h5 is one trial: columns VoxelData (with flags ROI_V1, ROI_VC, ...), DataType (1 training, 2 test,
-3 imagery) and stimulus_id, where 1518878.005958 is picture 5958 of WordNet id n01518878 (file n01518878_5958.JPEG).
-Pictures are numbered by stimulus_id. Imagery trials have no picture and are left out.
+Either SubjectN.h5, all trials of a subject: columns VoxelData (with flags ROI_V1, ROI_VC, ...), DataType (1 training,
+2 test, 3 imagery) and stimulus_id, where 1518878.005958 is picture 5958 of WordNet id n01518878 (file
+n01518878_5958.JPEG). Or two files a subject of the later release that fMRIPrep made (other participants, the same pictures):
+sub-01_ImageNetTraining_fmriprep_volume_native.h5 and sub-01_ImageNetTest_..., whose column stimulus_name names the picture
+of each trial. Pictures are numbered by WordNet id, then by their own number. Imagery trials have no picture and are left
+out.
 """
 
 import json
@@ -13,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from brainjax.datasets import god_raw, neuroimaging, pictures, raw, store, transforms
+from brainjax.datasets import bdata, god_raw, pictures, raw, store, transforms
 from brainjax.errors import UserError
-from brainjax.files import atomic_write
+from brainjax.files import atomic_write, sha256
 
-SUBJECT = re.compile(r'Subject(\d+)\.h5')
-PICTURE = re.compile(r'n(\d{8})_(\d+)\.(?:jpe?g|png|tiff?|bmp)', re.IGNORECASE)
+SUBJECT = re.compile(r'Subject(\d+)\.(h5|mat)')
+PART = re.compile(r'(sub-\d+)_ImageNet(Training|Test)_\w+\.h5')
+PICTURE = re.compile(r'n(\d{8})_(\d+)(?:\.(?:jpe?g|png|tiff?|bmp))?', re.IGNORECASE)
 ROI = re.compile(r'ROI_([\w.-]+)')
 IMAGE_SIZE = 256
 TRAINING, TEST = 1, 2  # DataType
@@ -26,26 +30,79 @@ SOURCE = 'source_{}.json'  # beside the .npz files: what each was made from
 DESCRIPTION = 'imagenet_class_index.json'
 
 
-def subjects_in(folder: Path) -> dict[str, Path]:
-  """sbj_k -> SubjectK.h5, in `folder` or `folder`/data, in numerical order; empty if there are none."""
-  found = {}
-  for place in (folder, folder / 'data'):
-    for path in place.glob('Subject*.h5') if place.is_dir() else ():
-      if match := SUBJECT.fullmatch(path.name):
-        found.setdefault(int(match[1]), path)
-  return {f'sbj_{number}': found[number] for number in sorted(found)}
+def has_files(folder: Path) -> bool:
+  """Whether there are fMRI files of the Kamitani lab in `folder` or `folder`/data."""
+  return bool(_fmri_files(folder))
+
+
+def _fmri_files(folder: Path) -> list[Path]:
+  places = [place for place in (folder, folder / 'data') if place.is_dir()]
+  return [
+    path
+    for place in places
+    for path in sorted(place.iterdir())
+    if SUBJECT.fullmatch(path.name) or PART.fullmatch(path.name)
+  ]
+
+
+def subjects_in(folder: Path) -> dict[str, dict[str, Path]]:
+  """sbj_k (of SubjectK.h5) or sub-k -> its files by name, those of `folder` before those of `folder`/data.
+
+  Raises:
+    UserError: only one of the two files of a subject, only files for Matlab, or none at all.
+  """
+  found: dict[str, dict[str, Path]] = {}
+  only_matlab: dict[str, Path] = {}
+  for path in _fmri_files(folder):
+    if part := PART.fullmatch(path.name):
+      files = found.setdefault(part[1], {})
+      if any(PART.fullmatch(name)[2] == part[2] for name in files):
+        raise UserError(f'{path}: {", ".join(files)} is of the same subject and part; keep one of them')
+      files[path.name] = path
+    else:
+      match = SUBJECT.fullmatch(path.name)
+      name = f'sbj_{int(match[1])}'
+      if match[2] == 'h5':
+        found.setdefault(name, {path.name: path})
+      else:
+        only_matlab[name] = path
+  for name, files in found.items():
+    if name.startswith('sub-') and len(files) == 1:
+      there = PART.fullmatch(next(iter(files)))[2]
+      other = 'Test' if there == 'Training' else 'Training'
+      raise UserError(
+        f'{folder}: {next(iter(files))} is there, but no {name}_ImageNet{other}_..., which belongs to it; download both'
+      )
+  if missing := [path for name, path in only_matlab.items() if name not in found]:
+    raise UserError(
+      f'{missing[0]}: this file is for Matlab and is not read here; download {missing[0].stem}.h5 of the same release '
+      '(figshare 7387130) into this folder'
+    )
+  return dict(sorted(found.items(), key=lambda item: (item[0][:3], int(re.sub(r'\D', '', item[0])))))
 
 
 def pictures_in(folder: Path) -> dict[int, Path]:
-  """Stimulus -> file, wherever below `folder`. A stimulus is numbered WordNet id * 10**6 + picture."""
+  """Stimulus -> file, wherever below `folder`. A stimulus is numbered WordNet id * 10**6 + picture.
+
+  Raises:
+    UserError: no such folder, or two different files for one stimulus.
+  """
   if not folder.is_dir():
     raise UserError(f'{folder}: no such folder; give that of the stimulus pictures with --images')
-  found = {}
+  found: dict[int, Path] = {}
   for place, names in raw.walk(folder):
     for name in names:
-      if match := PICTURE.fullmatch(name):
-        found.setdefault(int(match[1]) * 10**6 + int(match[2]), place / name)
+      if '.' in name and (stimulus := _stimulus(name)):
+        path = place / name
+        other = found.setdefault(stimulus, path)
+        if other != path and sha256(other) != sha256(path):
+          raise UserError(f'{path}: another picture than {other}, of the same name; keep the one that was shown')
   return found
+
+
+def _stimulus(name: str) -> int | None:
+  match = PICTURE.fullmatch(name)
+  return int(match[1]) * 10**6 + int(match[2]) if match else None
 
 
 def file_name(stimulus: int) -> str:
@@ -53,46 +110,82 @@ def file_name(stimulus: int) -> str:
   return f'n{stimulus // 10**6:08d}_{stimulus % 10**6}'
 
 
-def read_subject(path: Path) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], dict[str, np.ndarray]]:
-  """fMRI by data type `N V` float32, stimulus of each row `N` int64, and ROI masks `V` bool."""
-  table, flags = neuroimaging.read_bdata(path)
-  is_voxel = flags.get('VoxelData', np.zeros(table.shape[1])) == 1
+Rows = dict[int, np.ndarray]  # DataType -> rows
+
+
+def read_subject(files: dict[str, Path]) -> tuple[Rows, Rows, dict[str, np.ndarray]]:
+  """fMRI `N V` float32 and stimulus of each row `N` int64 by data type, and ROI masks `V` bool.
+
+  Voxels that are in no ROI are left out.
+
+  Raises:
+    UserError: a column is missing, or has values that cannot be.
+  """
+  fmri, shown, masks = {}, {}, {}
+  for path in files.values():
+    with bdata.BDataFile(path) as file:
+      is_voxel = file.is_flagged('VoxelData')
+      found = _masks(file, is_voxel)
+      masks = masks or found
+      if masks.keys() != found.keys() or not all(np.array_equal(mask, found[name]) for name, mask in masks.items()):
+        raise UserError(f'{path}: other ROIs or voxels than in {next(iter(files))}; download both files again')
+      inside = np.logical_or.reduce(list(masks.values()))
+      is_column = is_voxel.copy()
+      is_column[is_voxel] = inside
+      for value, rows in _rows(file).items():
+        shown[value] = _shown(file, rows)
+        fmri[value] = raw.check_fmri(file.read(rows, is_column), f'{path}: VoxelData of DataType {value}')
+  return fmri, shown, {name: mask[inside] for name, mask in masks.items()}
+
+
+def _masks(file: bdata.BDataFile, is_voxel: np.ndarray) -> dict[str, np.ndarray]:
+  """ROI -> whether each voxel (column flagged VoxelData) is in it."""
   if not is_voxel.any():
-    raise UserError(f'{path}: no columns are flagged VoxelData; its flags are {", ".join(sorted(flags)[:20])}')
-  kind = _column(path, table, flags, 'DataType')
-  name = 'stimulus_id' if 'stimulus_id' in flags else 'Label'  # an earlier version
-  stimulus = _column(path, table, flags, name)
-  fmri, shown = {}, {}
-  for value in (TRAINING, TEST):
-    rows = np.flatnonzero(kind == value)
-    if not len(rows):
-      raise UserError(f'{path}: no row has DataType {value}; expected 1 (training), 2 (test) and 3 (imagery)')
-    if not np.isfinite(stimulus[rows]).all() or stimulus[rows].min() < 1 or stimulus[rows].max() >= 10**8:
-      raise UserError(f'{path}: {name} is not always a number such as 1518878.005958; download the file again')
-    fmri[value] = raw.check_fmri(table[np.ix_(rows, is_voxel)], f'{path}: VoxelData of DataType {value}')
-    shown[value] = np.round(stimulus[rows] * 1e6).astype(np.int64)
-  masks = {}
-  for key, flag in flags.items():
-    match = ROI.fullmatch(key)
-    if match and (flag[is_voxel] == 1).any():
-      masks[match[1]] = flag[is_voxel] == 1
+    raise UserError(
+      f'{file.path}: no columns are flagged VoxelData; its flags are {", ".join(sorted(file.flags)[:20])}'
+    )
+  masks = {match[1]: file.is_flagged(match[0])[is_voxel] for match in map(ROI.fullmatch, file.flags) if match}
+  masks = {name: mask for name, mask in masks.items() if mask.any()}
   if not masks:
-    raise UserError(f'{path}: no flags ROI_VC, ROI_V1, ... with voxels; download the file again')
-  return fmri, shown, masks
+    raise UserError(f'{file.path}: no flags ROI_VC, ROI_V1, ... with voxels; download the file again')
+  return masks
 
 
-def _column(path: Path, table: np.ndarray, flags: dict[str, np.ndarray], name: str) -> np.ndarray:
-  place = np.flatnonzero(flags.get(name, np.zeros(0)) == 1)
-  if len(place) != 1:
-    raise UserError(f'{path}: {len(place)} columns are flagged {name}; expected one')
-  return table[:, place[0]]
+def _rows(file: bdata.BDataFile) -> Rows:
+  """Rows of training and of test trials."""
+  if part := PART.fullmatch(file.path.name):
+    return {TRAINING if part[2] == 'Training' else TEST: np.arange(file.num_rows)}
+  kind = file.column('DataType')
+  for value in (TRAINING, TEST):
+    if not (kind == value).any():
+      raise UserError(f'{file.path}: no row has DataType {value}; expected 1 (training), 2 (test) and 3 (imagery)')
+  return {value: np.flatnonzero(kind == value) for value in (TRAINING, TEST)}
+
+
+def _shown(file: bdata.BDataFile, rows: np.ndarray) -> np.ndarray:
+  """The stimulus of each of these rows: `N` int64."""
+  if names := file.value_names.get('stimulus_name'):
+    texts = [names.get(value, 'nothing') for value in file.column('stimulus_name')[rows].tolist()]
+    stimuli = [_stimulus(text) for text in texts]
+    if None in stimuli:
+      bad = stimuli.index(None)
+      raise UserError(
+        f'{file.path}: stimulus_name of row {rows[bad]} is {texts[bad][:60]!r}; expected an ImageNet picture such as '
+        'n01518878_5958. Of this release ImageNetTraining and ImageNetTest can be used'
+      )
+    return np.array(stimuli, np.int64)
+  name = 'stimulus_id' if 'stimulus_id' in file.flags else 'Label'  # an earlier version
+  stimulus = file.column(name)[rows]
+  if not np.isfinite(stimulus).all() or stimulus.min() < 1 or stimulus.max() >= 10**8:
+    raise UserError(f'{file.path}: {name} is not always a number such as 1518878.005958; download the file again')
+  return np.round(stimulus * 1e6).astype(np.int64)
 
 
 def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | None = None) -> list[str]:
   """Writes images_256.npz, label files, class index and sbj_k.npz into `out`; what is there and unchanged is kept.
 
   Args:
-    source: folder with SubjectN.h5, and imagenet_class_index.json if you have it: WordNet ids it lacks are added.
+    source: folder with the BData files, and imagenet_class_index.json if you have it: WordNet ids it lacks are added.
     images: folder with the stimulus pictures, named n01518878_5958.JPEG, in any subfolders.
     out: folder for the .npz files.
     subjects: such as ['sbj_3']; default: all that are there.
@@ -108,7 +201,7 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
   table = pictures_in(images)
   described = source / DESCRIPTION
   read, sets = {}, {}
-  todo = [name for name in names if not _is_current(out, name, {known[name].name: known[name]})]
+  todo = [name for name in names if not _is_current(out, name, known[name])]
   if not todo and not _is_current(out, 'images', _picture_files(out, table, described)):
     todo = names  # pictures changed: their numbers may have
   for name in tqdm(todo, 'god: reading', unit=' subjects', disable=None):
@@ -116,27 +209,33 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
     shown = {value: tuple(np.unique(stimuli).tolist()) for value, stimuli in read[name][1].items()}
     if set(shown[TRAINING]) & set(shown[TEST]):
       both = file_name(min(set(shown[TRAINING]) & set(shown[TEST])))
-      raise UserError(f'{known[name]}: picture {both} is both a training and a test picture; download the file again')
+      raise UserError(
+        f'{_first(known[name])}: picture {both} is both a training and a test picture; download the file again'
+      )
     if sets and shown != sets:
-      raise UserError(f'{known[name]}: other pictures than {todo[0]} saw; prepare them into different folders')
+      raise UserError(f'{_first(known[name])}: other pictures than {todo[0]} saw; prepare them into different folders')
     sets = shown
   if not todo:
     return []
   _refuse_other_pictures(out, todo, sets)
   done = _write_pictures(out, table, images, described, sets)
   for name, (fmri, shown, masks) in read.items():
-    arrays = _arrays(known[name], fmri, shown, sets)
+    arrays = _arrays(_first(known[name]), fmri, shown, sets)
     _note(out, name).unlink(missing_ok=True)
     with atomic_write(out / f'{name}.npz') as path:
       np.savez(path, **arrays, **masks)
-    _write_note(out, name, {known[name].name: known[name]})
+    _write_note(out, name, known[name])
     done.append(f'{name}.npz')
   return done
 
 
+def _first(files: dict[str, Path]) -> Path:
+  return next(iter(files.values()))
+
+
 def _refuse_other_pictures(out: Path, todo: Sequence[str], sets: dict[int, tuple[int, ...]]) -> None:
   """Subjects written before keep their numbers of pictures only if the pictures are the same."""
-  others = [path.stem for path in out.glob('sbj_*.npz') if path.stem not in todo]
+  others = [path.stem for path in god_raw.subject_files(out) if path.stem not in todo]
   stimuli = {file_name(stimulus) for part in sets.values() for stimulus in part}
   if others and stimuli != set(_read_note(out, 'images')) - {DESCRIPTION}:
     raise UserError(f'{out}: {", ".join(others)} there saw other pictures than {", ".join(todo)}; choose another --out')
@@ -173,7 +272,7 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
   if same and _is_current(out, 'images', files):
     return []
   index = _class_index(described, stimuli)
-  pictures = {split: np.stack([_picture(used[s]) for s in part]) for split, part in rows.items()}
+  stacked = {split: np.stack([_picture(used[s]) for s in part]) for split, part in rows.items()}
   _note(out, 'images').unlink(missing_ok=True)
   with atomic_write(out / god_raw.CLASS_INDEX) as path:
     path.write_text(json.dumps(index, indent=1) + '\n')
@@ -181,7 +280,7 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
     with atomic_write(out / name) as path:
       path.write_text(labels[split])
   with atomic_write(out / god_raw.IMAGES) as path:
-    np.savez_compressed(path, train_images=pictures['train'], test_images=pictures['test'])
+    np.savez_compressed(path, train_images=stacked['train'], test_images=stacked['test'])
   _write_note(out, 'images', files)
   return [god_raw.IMAGES]
 

@@ -19,6 +19,7 @@ from brainjax.files import sha256
 IMAGES = 'images_256.npz'
 CLASS_INDEX = 'imagenet_class_index.json'
 LABELS = {'train': 'imagenet_training_label.csv', 'test': 'imagenet_testing_label.csv'}
+SUBJECT = re.compile(r'(sbj_|sub-)\d+')
 ARRAYS = ('arr_0', 'arr_1', 'arr_2', 'arr_3')
 
 
@@ -47,12 +48,28 @@ def find_folder(path: str | os.PathLike) -> Path:
   return raw.find_folder(path, IMAGES, 'the GOD data set (images_256.npz, sbj_1.npz, ...)')
 
 
+def subject_files(folder: Path) -> list[Path]:
+  """Files of subjects, sbj_1.npz, ..., sub-01.npz, ... in numerical order."""
+  files = [path for path in folder.glob('*.npz') if SUBJECT.fullmatch(path.stem)]
+  return sorted(files, key=lambda path: (path.stem[:3], int(path.stem[4:])))
+
+
 def subjects_in(folder: Path) -> list[str]:
-  """Names of the subjects whose files are there, in numerical order."""
-  names = [path.stem for path in folder.glob('sbj_*.npz') if re.fullmatch(r'sbj_\d+', path.stem)]
+  """Names of the subjects whose files are there, in numerical order. A gap in their numbers is reported.
+
+  Raises:
+    UserError: there are none.
+  """
+  names = [path.stem for path in subject_files(folder)]
   if not names:
     raise UserError(f'{folder}: no subject file sbj_1.npz, sbj_2.npz, ... there')
-  return sorted(names, key=lambda name: int(name.split('_')[1]))
+  published = {int(name[4:]) for name in names if name.startswith('sbj_')}
+  if missing := sorted(set(range(1, max(published, default=0) + 1)) - published):
+    print(
+      f'{folder}: {", ".join(f"sbj_{number}.npz" for number in missing)} is missing between the others; only '
+      f'{", ".join(names)} can be used. The published data have sbj_1 to sbj_5'
+    )
+  return names
 
 
 def files_of(folder: Path, subject: str) -> dict[str, Path]:

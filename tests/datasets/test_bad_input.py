@@ -203,6 +203,23 @@ def test_hcp(tmp_path):
   fails_hcp(folder, "'V1': all its 1260 values are 1")
 
 
+def test_hcp_series_that_are_not_z_scored(tmp_path):
+  folder = raw_files.write_hcp(tmp_path / 'raw')
+  path = folder / 'npz' / '100307' / 'HCP_visual_voxel.npz'
+  with np.load(path) as archive:
+    np.savez(path.with_name('other.npz'), **{area: 9000 + 80 * series for area, series in archive.items()})
+  path.with_name('other.npz').rename(path)
+  fails_hcp(
+    folder, '100307.*: the mean of a voxel over time is 9.03e.03, its deviation .*expected series that were z-scored'
+  )
+
+
+def test_a_subject_missing_between_others_is_reported(folder, capsys):
+  (folder / 'sbj_3.npz').rename(folder / 'sbj_4.npz')
+  god.prepare(folder, folder.parent / 'out')
+  assert 'sbj_2.npz, sbj_3.npz is missing between the others; only sbj_1, sbj_4 can be used' in capsys.readouterr().out
+
+
 def test_prepared_data_damaged_later(tmp_path):
   folder, out = raw_files.write_god(tmp_path / 'raw'), tmp_path / 'out'
   god.prepare(folder, out, ['sbj_1'])

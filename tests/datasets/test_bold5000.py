@@ -1,6 +1,7 @@
 """BOLD5000: betas, presentation lists and stimuli -> rows, against the published code's outputs."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -126,3 +127,40 @@ def test_faults(tmp_path, monkeypatch):
   path.unlink()
   with pytest.raises(UserError, match='RHLOC.npy: no such file'):
     bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
+
+
+def test_runs_are_in_the_order_of_their_numbers(tmp_path):
+  # Ten runs of 8 pictures each in sessions 2 and 10, whose names have no leading zeros; a response holds its row number.
+  folder = write(tmp_path / 'raw', as_files=True)
+  lists = folder / bold5000_raw.LISTS / 'CSI1'
+  shutil.rmtree(lists)
+  names = sorted(pictures())
+  shown = []
+  for session in (2, 10):
+    for run in range(1, 11):
+      rng = np.random.default_rng((session, run))
+      shown += (part := rng.permutation(names)[:8].tolist())
+      path = lists / f'CSI1_sess{session}' / f'CSI1_sess{session}_run{run}.txt'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text('\n'.join(part))
+  for roi in bold5000_raw.ROIS:
+    for side in bold5000_raw.SIDES:
+      fmri = np.arange(len(shown), dtype=np.float32)[:, None] + np.zeros((1, 2), np.float32)
+      np.save(folder / bold5000_raw.BETAS / bold5000_raw.BETA_NAME.format(subject='CSI1', side=side, roi=roi), fmri)
+  bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
+  for split in ('train', 'test_trials'):
+    data = bold5000.load(tmp_path / 'out', ['CSI1'], split=split, image_size=0)
+    mean, std = data.info['statistics']['CSI1']
+    rows = np.round(data.columns['fmri'][:, 0] * std + mean).astype(int)
+    assert [data.info['names'][i] for i in data.columns['stimulus'].tolist()] == [shown[row] for row in rows]
+  (lists / 'CSI1_sess2' / 'CSI1_sess2_run01.txt').write_text('')
+  with pytest.raises(UserError, match='session 2, run 1, the same as .*run1.txt; keep one of them'):
+    bold5000.prepare(folder, tmp_path / 'other', ['CSI1'])
+  (lists / 'CSI1_sess2' / 'CSI1_sess2_run01.txt').rename(lists / 'CSI1_sess2' / 'extra.txt')
+  with pytest.raises(UserError, match='extra.txt: no number in this name'):
+    bold5000.prepare(folder, tmp_path / 'other', ['CSI1'])
+
+
+def test_listed_pictures_that_are_missing_are_reported(tmp_path, capsys):
+  bold5000.prepare(write(tmp_path / 'raw'), tmp_path / 'out', ['CSI1'])
+  assert "1 of its 4 pictures are not among the stimuli, the first is 'im099.jpg'" in capsys.readouterr().out

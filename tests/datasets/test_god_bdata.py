@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainjax import prepare
-from brainjax.datasets import god, god_bdata
+from brainjax.datasets import bdata, god, god_bdata
 from brainjax.errors import UserError
 from tests.datasets import bdata_files
 
@@ -135,3 +135,75 @@ def test_data_in_other_files_are_not_followed(folder, tmp_path):
     file.create_dataset('more', (10**8,), 'f8', chunks=(100,))
   with pytest.raises(UserError, match='up to /more of shape .* its tables would take 1.5 GiB; at most 1 GiB'):
     god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sbj_1'])
+
+
+def test_files_of_fmriprep(folder, tmp_path):
+  tables, out = bdata_files.write_fmriprep(folder / 'data'), tmp_path / 'out'
+  for number in (1, 3):
+    (folder / f'Subject{number}.h5').unlink()
+  assert prepare.main(['god', f'--raw={folder}', f'--out={out}']) == 0
+  train, test = (god.load(out, ['sub-01'], 'V1+hV4', split=split) for split in ('train', 'test'))
+  voxels = [0, 1, 2, 7]
+  mean, std = train.info['statistics']['sub-01']
+  shown = tables['Training']['stimulus_name'] - 100
+  ids = sorted(bdata_files.TRAIN)
+  fmri = train.columns['fmri'][:, :4] * std + mean
+  np.testing.assert_allclose(fmri, tables['Training']['VoxelData'][:, voxels], rtol=1e-5)
+  assert [ids[i] for i in train.columns['stimulus']] == [bdata_files.TRAIN[int(i)] for i in shown]
+  assert (train[3]['image'] == 20 * int(shown[3])).all()  # the grey level of the picture that trial 3 saw
+  for row, stimulus in enumerate(sorted(bdata_files.TEST)):
+    trials = tables['Test']['VoxelData'][tables['Test']['stimulus_name'] == 100 + bdata_files.TEST.index(stimulus)]
+    np.testing.assert_allclose(test.columns['fmri'][row, :4] * std + mean, trials[:, voxels].mean(0), rtol=1e-5)
+  assert god.God.of(out, 'sub-01').info.metadata['num_voxels'] == bdata_files.NUM_VOXELS  # those in an ROI
+
+
+def test_faults_of_files_of_fmriprep(folder, tmp_path):
+  def fails(match):
+    with pytest.raises(UserError, match=match):
+      god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sub-01'])
+
+  bdata_files.write_fmriprep(folder, first='ArtificialShape_3')
+  fails("Training.*: stimulus_name of row [0-9]+ is 'ArtificialShape_3'; expected an ImageNet picture")
+  bdata_files.write_fmriprep(folder)
+  test = folder / 'sub-01_ImageNetTest_fmriprep_volume_native.h5'
+  bdata_files.write_fmriprep(tmp_path / 'wider', num_voxels=bdata_files.NUM_VOXELS + 4)
+  test.write_bytes((tmp_path / 'wider' / test.name).read_bytes())
+  fails('ImageNetTraining.*: other ROIs or voxels than in sub-01_ImageNetTest')
+  test.unlink()
+  fails('sub-01_ImageNetTraining_.* is there, but no sub-01_ImageNetTest_.*; download both')
+
+
+def test_files_for_matlab_name_the_file_that_is_needed(folder, tmp_path):
+  (folder / 'Subject3.mat').touch()
+  god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sbj_3'])  # beside Subject3.h5
+  (folder / 'Subject2.mat').touch()
+  assert god.DATA_SET.has_raw(folder)
+  with pytest.raises(UserError, match=r'Subject2.mat: this file is for Matlab .*download Subject2.h5'):
+    god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz')
+
+
+def test_two_pictures_of_one_name(folder, tmp_path):
+  picture = next((folder / 'images' / 'test').rglob('*.JPEG'))
+  other = folder / 'images' / 'cropped' / picture.with_suffix('.png').name
+  other.parent.mkdir()
+  other.write_bytes(picture.read_bytes())  # the same picture twice does no harm
+  god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sbj_1'])
+  other.write_bytes(next((folder / 'images' / 'training').rglob('*.JPEG')).read_bytes())
+  with pytest.raises(UserError, match='another picture than .*, of the same name'):
+    god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sbj_1'])
+
+
+def test_same_table_as_bdpy(folder):
+  import bdpy
+
+  path = folder / 'Subject1.h5'
+  data = bdpy.BData(str(path))
+  with bdata.BDataFile(path) as file:
+    assert list(file.flags) == list(data.metadata.key)
+    for name in ('VoxelData', 'ROI_V1', 'stimulus_id'):
+      np.testing.assert_array_equal(file.is_flagged(name), np.nan_to_num(data.get_metadata(name)) == 1)
+    np.testing.assert_array_equal(file.column('stimulus_id'), data.select('stimulus_id')[:, 0])
+    rows = np.array([2, 3, 9])
+    np.testing.assert_array_equal(
+      file.read(rows, file.is_flagged('ROI_V1')), data.select('ROI_V1')[rows].astype(np.float32)
+    )

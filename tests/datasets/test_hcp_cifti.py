@@ -157,3 +157,33 @@ def test_wrong_kinds_of_cifti(folder, tmp_path):
 def test_several_processes(folder, tmp_path):
   summary = hcp_cifti.prepare(folder, tmp_path, ['REST1_LR'], workers=2)
   assert summary.written == ['100206', '100307', '100408']
+
+
+def test_flat_folder(tmp_path):
+  name = 'rfMRI_REST1_LR_Atlas_MSMAll_hp2000_clean.dtseries.nii'
+  for path in (f'100206_{name}', f'100307_{name}', f'deeper/100408_{name}', f'100509/100206_{name}'):
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).touch()
+  found, skipped = hcp_cifti.find(tmp_path)
+  assert found == {
+    '100206': {'REST1_LR': tmp_path / f'100206_{name}'},
+    '100307': {'REST1_LR': tmp_path / f'100307_{name}'},
+    '100408': {'REST1_LR': tmp_path / f'deeper/100408_{name}'},
+  }
+  assert skipped == {f'100509/100206_{name}': 'subject 100206 by its name, but 100509 by its folder'}
+
+
+@pytest.mark.parametrize('name', ['rfMRI_REST2_RL_hp2000_clean.nii.gz', '100206_rfMRI_REST2_RL.nii'])
+def test_volumes_only(tmp_path, name):
+  folder = tmp_path / 'HCP' / '100206' / 'MNINonLinear' / 'Results' / 'rfMRI_REST2_RL'
+  folder.mkdir(parents=True)
+  (folder / name).touch()
+  with pytest.raises(UserError, match=r'a volume, .*Download .*rfMRI_REST2_RL_Atlas_MSMAll_hp2000_clean.dtseries.nii'):
+    hcp.prepare(tmp_path / 'HCP', tmp_path / 'out')
+
+
+def test_another_repetition_time_is_refused(tmp_path):
+  path = cifti_files.path(tmp_path, '100206', 'REST1_LR')
+  cifti_files.write(path, FRAMES, seed=0, step=1.0)
+  with pytest.raises(UserError, match='its frames are 1 seconds apart; expected 0.72 seconds'):
+    hcp_cifti.read_run(path, np.arange(9))
