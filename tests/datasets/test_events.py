@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainjax.datasets import events
 from brainjax.errors import UserError
+from tests.property_tests import drawn
 
 ROWS = [
   ('bär.png', 'train', 'animal'),
@@ -32,7 +32,7 @@ def refused(path, match, text, encoding='utf-8'):
   assert '\n' not in str(caught.value) and str(path) in str(caught.value)
 
 
-@given(
+@drawn(
   encoding=st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'latin-1', 'cp1252']),
   delimiter=st.sampled_from('\t,;'),
   newline=st.sampled_from(['\n', '\r\n', '\r']),
@@ -44,8 +44,7 @@ def refused(path, match, text, encoding='utf-8'):
   space=st.sampled_from(['', ' ']),
   ending=st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
-def test_same_trials(path, encoding, delimiter, newline, quote, case, column, trailing, blank, space, ending):
+def check_same_trials(path, encoding, delimiter, newline, quote, case, column, trailing, blank, space, ending):
   name = {'needed': f'Käse{delimiter}2.png'}.get(quote, 'Käse 2.png')
   rows = [('onset', case(column), case('split'), 'category')]
   rows += [(str(i), name if 'K' in image else image, case(split), kind) for i, (image, split, kind) in enumerate(ROWS)]
@@ -60,6 +59,9 @@ def test_same_trials(path, encoding, delimiter, newline, quote, case, column, tr
   assert read.images == ['bär.png', name, 'bär.png', 'ü.png']
   assert read.splits == ['train', 'test', 'train', 'train'] and read.categories == {'bär.png': 'animal'}
   assert read.pictures('train') == ['bär.png', 'ü.png']
+
+
+test_same_trials, test_same_trials_slow = check_same_trials
 
 
 def test_what_is_reported(path, capsys):

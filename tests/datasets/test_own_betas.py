@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainjax.datasets import masks, own_betas
 from brainjax.datasets.masks import Mask
 from brainjax.errors import UserError
 from tests.datasets import own_files
+from tests.property_tests import drawn
 
 nibabel = pytest.importorskip('nibabel')
 SHAPE, TRIALS = (3, 4, 5), 7
@@ -72,7 +72,7 @@ def test_labels_of_an_atlas(folder):
 TYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
 
 
-@given(
+@drawn(
   dtype=st.sampled_from(TYPES),
   labels=st.lists(st.integers(-1, 6), min_size=1, max_size=3, unique=True),
   is_atlas=st.booleans(),
@@ -82,8 +82,7 @@ TYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
   seed=st.integers(0, 99),
   suffix=st.sampled_from(['.nii', '.nii.gz', '.NII', '.NII.GZ']),
 )
-@settings(max_examples=30, deadline=None)
-def test_what_is_chosen(folder, dtype, labels, is_atlas, extra_axes, axes, flips, seed, suffix):
+def check_what_is_chosen(folder, dtype, labels, is_atlas, extra_axes, axes, flips, seed, suffix):
   rng = np.random.default_rng(seed)
   low = 0 if np.dtype(dtype).kind == 'u' else -1
   values = rng.integers(low, 7, SHAPE) if is_atlas else rng.integers(0, 2, SHAPE)
@@ -105,6 +104,9 @@ def test_what_is_chosen(folder, dtype, labels, is_atlas, extra_axes, axes, flips
   rows, rois = read(folder, mask)
   np.testing.assert_array_equal(rows, np.load(folder / 'betas.npy')[expected].T)
   assert rois['drawn'].all()
+
+
+test_what_is_chosen, test_what_is_chosen_slow = check_what_is_chosen
 
 
 def test_masks_as_programs_write_them(folder):

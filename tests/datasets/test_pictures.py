@@ -5,13 +5,13 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from brainjax.datasets import pictures
+from brainjax.datasets import bold5000_raw, god_bdata, pictures
 from brainjax.errors import UserError
 from tests.datasets import picture_files
+from tests.property_tests import drawn
 
 # What a viewer does to an array of rows for each EXIF orientation, from the EXIF standard: where row 0, column 0 go.
 TURN = {
@@ -51,15 +51,14 @@ def blocks(seed, height, width):
   return noise(seed, height, width, 3).astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
 
 
-@given(
-  st.integers(1, 3),
-  st.integers(1, 4),
-  st.sampled_from(sorted(SAVE)),
-  st.integers(0, 9),
-  st.sampled_from(['RGB', 'L']),
+@drawn(
+  height=st.integers(1, 3),
+  width=st.integers(1, 4),
+  ending=st.sampled_from(sorted(SAVE)),
+  orientation=st.integers(0, 9),
+  mode=st.sampled_from(['RGB', 'L']),
 )
-@settings(max_examples=30, deadline=None)
-def test_orientation(folder, height, width, ending, orientation, mode):
+def check_orientation(folder, height, width, ending, orientation, mode):
   shown = blocks(height * width, height, width)
   if mode == 'L':
     shown = shown[..., :1].repeat(3, axis=2)
@@ -74,15 +73,15 @@ def test_orientation(folder, height, width, ending, orientation, mode):
   assert (f'EXIF orientation {orientation}' in kind) == (2 <= orientation <= 8) and size == expected.shape[1::-1]
 
 
-@given(
-  st.sampled_from(
-    [(picture_files.GREY, bits) for bits in (1, 2, 4, 8, 16)] + [(picture_files.RGB, b) for b in (8, 16)]
-  ),
-  st.integers(1, 9),
-  st.integers(1, 9),
+test_orientation, test_orientation_slow = check_orientation
+
+
+@drawn(
+  kind=st.sampled_from([(picture_files.GREY, b) for b in (1, 2, 4, 8, 16)] + [(picture_files.RGB, b) for b in (8, 16)]),
+  height=st.integers(1, 9),
+  width=st.integers(1, 9),
 )
-@settings(max_examples=30, deadline=None)
-def test_depth_of_png(folder, kind, height, width):
+def check_depth_of_png(folder, kind, height, width):
   color, bits = kind
   values = noise(bits, *((height, width) if color == picture_files.GREY else (height, width, 3)), top=2**bits)
   if bits == 16 and color == picture_files.GREY:
@@ -96,9 +95,13 @@ def test_depth_of_png(folder, kind, height, width):
   assert np.abs(got - (expected if expected.ndim == 3 else expected[..., None])).max() <= tolerance
 
 
-@given(st.sampled_from([8, 12, 16]), st.sampled_from('<>'), st.integers(1, 9), st.integers(1, 9))
-@settings(max_examples=30, deadline=None)
-def test_depth_of_tiff(folder, bits, order, height, width):
+test_depth_of_png, test_depth_of_png_slow = check_depth_of_png
+
+
+@drawn(
+  bits=st.sampled_from([8, 12, 16]), order=st.sampled_from('<>'), height=st.integers(1, 9), width=st.integers(1, 9)
+)
+def check_depth_of_tiff(folder, bits, order, height, width):
   values = noise(bits, height, width, top=2**bits)
   values[0, 0] |= 1 << (bits - 1)  # not nearly black
   path = folder / 'depth.tiff'
@@ -106,6 +109,9 @@ def test_depth_of_tiff(folder, bits, order, height, width):
   if (bits, order) == (12, '>'):  # Pillow does not know it
     return refused(path, 'cannot be read')
   np.testing.assert_allclose(read(path)[..., 0], values * 255 / (2**bits - 1), atol=0.501)
+
+
+test_depth_of_tiff, test_depth_of_tiff_slow = check_depth_of_tiff
 
 
 def test_more_of_users(folder):
@@ -152,14 +158,13 @@ def test_the_examples_of_users(folder):
   refused(folder / 'negative.tif', '16-bit grey in which 0 is white; save it as 8-bit')
 
 
-@given(
-  st.sampled_from(['LA', 'RGBA', 'P', 'PA']),
-  st.sampled_from(['png', 'tiff', 'webp', 'gif']),
-  st.sampled_from(['opaque', 'holes', 'half']),
-  st.sampled_from([None, 'white', '#203040']),
+@drawn(
+  mode=st.sampled_from(['LA', 'RGBA', 'P']),
+  ending=st.sampled_from(['png', 'tiff', 'webp', 'gif']),
+  alpha=st.sampled_from(['opaque', 'holes', 'half']),
+  background=st.sampled_from([None, 'white', '#203040']),
 )
-@settings(max_examples=30, deadline=None)
-def test_transparency(folder, mode, ending, alpha, background):
+def check_transparency(folder, mode, ending, alpha, background):
   kinds = {'png': ('LA', 'RGBA', 'P'), 'tiff': ('LA', 'RGBA'), 'webp': ('RGBA',), 'gif': ('P',)}
   if mode not in kinds[ending] or (ending == 'gif' and alpha == 'half'):
     return
@@ -187,6 +192,9 @@ def test_transparency(folder, mode, ending, alpha, background):
   behind = {None: 0, 'white': 255, '#203040': np.array([0x20, 0x30, 0x40])}[background]
   share = a[..., None] / 255
   np.testing.assert_allclose(read(path, background), color * share + behind * (1 - share), atol=1)
+
+
+test_transparency, test_transparency_slow = check_transparency
 
 
 def test_transparent_colour_of_a_png(folder):
@@ -246,3 +254,15 @@ def test_other_files_and_colours(folder):
     Image.fromarray(blocks(0, 2, 2)).save(folder / 'icc.png', icc_profile=data)
     kind, _ = pictures.describe(folder / 'icc.png', '')
     assert kind.startswith('PNG, RGB, ICC profile'), (kind, words)
+
+
+def test_pictures_of_other_data_sets(folder):
+  shown = blocks(1, 2, 2)
+  exif = Image.Exif()
+  exif[0x112] = 3
+  path = folder / 'turned.JPEG'
+  Image.fromarray(shown).save(path, exif=exif, **SAVE['jpg'])
+  bold5000 = bold5000_raw.Stimuli([], [], {'a': path}, folder).picture('a')
+  god = god_bdata._picture(path)  # 256 256 3
+  assert np.abs(bold5000.astype(int) - shown[::-1, ::-1]).max() <= 4
+  assert np.abs(god[8::16, 8::16].astype(int) - shown[::-1, ::-1]).max() <= 30
