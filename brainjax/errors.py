@@ -1,4 +1,4 @@
-"""The one kind of error that a user's mistake raises, and how a command reports it."""
+"""The error that a user's mistake raises, and how commands report it."""
 
 import argparse
 import errno
@@ -11,34 +11,38 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-# What a full disk, a full quota or a limit on file sizes says.
+# A full disk, a full quota, a limit on file sizes.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a path says that cannot be written or read.
+# A path that cannot be read or written.
 NO_PLACE = (
   errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT,
 )  # fmt: skip
 
 
 class UserError(Exception):
-  """A user's mistake, told in one sentence: which file or field, what was found, what was expected, what to do."""
+  """A user's mistake, in one sentence: which file or field, what was found, what was expected, what to do."""
 
-  status = 2  # of the command that ends with it
+  status = 2  # exit status of the command
 
 
 class Stopped(UserError):
-  """SIGTERM asked a run to stop, and it has saved its state."""
+  """A run has saved its state and stops, because it received SIGTERM."""
 
   status = 128 + signal.SIGTERM
 
 
 class ArgumentParser(argparse.ArgumentParser):
-  """Its faults are `UserError`s, and names of options are written in full."""
+  """An `argparse` parser that raises `UserError`, and wants names of options in full."""
 
   def __init__(self, **kwargs: Any):
     super().__init__(allow_abbrev=False, **kwargs)
 
   def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-    """As argparse, but an empty value is a fault: it comes of a shell variable that is not set."""
+    """Parses as argparse does, but refuses an empty value: a shell variable was not set.
+
+    Raises:
+      UserError: a value is empty, or an argument unknown or wrong.
+    """
     args = sys.argv[1:] if args is None else list(args)
     for arg in args:
       if not arg or arg.startswith('--') and arg.endswith('='):
@@ -46,33 +50,33 @@ class ArgumentParser(argparse.ArgumentParser):
     return super().parse_args(args, namespace)
 
   def error(self, message: str) -> NoReturn:
-    raise UserError(f'{self.prog}: {message}; --help shows what there is.')
+    raise UserError(f'{self.prog}: {message}; --help lists the options.')
 
 
 def disk_full_reason(text: str) -> str:
-  """The reason out of `NO_ROOM` that a library's message holds, for errors that carry no number; empty if none."""
+  """Finds one of the `NO_ROOM` reasons in the message of an error without a number; empty if there is none."""
   return next((reason for reason in map(os.strerror, NO_ROOM) if reason in text), '')
 
 
 def describe_disk_error(error: BaseException) -> str:
-  """What to tell of a full disk or a path that cannot be used; empty for any other error."""
+  """Describes a full disk or an unusable path in one sentence; empty for any other error."""
   if not isinstance(error, OSError) or error.errno not in NO_ROOM + NO_PLACE:
     return ''
-  advice = 'Make room on that disk; the same command goes on.' if error.errno in NO_ROOM else 'Choose another path.'
+  advice = 'Make room on that disk and run the command again.' if error.errno in NO_ROOM else 'Choose another path.'
   where = f'{error.filename}: ' if error.filename else ''
-  return f'{where}{error.strerror}; files that were complete before are intact. {advice}'
+  return f'{where}{error.strerror}; complete files are intact. {advice}'
 
 
 def command_line(main: Callable[..., Any]) -> Callable[..., int]:
-  """Wraps a command's main function and returns its exit status.
+  """Wraps the main function of a command, so that it reports errors in one sentence and returns its exit status.
 
-  It is 2 after a `UserError` or a full disk (said on stderr), 143 when SIGTERM stopped the run, 130 after Ctrl-C, 141
-  when nobody reads what it prints any more.
+  The status is 0; 2 after a `UserError`, a full disk or an unusable path; 143 after SIGTERM; 130 after Ctrl-C; 141 if
+  the reader of its output has gone.
   """
 
   @functools.wraps(main)
   def run(*args, **kwargs) -> int:
-    logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error it raises as well, and it is told once
+    logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs; it is reported once
     try:
       status = main(*args, **kwargs) or 0
       sys.stdout.flush()
@@ -80,7 +84,7 @@ def command_line(main: Callable[..., Any]) -> Callable[..., int]:
     except UserError as error:
       print(f'error: {error}', file=sys.stderr)
       return error.status
-    except BrokenPipeError:  # the reader of `... | head` has left; what Python would still write at its end as well
+    except BrokenPipeError:  # the reader, such as `head`, has gone; Python must not write at its exit, either
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       return 128 + signal.SIGPIPE
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Several hosts, one run: how they join, what the first one does alone, and how all end when one does."""
+"""Several hosts in one run: how they join, what only the first does, and how all stop when one stops."""
 
 import contextlib
 import faulthandler
@@ -17,71 +17,76 @@ from jax.experimental import multihost_utils
 
 from brainjax.errors import Stopped, UserError, describe_disk_error
 
-_AT_SIGTERM: list[Callable[[], None]] = []  # what SIGTERM calls: the last of these
+_AT_SIGTERM: list[Callable[[], None]] = []  # SIGTERM calls the last one
 
 
 def join(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
-  """Joins the other hosts of a TPU pod, SLURM job, Kubernetes JobSet or MPI job as JAX finds them, or those of the arguments.
+  """Joins the other hosts of the run. Without arguments JAX detects a TPU pod, SLURM, Kubernetes or MPI job.
+
+  Args:
+    coordinator_address: HOST:PORT of process 0.
+    num_processes: number of hosts.
+    process_id: of this host, from 0.
 
   Raises:
-    UserError: half of the arguments are missing, or the other hosts cannot be reached.
+    UserError: some arguments are missing, or the other hosts cannot be reached.
   """
   try:
     jax.distributed.initialize(coordinator_address, num_processes, process_id)
   except (ValueError, TypeError) as error:
     given = (coordinator_address or os.environ.get('JAX_COORDINATOR_ADDRESS'), num_processes, process_id)
     if all(value is None for value in given):
-      return  # one host: JAX found no cluster
+      return  # JAX detected no cluster: one host
     raise UserError(
-      f'flags: several hosts need --coordinator_address=HOST:PORT (of process 0), --num_processes and --process_id '
-      f'(0 to num_processes - 1) together; found {given[0]}, {given[1]}, {given[2]} ({error}).'
+      f'found --coordinator_address={given[0]}, --num_processes={given[1]}, --process_id={given[2]}; several hosts need '
+      f'--coordinator_address=HOST:PORT (of process 0), --num_processes and --process_id (from 0) together ({error}).'
     ) from error
   except RuntimeError as error:
     raise UserError(
-      f'the other hosts cannot be reached: {str(error).splitlines()[0]}; the same command must run on every host '
-      'at the same time, and the first host must be reachable from the others.'
+      f'the other hosts cannot be reached: {str(error).splitlines()[0]}; run the same command on every host at the same '
+      'time, and check that the others can connect to the first one.'
     ) from error
 
 
 def is_first() -> bool:
-  """Whether this is the host that writes."""
+  """Whether this is the first host, the one that writes files."""
   return jax.process_index() == 0
 
 
 def log(text: str) -> None:
-  """Prints a line, on the first host only."""
+  """Prints a line on the first host."""
   if is_first():
     print(text, flush=True)
 
 
 def share(rows: int) -> slice:
-  """This host's part of so many rows that every host holds.
+  """Returns this host's part of the rows of a batch.
 
   Raises:
-    UserError: the hosts cannot share them evenly.
+    UserError: the number of rows is not a multiple of the number of hosts.
   """
   each, rest = divmod(rows, jax.process_count())
   if rest:
-    raise UserError(f'a batch of {rows} rows cannot be shared by {jax.process_count()} hosts; choose a multiple.')
+    raise UserError(f'a batch of {rows} rows cannot be divided among {jax.process_count()} hosts; choose a multiple.')
   return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
 
 
 def from_first(value: int) -> int:
-  """The first host's value of a whole number, on every host. Every host must call it."""
+  """Sends a whole number from the first host to all. Every host must call it."""
   return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else value
 
 
-def same(text: str) -> bool:
+def all_equal(text: str) -> bool:
   """Whether a text is the same on every host. Every host must call it."""
   sums = multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode())))
   return len(np.unique(sums)) == 1
 
 
 def on_first(work: Callable[..., Any], *args: Any) -> None:
-  """Does some work on the first host while the others wait; if it fails there, all hosts fail.
+  """Calls `work(*args)` on the first host while the others wait; if it fails, all hosts fail.
 
   Raises:
-    UserError: on the other hosts, when the work failed. On the first one whatever the work raised.
+    UserError: the work failed; raised on the other hosts. The first host raises the error of the work.
   """
   failure = None
   if is_first():
@@ -93,19 +98,19 @@ def on_first(work: Callable[..., Any], *args: Any) -> None:
   if failure is not None:
     raise failure
   if failed:
-    raise UserError('the first host stopped; its own output tells why.')
+    raise UserError('the first host stopped; its own output says why.')
 
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-  """Inside it, an error on one of several hosts ends this process at once, so that the job never hangs; SIGTERM ends any.
+  """Context in which an error on one of several hosts ends this process at once; SIGTERM ends a single host, too.
 
-  Leaving in the ordinary way would first wait for the other hosts at JAX's shutdown barrier, while they wait for this
-  one in a collective. They notice: their connection breaks, or JAX's coordination service ends them.
+  An ordinary exit would hang: it waits for the other hosts at JAX's shutdown barrier, while they wait for this host in a
+  collective. The others end as well, because their connection breaks or JAX's coordination service ends them.
   """
   try:
-    # Training saves at SIGTERM. At other times JAX's own handler on several hosts, and the kernel for process 1 of a
-    # container, would let it pass.
+    # Training saves at SIGTERM. At other times the signal would be ignored: by JAX's own handler on several hosts, and by
+    # the kernel for process 1 of a container.
     with at_sigterm(_leave):
       yield
   except BaseException as error:
@@ -119,14 +124,14 @@ def ending_together() -> Iterator[None]:
     with contextlib.suppress(OSError):
       traceback.print_exception(error)
     end_now(
-      f'{this} stopped: {(str(error) or type(error).__name__).splitlines()[0]}. If that speaks of a connection, '
-      'another host has ended: see its output. The same command on every host goes on from the last checkpoint.',
+      f'{this} stopped: {(str(error) or type(error).__name__).splitlines()[0]}. If this is about a connection, another '
+      'host has ended: see its output. To resume from the last checkpoint, run the same command on every host.',
       1,
     )
 
 
 def end_now(sentence: str, status: int) -> None:
-  """Ends this process at once, from any thread, whether or not anybody reads the sentence any more."""
+  """Prints an error and ends this process at once, from any thread, even if nobody reads the output any more."""
   with contextlib.suppress(OSError):
     sys.stdout.flush()
     print(f'error: {sentence}', file=sys.stderr, flush=True)
@@ -135,9 +140,9 @@ def end_now(sentence: str, status: int) -> None:
 
 @contextlib.contextmanager
 def at_sigterm(work: Callable[[], None]) -> Iterator[None]:
-  """Inside it, SIGTERM calls `work` at once, in a thread of its own, and does nothing else. The innermost counts.
+  """Context in which SIGTERM calls `work` at once, in its own thread, and does nothing else. The innermost counts.
 
-  Python's own handlers would wait for the main thread, which may be in a compilation for minutes.
+  A handler of Python would wait for the main thread, which may compile for minutes.
   """
   with contextlib.ExitStack() as stack:
     if not _AT_SIGTERM:
@@ -150,7 +155,7 @@ def at_sigterm(work: Callable[[], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _listening() -> Iterator[None]:
   read, write = os.pipe()
-  # A handler in C, which writes to the pipe; chained, because JAX's own tells the other hosts.
+  # A handler in C that writes to the pipe. On several hosts JAX's handler runs, too: it informs the others.
   faulthandler.register(signal.SIGTERM, file=write, all_threads=False, chain=jax.process_count() > 1)
   threading.Thread(target=_listen, args=(read,), daemon=True).start()
   try:
@@ -168,4 +173,4 @@ def _listen(read: int) -> None:
 
 
 def _leave() -> None:
-  end_now('stopped by SIGTERM; the same command, on every host, goes on.', Stopped.status)
+  end_now('stopped by SIGTERM; to resume, run the same command on every host.', Stopped.status)

@@ -1,20 +1,21 @@
-"""Scalars of a run: JSON lines, TensorBoard events, Weights & Biases if asked, and a progress bar with the time left."""
+"""Writes scalars of a run (JSON lines, TensorBoard, Weights & Biases if asked) and shows progress."""
 
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
+from brainjax import hosts
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 
@@ -22,19 +23,19 @@ from brainjax.files import atomic_write
 class MetricWriter:
   """Writes scalars of one stage to `<directory>/metrics.jsonl` and TensorBoard, on the first host only.
 
-  Lines after `first_step` that an interrupted run left behind are dropped, so that a resumed run has each step once.
+  Removes lines after `first_step`, which an interrupted run wrote, so that each step is there once.
 
   Args:
     directory: of the stage, <workdir>/<stage>.
-    first_step: the step of the checkpoint that the stage goes on from.
-    wandb_project: of Weights & Biases, to log to it as well; empty: off.
+    first_step: the step of the checkpoint that the stage resumes from.
+    wandb_project: project of Weights & Biases to log to; empty: off.
 
   Raises:
-    UserError: Weights & Biases is asked for and not installed.
+    UserError: `wandb_project` is set and the package wandb is not installed.
   """
 
   def __init__(self, directory: Path, first_step: int = 0, wandb_project: str = ''):
-    self._active = jax.process_index() == 0
+    self._active = hosts.is_first()
     if not self._active:
       return
     self._wandb = _start_wandb(directory, wandb_project) if wandb_project else None
@@ -45,17 +46,17 @@ class MetricWriter:
       temporary.write_text(''.join(json.dumps(line) + '\n' for line in kept))
     self._file = open(path, 'a', buffering=1)  # noqa: SIM115 - closed by close()
     (directory / 'events').mkdir(exist_ok=True)
-    # In this thread: SummaryWriter has one of its own, which a full disk ends, and then waits for it without end.
+    # Written in this thread: a full disk ends the thread of SummaryWriter, which then waits for it forever.
     self._events = EventsWriter(str(directory / 'events' / 'events'))
-    # TensorBoard, too, drops what came after.
+    # TensorBoard drops what an interrupted run wrote after this step, too.
     self._add_event(first_step, session_log=SessionLog(status=SessionLog.START))
 
   def write(self, step: int, split: str, scalars: Mapping[str, float]) -> None:
-    """One line: `{"step": step, "split": split, ...}`."""
+    """Writes the scalars of one step, as the line `{"step": step, "split": split, ...}`."""
     if not self._active:
       return
     scalars = {name: float(value) for name, value in scalars.items()}
-    # JSON has no NaN; a null shows that the number was not finite.
+    # JSON has no NaN: null means that the number was not finite.
     clean = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
     self._file.write(json.dumps({'step': step, 'split': split, **clean}) + '\n')
     values = [Summary.Value(tag=f'{split}/{name}', simple_value=value) for name, value in scalars.items()]
@@ -77,9 +78,9 @@ class MetricWriter:
 
 
 def _start_wandb(directory: Path, project: str) -> Any:
-  """A run of Weights & Biases named by workdir and stage; a stage that is resumed goes on in its run."""
+  """Starts a run of Weights & Biases named by workdir and stage, or resumes the one of this stage."""
   try:
-    import wandb  # an option, so that nobody needs the package who does not use it
+    import wandb  # optional
   except ImportError as error:
     raise UserError(
       f'config.wandb is {project!r}, but the package wandb is not installed; pip install wandb, or leave the field empty.'
@@ -91,9 +92,12 @@ def _start_wandb(directory: Path, project: str) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict]:
-  """Reads a metrics JSONL file: one object per line with an integer "step", "split" and scalars.
+  """Reads a metrics file: a JSON object per line, with an integer "step", "split" and scalars.
 
-  A last line cut short by a kill is left out; any other damage is a `UserError`.
+  Skips an incomplete last line, which an interrupted run leaves.
+
+  Raises:
+    UserError: another line is not such an object.
   """
   lines = Path(path).read_text().splitlines()
   records = []
@@ -114,15 +118,18 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 def progress(total: int, name: str, initial: int = 0) -> tqdm:
-  """A progress bar with the time left; where nobody watches (no terminal) a line every ten seconds, on the first host only."""
+  """Returns a progress bar with the time left, shown on the first host. Without a terminal: one line a minute.
+
+  The environment variable BRAINJAX_PROGRESS=0 switches it off for every command.
+  """
   watched = sys.stderr.isatty()
   return tqdm(
     total=total,
     initial=initial,
     desc=name,
     unit='step',
-    disable=jax.process_index() != 0,
-    mininterval=0.5 if watched else 10.0,
+    disable=not hosts.is_first() or os.environ.get('BRAINJAX_PROGRESS') == '0',
+    mininterval=0.5 if watched else 60.0,
     maxinterval=10.0 if watched else 60.0,
     ascii=not watched,
     dynamic_ncols=watched,

@@ -1,4 +1,4 @@
-"""Optimizers: the optax chain, learning-rate schedule, and masks by parameter path."""
+"""Optimizers: the optax chain, learning-rate schedules, and which parameters decay, by path."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,14 +8,22 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-# 1-D parameters and biases are not decayed (REFERENCE: timm's rule). By path, because scanned layers add an axis.
+# Biases and 1-D parameters do not decay (timm's rule). Selected by path, because scanned layers add an axis.
 NO_DECAY = re.compile(r'(^|/)(bias|scale)\Z')
 
 
 def warmup_cosine(
   peak: float, warmup_epochs: float, num_epochs: float, steps_per_epoch: int, end: float = 0.0
 ) -> optax.Schedule:
-  """Per-step rate from the fractional epoch `e = step / steps_per_epoch`: linear to `peak`, then half a cosine to `end`."""
+  """Returns a schedule: linear from 0 to `peak`, then half a cosine to `end`, by the fractional epoch.
+
+  Args:
+    peak: learning rate after the warm-up.
+    warmup_epochs: length of the warm-up; 0: none.
+    num_epochs: length of warm-up and cosine; afterwards the rate stays at `end`.
+    steps_per_epoch: steps in an epoch.
+    end: the last learning rate.
+  """
 
   def schedule(step):
     epoch = step / steps_per_epoch
@@ -27,8 +35,20 @@ def warmup_cosine(
   return schedule
 
 
+def warmup_constant(peak: float, warmup_epochs: float, steps_per_epoch: int) -> optax.Schedule:
+  """Returns a schedule: linear from 0 to `peak`, then constant. The warm-up is rounded to whole steps, or to none."""
+  warmup = round(warmup_epochs * steps_per_epoch)
+  # optax takes a warm-up of 0 steps for a rate that stays 0.
+  return optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
+
+
 def clip_by_group_norm(max_norm: float, groups: tuple[str, ...] = ('',)) -> optax.GradientTransformation:
-  """Scales each group of gradients to a norm of at most `max_norm`; a group is the paths (keys) with one of `groups` as prefix."""
+  """Scales each group of gradients to a norm of at most `max_norm`.
+
+  Args:
+    max_norm: the largest norm of a group.
+    groups: prefixes of paths; the gradients whose paths start with a prefix are a group.
+  """
 
   def update(updates: Mapping[str, jax.Array], state, params=None):
     del params
@@ -36,7 +56,7 @@ def clip_by_group_norm(max_norm: float, groups: tuple[str, ...] = ('',)) -> opta
     for prefix in groups:
       members = {path: g for path, g in updates.items() if path.startswith(prefix)}
       norm = optax.global_norm(members)
-      # The reference's 1e-6 (torch.nn.utils.clip_grad_norm_).
+      # 1e-6 as in torch.nn.utils.clip_grad_norm_, which the published code calls.
       scale = jnp.minimum(1.0, max_norm / (norm + 1e-6))
       clipped |= {path: g * scale.astype(g.dtype) for path, g in members.items()}
     return clipped, state
@@ -54,17 +74,18 @@ def make(
   clip_norm: float,
   clip_groups: tuple[str, ...] = ('',),
 ) -> optax.GradientTransformation:
-  """Clip, then the optimizer, on a flat mapping of paths to arrays.
+  """Makes an optimizer of a flat mapping from paths to arrays, which clips gradients first.
 
   Args:
-    name: 'adamw' (eps 1e-8; the paper's), or 'muon' (Jordan et al. 2024: the update of each matrix orthogonalised;
-      AdamW with Nesterov's momentum for all else), which needs several times fewer steps from random weights.
-    learning_rate: rate, or schedule of the step. Muon's updates are scaled to this root mean square, as AdamW's are.
-    betas: decay of the first and second moment (of AdamW; Muon's momentum is 0.95).
+    name: 'adamw' (eps 1e-8), as in the paper; or 'muon' (Jordan et al. 2024), which orthogonalises the update of each
+      matrix, uses AdamW with Nesterov's momentum for everything else, and needs several times fewer steps from random
+      weights.
+    learning_rate: rate, or schedule of the step. Muon's updates are scaled to this root mean square, like AdamW's.
+    betas: decay of AdamW's first and second moment (Muon's momentum is 0.95).
     weight_decay: decoupled decay.
-    decay_all: decay every parameter (phase 3); otherwise biases and normalisation weights are not decayed.
+    decay_all: decay every parameter (phase 3), or all except biases and normalisation weights.
     clip_norm: largest gradient norm of each of `clip_groups`.
-    clip_groups: path prefixes that are clipped on their own.
+    clip_groups: path prefixes; each group is clipped by its own norm.
   """
   mask: Callable = lambda params: {path: decay_all or not NO_DECAY.search(path) for path in params}
   if name == 'muon':
@@ -84,10 +105,10 @@ def make(
 
 
 def _matrices(params: Mapping[str, jax.Array]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:
-  """How Muon sees each array: a kernel as a matrix of outputs by all else, one per layer of a scanned stack."""
+  """Says how Muon reads each array: a kernel as a matrix, outputs by everything else, one for each stacked layer."""
 
   def matrix(path: str, x: jax.Array | optax.MaskedNode):
-    if not path.endswith('kernel') or isinstance(x, optax.MaskedNode):  # a masked node: optax left it to AdamW
+    if not path.endswith('kernel') or isinstance(x, optax.MaskedNode):  # optax gives a masked node to AdamW
       return None
     first = 1 if '/blocks/' in path else 0
     return optax.contrib.MuonDimensionNumbers(tuple(range(first, x.ndim - 1)), (x.ndim - 1,))

@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
   sharding.make_mesh(**config.mesh.to_dict())  # says whether there are so many devices
   workdir = workdir.absolute()
   config = workdirs.with_paths(config, workdir)
-  if not hosts.same(json.dumps([config.to_json_best_effort(), str(workdir), list(stages), asked, list(accepted)])):
+  if not hosts.all_equal(json.dumps([config.to_json_best_effort(), str(workdir), list(stages), asked, list(accepted)])):
     raise UserError(
       'the hosts were started with different configs, stages or workdirs; give every host the same command.'
     )

@@ -1,4 +1,4 @@
-"""Meshes: how batches and parameters lie on the devices of all hosts. The only place that knows about meshes."""
+"""Meshes: how batches and parameters are laid out on the devices of all hosts. No other module knows the layout."""
 
 import math
 import re
@@ -13,17 +13,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from brainjax.errors import UserError
 
 AXES = ('data', 'fsdp')
-# What `fsdp` splits, by path; everything else (biases, scales, tokens, position tables) is small and stays whole.
+# Paths of parameters that `fsdp` splits. The others (biases, scales, tokens, position tables) are small: every device has
+# them whole.
 SPLIT = re.compile(r'(^|/)(kernel|embedding|codebook)\Z')
-# Stacked layers: the first axis counts them, and a scan takes one at a time, so that axis is never split.
+# Stacked layers: the first axis is never split, because a scan reads one layer at a time.
 STACKED = re.compile(r'(^|/)blocks/')
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A mesh `('data', 'fsdp')` over some devices, by default all of all hosts; -1 takes what the other axis leaves.
+  """Makes a mesh `('data', 'fsdp')`.
 
-  The devices of a host follow each other, host after host: host k has the k-th part of the rows of every batch, however
-  its chips lie in a pod. (`jax.make_mesh` would follow the wires instead, and spread a host's rows.)
+  Devices are sorted by host: host k has the k-th part of the rows of every batch, wherever its chips are in a pod.
+  (`jax.make_mesh` follows the wires between chips, and spreads the rows of a host.)
+
+  Args:
+    data: devices along `data`; -1: as many as `fsdp` leaves.
+    fsdp: devices along `fsdp`, over which parameters are split; -1: as many as `data` leaves.
+    devices: to use; None: all devices of all hosts.
 
   Raises:
     UserError: the product is not the number of devices.
@@ -43,17 +49,17 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Arrays whose first axis is the batch: split over every device."""
+  """Returns the layout of arrays whose first axis is the batch: split over every device."""
   return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The same array on every device."""
+  """Returns the layout of arrays that every device has whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def param_sharding(mesh: Mesh, path: str, shape: Sequence[int]) -> NamedSharding:
-  """Layout of the parameter at a path: its largest axis that `fsdp` divides is split; what is small stays whole."""
+  """Returns the layout of the parameter at a path: `fsdp` splits its largest axis that it divides, or none."""
   fsdp = mesh.shape['fsdp']
   if fsdp > 1 and SPLIT.search(path):
     axes = range(1 if STACKED.search(path) else 0, len(shape))
@@ -64,10 +70,10 @@ def param_sharding(mesh: Mesh, path: str, shape: Sequence[int]) -> NamedSharding
 
 
 def tree_shardings(mesh: Mesh, tree: Any) -> Any:
-  """The layout of every leaf of a tree of arrays or ShapeDtypeStructs.
+  """Returns the layout of every leaf of a tree of arrays or ShapeDtypeStructs.
 
-  Parameters, their gradients and an optimizer's moments lie in mappings whose keys are paths or parts of them, and all
-  follow the path's rule; what has no path (counters) is on every device.
+  The keys of mappings on the way to a leaf are its path: parameters, gradients and an optimizer's moments of one path have
+  the same layout. A leaf without a path (a counter) is on every device.
   """
 
   def layout(keys, leaf):
@@ -78,22 +84,22 @@ def tree_shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def constrain(mesh: Mesh, tree: Any) -> Any:
-  """Inside jit: gives every leaf its `tree_shardings`, whatever the compiler would have chosen."""
+  """Inside jit: lays every leaf out by `tree_shardings` instead of the compiler's choice."""
   return jax.lax.with_sharding_constraint(tree, tree_shardings(mesh, tree))
 
 
 def put_param(path: str, array: np.ndarray, mesh: Mesh) -> jax.Array:
-  """An array that every host holds whole, laid out by `param_sharding`."""
+  """Puts a parameter, which every host has whole, on the devices by `param_sharding`."""
   return _put(array, param_sharding(mesh, path, array.shape))
 
 
 def put_rows(rows: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Batches that every host holds whole (first axis: batch), split over all devices."""
+  """Splits batches that every host has whole over all devices (first axis: batch)."""
   return {name: _put(np.asarray(array), batch_sharding(mesh)) for name, array in rows.items()}
 
 
 def put_same(tree: Any, mesh: Mesh) -> Any:
-  """A tree of host arrays and keys, the same on every host, to every device."""
+  """Puts a tree of arrays and keys, the same on every host, on every device."""
 
   def put(x):
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -108,29 +114,30 @@ def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This host's share of a batch (first axis: batch) to the devices.
+  """Puts this host's rows of a batch on its devices (first axis: batch).
 
   Raises:
-    UserError: the share cannot be split over this host's devices.
+    UserError: the number of rows is not a multiple of the number of devices.
   """
   sharding = batch_sharding(mesh)
   local = len(sharding.addressable_devices)
   for name, array in batch.items():
     if len(array) % local:
       raise UserError(
-        f'a batch of {len(array)} items per host ({name}) cannot be split over {local} devices; choose a batch size that is a multiple.'
+        f'a batch of {len(array)} rows per host ({name}) cannot be divided among its {local} devices; choose a batch size '
+        'that is a multiple of the number of all devices.'
       )
   return {name: jax.make_array_from_process_local_data(sharding, np.asarray(x)) for name, x in batch.items()}
 
 
 def padded(rows: int, devices: int | None = None) -> int:
-  """The next multiple of the number of devices (by default all of all hosts)."""
+  """Rounds a number of rows up to a multiple of the number of devices (None: all devices of all hosts)."""
   devices = devices or jax.device_count()
   return -(-rows // devices) * devices
 
 
 def to_host(tree: Any) -> Any:
-  """Whole NumPy arrays on every host, from arrays that may be split over devices of other hosts. Every host must call it."""
+  """Gathers whole NumPy arrays on every host. Every host must call it."""
 
   def whole(x):
     return np.asarray(
@@ -141,18 +148,18 @@ def to_host(tree: Any) -> Any:
 
 
 class RowMap:
-  """Applies a function to any number of rows, over this host's devices, in batches of one shape (compiled once).
+  """Applies a function to any number of rows on this host's devices, in batches of one shape (compiled once).
 
-  Rows and parameters are split over all of them: a big classifier need not fit on one.
+  Rows and parameters are split over the devices: a big classifier need not fit on one.
 
   Args:
     apply: (params, rows of the batch) -> rows.
-    params: what the function needs, a nested tree or path -> array.
-    batch_size: rows at a time; rounded up to the number of devices.
+    params: a nested tree, or path -> array.
+    batch_size: rows at a time; rounded up to a multiple of the number of devices.
     prepare: applied to each batch on the host first.
 
   Attributes:
-    params: as they lie on the devices; another map may take them.
+    params: on the devices; another map can share them.
 
   Example:
     encode = RowMap(lambda params, x: model.apply({'params': params}, x), params, 32)
@@ -172,8 +179,8 @@ class RowMap:
     self._apply, self._prepare = jax.jit(apply), prepare
 
   def __call__(self, rows: np.ndarray, done: Callable[[int], Any] = lambda count: None) -> np.ndarray:
-    """Rows N ... -> N ..., as NumPy; `done` is told of each batch how many rows it had."""
-    results, running = [], ()  # a batch is fetched when the next one is on its way
+    """Maps rows N ... to NumPy rows N ...; calls `done` with the number of rows of each finished batch."""
+    results, running = [], ()  # a batch is fetched once the next one runs
 
     def fetch(result: jax.Array, count: int) -> None:
       results.append(np.asarray(result)[:count])

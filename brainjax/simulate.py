@@ -1,4 +1,4 @@
-"""Command: writes simulated GOD and HCP folders in the real file formats, with a note of how they were made."""
+"""Command: writes simulated GOD and HCP data in the real file formats, with a note of the settings."""
 
 import concurrent.futures
 import dataclasses
@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from brainjax import files
+from brainjax import files, hosts
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.metric_writer import progress
 from brainjax.simulator import cortex, god, hcp, stimuli, vision
@@ -22,7 +22,7 @@ NOISE = {  # at least, less than
   'pure_noise_fraction': (0.0, 0.5),
   'shared_noise_fraction': (0.0, 1.0),
 }
-_FORMAT = 1  # raise it when the same settings give other data
+_FORMAT = 1  # to be raised when the same settings give other data
 
 
 def simulate(
@@ -35,20 +35,20 @@ def simulate(
   workers: int = 1,
   **noise: float,
 ) -> bool:
-  """Writes `out`/Kamitani/npz, `out`/HCP/npz and `out`/simulation.json; returns whether anything had to be written.
+  """Writes `out`/Kamitani/npz, `out`/HCP/npz and `out`/simulation.json; returns whether a file was missing.
 
   Args:
-    out: folder; missing files of the same simulation are added, those of another one are never touched.
+    out: folder; missing files of this simulation are added, files of another one are not touched.
     voxels: of every subject; None for the real numbers (`god.SUBJECT_VOXELS`, `hcp.NUM_VOXELS`).
     subjects: GOD subjects, 1 to 5.
-    hcp_subjects: resting-state subjects, may be 0.
+    hcp_subjects: resting-state subjects, 0 or more.
     seed: of cortices, noise and picture instances; the categories are always the same.
     image_size: side of the pictures in pixels, a multiple of 64; the real files have 256.
-    workers: subjects that are simulated at a time (threads; about 0.3 GB each at real size).
-    **noise: fields of `cortex.CortexConfig` named in NOISE; its defaults where they are not given.
+    workers: subjects to simulate at a time, in threads of about 0.3 GB each at real size.
+    **noise: the fields of `cortex.CortexConfig` in NOISE; defaults as there.
 
   Raises:
-    UserError: a number out of range, or `out` holds something else.
+    UserError: a number is out of range; `out` is a file or has other data in it.
   """
   limit = len(god.SUBJECT_VOXELS)
   if not 1 <= subjects <= limit:
@@ -118,25 +118,25 @@ def simulate(
 
 
 def _claim(out: Path, settings: dict) -> None:
-  """Makes `out` the folder of this simulation, or raises if it belongs to something else."""
+  """Marks `out` as the folder of this simulation; raises a `UserError` if other data are there."""
   note = out / METADATA
   if out.exists() and not out.is_dir():
-    raise UserError(f'{out} is a file, expected a folder (or nothing yet); give another --out')
+    raise UserError(f'{out} is a file; expected a folder, or nothing. Choose another --out')
   if note.exists():
     try:
       found = json.loads(note.read_text())['settings']
     except (ValueError, KeyError, TypeError):
-      raise UserError(f'{note} is not the note of a simulation; give another --out or remove the folder') from None
+      raise UserError(f'{note} is not the note of a simulation. Choose another --out or remove the folder') from None
     wanted = json.loads(json.dumps(settings))
     if found != wanted:
       keys = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]] or ['format']
       raise UserError(
-        f'{out} holds another simulation (it differs in {", ".join(keys)}); give another --out or remove it'
+        f'{out} holds another simulation (it differs in {", ".join(keys)}). Choose another --out or remove it'
       )
     return
   for folder in (GOD_FOLDER.parts[0], HCP_FOLDER.parts[0]):
     if (out / folder).exists():
-      raise UserError(f'{out / folder} exists and was not made by a simulation (no {METADATA}); give another --out')
+      raise UserError(f'{out / folder} exists without {METADATA}, so it is not simulated. Choose another --out')
   categories = stimuli.categories()
   described = {
     'made_by': 'python -m brainjax.simulate',
@@ -163,7 +163,7 @@ def _claim(out: Path, settings: dict) -> None:
 def main(argv: list[str] | None = None) -> None:
   """Parses the command line and runs the simulation."""
   parser = ArgumentParser(prog='python -m brainjax.simulate', description=__doc__)
-  parser.add_argument('--out', required=True, help='folder to write (Kamitani/npz and HCP/npz below it)')
+  parser.add_argument('--out', required=True, help='folder to write; Kamitani/npz and HCP/npz will be in it')
   parser.add_argument('--voxels', type=int, help='voxels of every subject; default: the real numbers, 4133 to 4643')
   parser.add_argument('--subjects', type=int, default=5, help='GOD subjects, 1 to 5 (default 5)')
   parser.add_argument('--hcp_subjects', type=int, default=8, help='resting-state subjects (default 8)')
@@ -172,14 +172,10 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--workers', type=int, default=1, help='subjects simulated at a time (default 1)')
   arguments = vars(parser.parse_args(argv))
   start = time.time()
-  try:
-    wrote = simulate(**arguments)
-  except OSError as error:  # a full disk, a folder that may not be written
-    raise UserError(f'cannot write {error.filename or arguments["out"]}: {error.strerror}') from error
-  if wrote:
-    print(f'{arguments["out"]}: written in {time.time() - start:.0f} s')
+  if simulate(**arguments):
+    hosts.log(f'{arguments["out"]}: written in {time.time() - start:.0f} s')
   else:
-    print(f'{arguments["out"]}: complete, nothing to do')
+    hosts.log(f'{arguments["out"]}: complete, nothing to do')
 
 
 if __name__ == '__main__':

@@ -170,7 +170,7 @@ def lock(workdir: Path) -> Iterator[None]:
   file = workdir / '.lock'
   with contextlib.ExitStack() as held:
     hosts.on_first(lambda: held.enter_context(_taken(file)))
-    if not hosts.same(file.read_text() if file.is_file() else ''):
+    if not hosts.all_equal(file.read_text() if file.is_file() else ''):
       raise UserError(f'--workdir={workdir} is not one folder that all hosts see; choose one on a shared file system.')
     yield
 

@@ -11,7 +11,7 @@ from brainjax.errors import ArgumentParser, UserError, command_line
 def test_wrong_arguments_are_one_sentence(arguments):
   parser = ArgumentParser(prog='command')
   parser.add_argument('--out')
-  with pytest.raises(UserError, match='^command: .*--help shows what there is.$'):
+  with pytest.raises(UserError, match='^command: .*--help lists the options.$'):
     parser.parse_args(arguments)
   assert parser.parse_args(['--out=a']).out == 'a'
 
@@ -22,4 +22,4 @@ def test_a_place_that_cannot_be_is_one_sentence(capsys, code):
     raise OSError(code, 'no', 'a/b')
 
   assert command_line(main)() == 2
-  assert capsys.readouterr().err == 'error: a/b: no; files that were complete before are intact. Choose another path.\n'
+  assert capsys.readouterr().err == 'error: a/b: no; complete files are intact. Choose another path.\n'

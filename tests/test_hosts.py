@@ -46,7 +46,7 @@ with hosts.ending_together():
   np.testing.assert_array_equal(sharding.to_host(batch), np.arange(8.0))
   np.testing.assert_array_equal(sharding.to_host(sharding.put_rows({'x': np.arange(8.0)}, mesh)['x']), np.arange(8.0))
   assert hosts.from_first(this + 5) == 5
-  assert hosts.same('alike') and not hosts.same(str(this))
+  assert hosts.all_equal('alike') and not hosts.all_equal(str(this))
   hosts.on_first(save_weights, f'{folder}/w', {'a': kernel}, {'kind': 'test'})
   np.testing.assert_array_equal(load_weights(f'{folder}/w')[0]['a'], kernel)
   hosts.on_first(lambda: load_weights(f'{folder}/w'))  # alone, while the other waits
@@ -57,11 +57,11 @@ with hosts.ending_together():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
   if end == 'sigterm':
-    hosts.same('the other is gone')
+    hosts.all_equal('the other is gone')
   if end == str(this):
     os.kill(os.getpid(), signal.SIGKILL)
   if end in ('0', '1'):
-    hosts.same('the other is gone')
+    hosts.all_equal('the other is gone')
 """
 
 
@@ -109,12 +109,15 @@ def test_a_host_that_is_gone_ends_the_other(tmp_path, gone):
   assert ends[int(gone)][0] == -signal.SIGKILL
   status, output = ends[1 - int(gone)]
   assert status not in (0, -signal.SIGKILL), output
-  assert 'The same command on every host goes on' in output or 'distributed service detected fatal errors' in output
+  assert (
+    'To resume from the last checkpoint, run the same command on every host' in output
+    or 'distributed service detected fatal errors' in output
+  )
 
 
 def test_sigterm_ends_a_host_that_does_not_train_and_the_other_with_it(tmp_path):
   (first, first_output), (second, second_output) = two_scripts('sigterm', tmp_path)
-  assert second == 143 and 'stopped by SIGTERM; the same command' in second_output
+  assert second == 143 and 'stopped by SIGTERM; to resume, run the same command' in second_output
   assert first not in (0, -signal.SIGKILL), first_output
 
 
@@ -220,7 +223,10 @@ def test_a_killed_host_ends_the_job_and_the_same_command_goes_on(tmp_path, gone)
   os.kill(processes[gone].pid, signal.SIGKILL)
   status, output = end_of(processes, timeout=300)[1 - gone]
   assert status not in (0, -signal.SIGKILL), output
-  assert 'The same command on every host goes on' in output or 'distributed service detected fatal errors' in output
+  assert (
+    'To resume from the last checkpoint, run the same command on every host' in output
+    or 'distributed service detected fatal errors' in output
+  )
   assert not (workdir / 'contrast' / 'complete.json').exists()
   for status, output in end_of(on_two(workdir, *flags, '--config.contrast.eval_every=60')):
     assert status == 0, output

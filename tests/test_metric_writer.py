@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from brainjax.errors import UserError
-from brainjax.metric_writer import MetricWriter, read_metrics
+from brainjax.metric_writer import MetricWriter, progress, read_metrics
 from configs import base
 
 
@@ -79,7 +79,7 @@ def test_tensorboard_gets_the_same_scalars_and_where_a_run_goes_on(tmp_path):
   assert told[0] == (1, 'train/loss', 2.0) and told[1][1] == 'validation/loss' and math.isnan(told[1][2])
 
 
-def test_a_full_disk_is_told_at_once_and_never_waited_for(tmp_path):
+def test_a_full_disk_is_reported_at_once(tmp_path):
   # In a process of its own, which gets a limit on the size of its files. Those of TensorBoard reach it first.
   script = """
 import pathlib, resource, signal, sys
@@ -96,7 +96,7 @@ def main():
 sys.exit(command_line(main)())
 """
   done = subprocess.run([sys.executable, '-c', script, tmp_path], capture_output=True, text=True, timeout=60)
-  assert done.returncode == 2 and 'File too large; files that were complete before are intact' in done.stderr
+  assert done.returncode == 2 and 'File too large; complete files are intact' in done.stderr
 
 
 def test_weights_and_biases_gets_the_same_scalars(tmp_path, fake):
@@ -116,3 +116,14 @@ def test_asked_for_and_not_installed(tmp_path, monkeypatch):
   with pytest.raises(UserError, match="config.wandb is 'brains'.*pip install wandb"):
     MetricWriter(tmp_path / 'run', wandb_project='brains')
   assert not (tmp_path / 'run').exists()
+
+
+def test_progress_is_sparse_without_a_terminal_and_can_be_switched_off(monkeypatch, capfd):
+  with progress(7, 'contrast') as bar:
+    for _ in range(7):
+      bar.update()
+  assert bar.mininterval == 60 and 1 <= capfd.readouterr().err.count('contrast') <= 2
+  monkeypatch.setenv('BRAINJAX_PROGRESS', '0')
+  with progress(7, 'contrast') as bar:
+    bar.update()
+  assert capfd.readouterr().err == ''

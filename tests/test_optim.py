@@ -17,6 +17,13 @@ def test_schedule_is_the_published_one_by_hand():
   np.testing.assert_allclose(schedule(50), 0.2, rtol=1e-6)
 
 
+def test_constant_rate_after_a_warm_up_of_any_length():
+  schedule = optim.warmup_constant(peak=2.0, warmup_epochs=0.8, steps_per_epoch=5)
+  np.testing.assert_allclose([schedule(step) for step in (0, 1, 3, 4, 99)], [0, 0.5, 1.5, 2, 2], rtol=1e-6)
+  for epochs in (0.0, 0.09):  # no step
+    assert [float(optim.warmup_constant(2.0, epochs, 5)(step)) for step in (0, 1, 99)] == [2, 2, 2]
+
+
 def test_groups_are_clipped_each_to_its_own_norm():
   gradients = {'a/x': jnp.array([3.0, 4.0]), 'a/y': jnp.array([12.0]), 'b/x': jnp.array([0.3, 0.4])}
   clip = optim.clip_by_group_norm(1.0, ('a/', 'b/'))

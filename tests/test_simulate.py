@@ -93,7 +93,7 @@ def test_refuses_real_data(tmp_path, capsys):
   real.parent.mkdir(parents=True)
   real.write_bytes(b'real')
   assert simulate.main([f'--out={tmp_path}', *OPTIONS]) == 2
-  assert 'not made by a simulation' in capsys.readouterr().err
+  assert 'without simulation.json, so it is not simulated' in capsys.readouterr().err
   assert list(_state(tmp_path)) == ['Kamitani/npz/sbj_1.npz'] and real.read_bytes() == b'real'
 
 

@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, fan_in_uniform, group_norm, upsample_nearest
 from brainjax.ops.attention import attention
+from brainjax.ops.types import Array
 from brainjax.trees import lists_to_tuples
 
 EPSILON = 1e-6
@@ -19,11 +22,10 @@ class ResBlock(nn.Module):
 
   features: int
   num_groups: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps x B H W C to B H W features."""
+  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W D']:
     h = nn.silu(group_norm(EPSILON, self.dtype, 'norm1', self.num_groups)(x))
     h = conv3x3(self.features, self.dtype, 'conv1')(h)
     h = nn.silu(group_norm(EPSILON, self.dtype, 'norm2', self.num_groups)(h))
@@ -37,11 +39,10 @@ class AttentionBlock(nn.Module):
   """Self-attention of one head over the pixels, with a residual."""
 
   num_groups: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps x B H W C to the same shape."""
+  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W C']:
     batch, height, width, channels = x.shape
     h = group_norm(EPSILON, self.dtype, 'norm', self.num_groups)(x)
     q, k, v = (
@@ -53,7 +54,7 @@ class AttentionBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Images to features, halving the size between levels."""
+  """Turns images into features, halving the size between levels."""
 
   features: int
   ch: int
@@ -62,11 +63,10 @@ class Encoder(nn.Module):
   resolution: int
   attn_resolutions: tuple[int, ...]
   num_groups: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, image: jax.Array) -> jax.Array:
-    """Images B H W 3 -> B h w features."""
+  def __call__(self, image: Float[Array, 'B H W C']) -> Float[Array, 'B h w D']:
     h = conv3x3(self.ch, self.dtype, 'conv_in')(image.astype(self.dtype))
     for level, mult in enumerate(self.ch_mult):
       for i in range(self.num_res_blocks):
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Features to images, doubling the size between levels."""
+  """Turns features into images, float32 and not squashed, doubling the size between levels."""
 
   out_channels: int
   ch: int
@@ -93,11 +93,10 @@ class Decoder(nn.Module):
   resolution: int
   attn_resolutions: tuple[int, ...]
   num_groups: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, z: jax.Array) -> jax.Array:
-    """Features B h w C -> images B H W out_channels, not squashed; float32."""
+  def __call__(self, z: Float[Array, 'B h w D']) -> Float[Array, 'B H W C']:
     h = conv3x3(self.ch_mult[-1] * self.ch, self.dtype, 'conv_in')(z)
     h = _middle(h, self.num_groups, self.dtype)
     for level, mult in reversed(list(enumerate(self.ch_mult))):
@@ -111,7 +110,7 @@ class Decoder(nn.Module):
     return conv3x3(self.out_channels, self.dtype, 'conv_out')(h).astype(jnp.float32)
 
 
-def _middle(h: jax.Array, num_groups: int, dtype: Any) -> jax.Array:
+def _middle(h: Float[Array, 'B H W C'], num_groups: int, dtype: DTypeLike) -> Float[Array, 'B H W C']:
   h = ResBlock(h.shape[-1], num_groups, dtype, name='mid_block_1')(h)
   h = AttentionBlock(num_groups, dtype, name='mid_attn_1')(h)
   return ResBlock(h.shape[-1], num_groups, dtype, name='mid_block_2')(h)
@@ -145,11 +144,17 @@ class _FirstStage(nn.Module):
 
 
 class Quantized(NamedTuple):
-  """Result of `VQModel.quantize`."""
+  """Result of `VQModel.quantize`.
 
-  z_q: jax.Array  # B h w C, the nearest codes; gradients pass straight through to z
-  indices: jax.Array  # B h w int32
-  loss: jax.Array  # B, codebook + commitment loss of each sample
+  Attributes:
+    z_q: B h w C, the nearest codes; gradients pass straight through to z.
+    indices: B h w int32, rows of the codebook.
+    loss: B, codebook and commitment loss of each sample.
+  """
+
+  z_q: Array
+  indices: Array
+  loss: Array
 
 
 class VQModel(_FirstStage):
@@ -162,8 +167,8 @@ class VQModel(_FirstStage):
     z_channels: channels between encoder and `quant_conv`.
     embed_dim: channels of the latent and of a code.
     n_embed: codes in the codebook.
-    resolution: image size that `attn_resolutions` counts from; other sizes can be fed.
-    attn_resolutions: sizes at which attention follows each residual block.
+    resolution: image side, in pixels, to which `attn_resolutions` refers; other sizes can be encoded too.
+    attn_resolutions: sides at which attention follows each residual block.
     in_channels: channels of the image.
     beta: weight of the commitment loss.
     num_groups: groups of every normalisation; each level's width is a multiple.
@@ -181,26 +186,26 @@ class VQModel(_FirstStage):
   in_channels: int = 3
   beta: float = 0.25
   num_groups: int = NUM_GROUPS
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def setup(self):
     """Declares the layers and the codes."""
     super().setup()
     self.codebook = self.param('codebook', _uniform_codes, (self.n_embed, self.embed_dim))
 
-  def encode(self, image: jax.Array) -> jax.Array:
-    """Image B H W 3 in [-1, 1] -> latent B h w C, not quantised: what the diffusion model works on. float32."""
+  def encode(self, image: Float[Array, 'B H W C']) -> Float[Array, 'B h w D']:
+    """Encodes images in [-1, 1] to latents, not quantised; float32."""
     return self.quant_conv(self.encoder(image)).astype(jnp.float32)
 
-  def quantize(self, z: jax.Array) -> Quantized:
-    """Replaces each vector of z B h w C by the nearest code (squared distance).
+  def quantize(self, z: Float[Array, 'B h w D']) -> Quantized:
+    """Replaces each vector by the nearest code (squared distance).
 
     The loss is mean |sg(z) - code|^2 + beta mean |z - sg(code)|^2 (van den Oord et al. 2017, eq. 3).
     """
     z = z.astype(jnp.float32)
-    # B h w N. Full precision, because a rounded distance picks another code.
+    # B h w N, in full precision: a rounded distance may select another code.
     products = jnp.einsum('bhwc,nc->bhwn', z, self.codebook, precision=jax.lax.Precision.HIGHEST)
-    distances = jnp.sum(jnp.square(self.codebook), axis=-1) - 2 * products  # without |z|^2, the same for all codes
+    distances = jnp.sum(jnp.square(self.codebook), axis=-1) - 2 * products  # |z|^2 is the same for all codes
     indices = jnp.argmin(distances, axis=-1).astype(jnp.int32)
     codes = jnp.take(self.codebook, indices, axis=0)
     axes = tuple(range(1, z.ndim))
@@ -209,40 +214,45 @@ class VQModel(_FirstStage):
     z_q = z + jax.lax.stop_gradient(codes - z)
     return Quantized(z_q, indices, codebook_loss + self.beta * commitment_loss)
 
-  def decode(self, z: jax.Array, quantize: bool = True) -> jax.Array:
-    """Latent B h w C, quantised first by default -> image B H W 3, about [-1, 1] but not clipped; float32."""
+  def decode(self, z: Float[Array, 'B h w D'], quantize: bool = True) -> Float[Array, 'B H W C']:
+    """Quantises latents if asked, and decodes them to images in about [-1, 1], not clipped; float32."""
     if quantize:
       z = self.quantize(z).z_q
     z = self.post_quant_conv(z.astype(self.dtype))
     self.sow('intermediates', 'tap_post_quant_conv', z)
     return self.decoder(z)
 
-  def to_latent(self, image: jax.Array) -> jax.Array:
-    """Image B H W 3 in [-1, 1] -> B h w C, what the diffusion model works on: `encode`."""
+  def to_latent(self, image: Float[Array, 'B H W C']) -> Float[Array, 'B h w D']:
+    """Encodes images in [-1, 1] for the diffusion model: the same as `encode`."""
     return self.encode(image)
 
-  def to_image(self, latent: jax.Array) -> jax.Array:
-    """The way back, B h w C -> B H W 3: `decode` of the nearest codes."""
+  def to_image(self, latent: Float[Array, 'B h w D']) -> Float[Array, 'B H W C']:
+    """Decodes latents of the diffusion model: quantised, then `decode`."""
     return self.decode(latent)
 
-  def __call__(self, image: jax.Array) -> tuple[jax.Array, Quantized]:
-    """Image B H W 3 -> (reconstruction B H W 3, Quantized), as for training a first stage."""
+  def __call__(self, image: Float[Array, 'B H W C']) -> tuple[Float[Array, 'B H W C'], Quantized]:
+    """Reconstructs images through the codebook, as for training a first stage."""
     quantized = self.quantize(self.encode(image))
     return self.decode(quantized.z_q, quantize=False), quantized
 
 
 class Gaussian(NamedTuple):
-  """A diagonal Gaussian over latents."""
+  """A diagonal Gaussian over latents.
 
-  mean: jax.Array  # B h w C
-  log_var: jax.Array  # B h w C, clipped to [-30, 20]
+  Attributes:
+    mean: B h w C.
+    log_var: B h w C, clipped to [-30, 20].
+  """
+
+  mean: Array
+  log_var: Array
 
 
 class KLModel(_FirstStage):
   """KL autoencoder (Rombach et al. 2022); the defaults are that of Stable Diffusion 1, 512x512x3 -> 64x64x4.
 
-  Attributes are those of `VQModel`, less the codebook's, and
-    latent_scale: by what latents are multiplied for the diffusion model, which expects about unit size.
+  Attributes are those of `VQModel` without `n_embed` and `beta`, and
+    latent_scale: factor on latents for the diffusion model, which expects a deviation of about 1.
   """
 
   ch: int = 128
@@ -255,37 +265,37 @@ class KLModel(_FirstStage):
   in_channels: int = 3
   num_groups: int = NUM_GROUPS
   latent_scale: float = 0.18215
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   MOMENTS = 2
 
-  def encode(self, image: jax.Array) -> Gaussian:
-    """Image B H W 3 in [-1, 1] -> posterior over latents B h w C, float32."""
+  def encode(self, image: Float[Array, 'B H W C']) -> Gaussian:
+    """Encodes images in [-1, 1] to the posterior over latents, float32."""
     mean, log_var = jnp.split(self.quant_conv(self.encoder(image)).astype(jnp.float32), 2, axis=-1)
     return Gaussian(mean, jnp.clip(log_var, -30.0, 20.0))
 
-  def decode(self, z: jax.Array) -> jax.Array:
-    """Latent B h w C -> image B H W 3, about [-1, 1] but not clipped; float32."""
+  def decode(self, z: Float[Array, 'B h w D']) -> Float[Array, 'B H W C']:
+    """Decodes latents to images in about [-1, 1], not clipped; float32."""
     return self.decoder(self.post_quant_conv(z.astype(self.dtype)))
 
-  def to_latent(self, image: jax.Array) -> jax.Array:
-    """Image B H W 3 in [-1, 1] -> B h w C, what the diffusion model works on: the posterior's mean, scaled."""
+  def to_latent(self, image: Float[Array, 'B H W C']) -> Float[Array, 'B h w D']:
+    """Encodes images in [-1, 1] for the diffusion model: the posterior's mean, scaled."""
     return self.latent_scale * self.encode(image).mean
 
-  def to_image(self, latent: jax.Array) -> jax.Array:
-    """The way back, B h w C -> B H W 3."""
+  def to_image(self, latent: Float[Array, 'B h w D']) -> Float[Array, 'B H W C']:
+    """Decodes latents of the diffusion model: the inverse of `to_latent`."""
     return self.decode(latent / self.latent_scale)
 
-  def __call__(self, image: jax.Array) -> tuple[jax.Array, Gaussian]:
-    """Image B H W 3 -> (reconstruction of the mean latent B H W 3, posterior)."""
+  def __call__(self, image: Float[Array, 'B H W C']) -> tuple[Float[Array, 'B H W C'], Gaussian]:
+    """Reconstructs images from the posterior's mean."""
     posterior = self.encode(image)
     return self.decode(posterior.mean), posterior
 
 
-def first_stage(kwargs: Mapping[str, Any], dtype: Any = jnp.float32) -> VQModel | KLModel:
+def first_stage(kwargs: Mapping[str, Any], dtype: DTypeLike = jnp.float32) -> VQModel | KLModel:
   """Builds a `VQModel` if the kwargs have `n_embed`, else a `KLModel`; lists, as in JSON, become tuples."""
   return (VQModel if 'n_embed' in kwargs else KLModel)(**lists_to_tuples(kwargs), dtype=dtype)
 
 
-def _uniform_codes(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def _uniform_codes(key: jax.Array, shape: tuple[int, int]) -> Float[Array, 'N D']:
   return jax.random.uniform(key, shape, jnp.float32, -1 / shape[0], 1 / shape[0])

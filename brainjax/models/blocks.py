@@ -2,34 +2,38 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from brainjax.models.dense import Dense
 from brainjax.models.recompute import recomputed
 from brainjax.ops.attention import attention
+from brainjax.ops.types import Array
 
-Init = Callable[..., jax.Array]
+Init = Callable[..., Any]
 NORMAL: Init = nn.initializers.normal(0.02)
 XAVIER: Init = nn.initializers.xavier_uniform()
 
 
-def layer_norm(epsilon: float, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(epsilon: float, dtype: DTypeLike, name: str | None = None) -> nn.LayerNorm:
   """Normalisation over the last axis with float32 statistics (two passes, as PyTorch computes them)."""
   return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def table_init(table: np.ndarray) -> Init:
-  """Initialises a parameter of shape (1, rows, width) with a fixed table (rows, width)."""
+def table_init(table: Float[np.ndarray, 'L D']) -> Init:
+  """Returns an initialiser that sets a parameter 1 L D to a fixed table L D."""
   return lambda key, shape: jnp.asarray(table, jnp.float32).reshape(shape)
 
 
 class PatchEmbed(nn.Module):
-  """A convolution whose kernel is one patch, as a matrix product: B L (p*C) -> B L D.
+  """A convolution whose kernel is one patch, as a matrix product.
 
   Attributes:
     width: D.
@@ -38,53 +42,52 @@ class PatchEmbed(nn.Module):
 
   width: int
   kernel_shape: tuple[int, ...]
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, patches: jax.Array) -> jax.Array:
-    """B L (p*C) -> B L D."""
+  def __call__(self, patches: Float[Array, 'B L p']) -> Float[Array, 'B L D']:
     kernel = self.param('kernel', NORMAL, (*self.kernel_shape, self.width))
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     matrix = kernel.reshape(-1, self.width).astype(self.dtype)  # (p*C) D
     return patches.astype(self.dtype) @ matrix + bias.astype(self.dtype)
 
 
-def exact_gelu(x: jax.Array) -> jax.Array:
-  """GELU by the error function, as PyTorch has it: ... -> ..."""
+def exact_gelu(x: Float[Array, '...']) -> Float[Array, '...']:
+  """Applies GELU with the error function, as PyTorch does."""
   return nn.gelu(x, approximate=False)
 
 
 class MLP(nn.Module):
-  """Linear, activation, linear: B L D -> B L D."""
+  """Two dense layers with an activation between them."""
 
   hidden: int
   kernel_init: Init = XAVIER
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
   activation: Callable[[jax.Array], jax.Array] = exact_gelu
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """B L D -> B L D."""
+  def __call__(self, x: Float[Array, 'B L D']) -> Float[Array, 'B L D']:
     dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
     hidden = self.activation(dense(self.hidden, name='fc1')(x))
     return dense(x.shape[-1], name='fc2')(hidden)
 
 
 class Attention(nn.Module):
-  """Multi-head attention of B L D to itself or to a context B M E; the softmax is float32.
+  """Multi-head attention to the tokens themselves or to a context; the softmax is float32.
 
   Attributes:
-    fused_qkv: one matrix for queries, keys and values (self-attention only) or three.
+    num_heads: divides the width.
+    fused_qkv: one matrix for queries, keys and values (self-attention only), or three.
   """
 
   num_heads: int
   fused_qkv: bool = True
   kernel_init: Init = XAVIER
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-    """B L D, and a context B M E to look at instead of itself -> B L D."""
+  def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B M E'] | None = None) -> Float[Array, 'B L D']:
+    """Attends from x to the context, or to x itself without one."""
     width = x.shape[-1]
     if width % self.num_heads:
       raise ValueError(f'width {width} cannot be split into {self.num_heads} heads.')
@@ -108,12 +111,11 @@ class Block(nn.Module):
   fused_qkv: bool = True
   epsilon: float = 1e-5
   kernel_init: Init = XAVIER
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
   activation: Callable[[jax.Array], jax.Array] = exact_gelu
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """B L D -> B L D."""
+  def __call__(self, x: Float[Array, 'B L D']) -> Float[Array, 'B L D']:
     attention = Attention(self.num_heads, self.fused_qkv, self.kernel_init, self.dtype, name='attn')
     x = x + attention(layer_norm(self.epsilon, self.dtype, 'norm1')(x))
     mlp = MLP(self.mlp_dim, self.kernel_init, self.dtype, self.activation, name='mlp')
@@ -121,16 +123,20 @@ class Block(nn.Module):
 
 
 def run_stack(
-  make_block: Callable[..., nn.Module], depth: int, remat: str, x: jax.Array, *context: jax.Array
-) -> jax.Array:
-  """Runs `depth` equal blocks as one scan, inside a compact method: parameters under `blocks/`, stacked on axis 0.
+  make_block: Callable[..., nn.Module],
+  depth: int,
+  remat: str,
+  x: Float[Array, 'B L D'],
+  *context: Float[Array, 'B M E'],
+) -> Float[Array, 'B L D']:
+  """Runs `depth` equal blocks as one scan, inside a compact method; parameters are `blocks/...`, stacked on axis 0.
 
   Args:
     make_block: gives one block, called with a name.
     depth: how many.
     remat: what the backward pass recomputes of each block, see `recompute`.
-    x: B L D, goes through the blocks.
-    *context: handed to every block.
+    x: goes through the blocks.
+    *context: passed to every block.
   """
 
   def body(block, x, *context):

@@ -5,10 +5,13 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from brainjax.models.blocks import NORMAL, Block, PatchEmbed, layer_norm, run_stack
 from brainjax.models.conv_layers import conv3x3, dense, group_norm
 from brainjax.ops import patches
+from brainjax.ops.types import Array
 
 EPSILON = 1e-6
 SMALL_NUM_GROUPS = 8
@@ -35,11 +38,11 @@ class ViT(nn.Module):
   depth: int = 32
   num_heads: int = 16
   mlp_dim: int = 5120
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, image: jax.Array, return_features: bool = False) -> jax.Array:
-    """Images B H W 3, normalised as the weights expect -> logits B num_classes or features B D, float32."""
+  def __call__(self, image: Float[Array, 'B H W C'], return_features: bool = False) -> Float[Array, 'B D']:
+    """Returns the logits of images that are normalised as the weights expect, or the features before them; float32."""
     if image.shape[1:] != (self.image_size, self.image_size, 3):
       raise ValueError(f'expected images B {self.image_size} {self.image_size} 3, found {image.shape}')
     tokens = patches.patchify_2d(image, self.patch_size)  # B L (p*p*3)
@@ -71,11 +74,11 @@ class SmallClassifier(nn.Module):
 
   num_classes: int
   widths: tuple[int, ...] = (24, 48, 72, 96)
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, image: jax.Array, return_features: bool = False) -> jax.Array:
-    """Images B H W 3 in [-1, 1], e.g. of 64 pixels -> logits B num_classes or features B D, float32."""
+  def __call__(self, image: Float[Array, 'B H W C'], return_features: bool = False) -> Float[Array, 'B D']:
+    """Returns the logits of images in [-1, 1], or the features before them; float32."""
 
     def activate(name, x):
       return nn.silu(group_norm(EPSILON, self.dtype, name, SMALL_NUM_GROUPS)(x))

@@ -1,4 +1,4 @@
-"""The image tower of CLIP (Radford et al. 2021), whose embedding says how alike two pictures are in meaning."""
+"""The image tower of CLIP (Radford et al. 2021), whose embeddings compare pictures by meaning."""
 
 from functools import partial
 
@@ -6,15 +6,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jaxtyping import Float
 
 from brainjax.models.blocks import NORMAL, Block, exact_gelu, layer_norm, run_stack
 from brainjax.models.dense import Dense
+from brainjax.ops.types import Array
 
 EPSILON = 1e-5
 
 
-def quick_gelu(x: jax.Array) -> jax.Array:
-  """The approximation of GELU that OpenAI's weights were trained with: ... -> ..."""
+def quick_gelu(x: Float[Array, '...']) -> Float[Array, '...']:
+  """Applies the approximation of GELU that OpenAI's weights were trained with."""
   return x * nn.sigmoid(1.702 * x)
 
 
@@ -31,7 +33,7 @@ class ClipVision(nn.Module):
     depth: number of blocks.
     num_heads: heads of each attention.
     mlp_dim: hidden width of the blocks' MLPs.
-    projection_dim: E, of the space shared with texts; 0: no projection, E is D.
+    projection_dim: E, width of the space shared with texts; 0: no projection, E is D.
     activation: of the MLPs: 'quick_gelu' (OpenAI) or 'gelu' (OpenCLIP).
   """
 
@@ -45,8 +47,8 @@ class ClipVision(nn.Module):
   activation: str = 'quick_gelu'
 
   @nn.compact
-  def __call__(self, image: jax.Array) -> jax.Array:
-    """Images B H W 3, normalised as CLIP's -> embeddings B E, float32."""
+  def __call__(self, image: Float[Array, 'B H W C']) -> Float[Array, 'B E']:
+    """Embeds images that are normalised with CLIP's mean and deviation; float32."""
     if image.shape[1:] != (self.image_size, self.image_size, 3):
       raise ValueError(f'expected images B {self.image_size} {self.image_size} 3, found {image.shape}')
     if self.activation not in ACTIVATIONS:

@@ -1,20 +1,23 @@
-"""Turns fMRI vectors into the context of the diffusion model (paper, section 3.3)."""
+"""The model that turns fMRI vectors into the context of the diffusion model (paper, section 3.3)."""
 
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from brainjax.models.blocks import NORMAL, Block, Init, PatchEmbed, layer_norm, run_stack, table_init
 from brainjax.models.dense import Dense
 from brainjax.ops import patches, positions
+from brainjax.ops.types import Array
 
 
 class FmriEncoder(nn.Module):
-  """The autoencoder's encoder without masking and without a class token: fMRI B V -> B L D (B 1 D if pooled).
+  """The encoder of `FmriMAE` without masking and without a class token.
 
-  It declares the class token and a mask token that it does not use, so that its tree equals the published weights.
+  It declares a class token and a mask token that it does not use: the published weights have them.
   """
 
   num_voxels: int
@@ -25,11 +28,11 @@ class FmriEncoder(nn.Module):
   mlp_ratio: float
   global_pool: bool
   remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, fmri: jax.Array) -> jax.Array:
-    """fMRI B V -> tokens B L D, or B 1 D with global_pool."""
+  def __call__(self, fmri: Float[Array, 'B V']) -> Float[Array, 'B L D']:
+    """Encodes fMRI as tokens; L is 1 with global_pool."""
     if fmri.shape[1] != self.num_voxels:
       raise ValueError(f'the input has {fmri.shape[1]} voxels, the model was built for {self.num_voxels}.')
     self.param('cls_token', NORMAL, (1, 1, self.width))
@@ -47,21 +50,20 @@ class FmriEncoder(nn.Module):
 
 
 def _uniform(fan_in: int) -> Init:
-  """PyTorch's default of a linear layer, weight and bias: uniform within 1 / sqrt(fan_in)."""
+  """Returns PyTorch's initialiser of weights and biases of a linear layer: uniform within 1 / sqrt(fan_in)."""
   bound = fan_in**-0.5
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class FmriConditioner(nn.Module):
-  """fMRI B V -> context B T C (B 1 C with global_pool).
-
-  Two linear maps act on the token axis (L -> L // 2 -> T, nothing in between), then one on the width.
+  """Maps fMRI to the context: the encoder, two linear maps of the token axis (L -> L // 2 -> T), one of the width.
 
   Attributes:
     num_voxels: V, a multiple of the patch size.
+    patch_size, width, depth, num_heads, mlp_ratio: of the encoder, see `FmriMAE`.
     context_tokens: T.
-    context_dim: C.
-    global_pool: average the tokens before the last LayerNorm; there are then no maps of the token axis.
+    context_dim: E.
+    global_pool: average the tokens before the last LayerNorm. There are then no maps of the token axis, and T is 1.
     remat: what the backward pass recomputes of each block, see `recompute`.
     dtype: of the computation; parameters are float32.
   """
@@ -76,7 +78,7 @@ class FmriConditioner(nn.Module):
   context_dim: int = 512
   global_pool: bool = False
   remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def setup(self):
     """Builds the parts."""
@@ -101,15 +103,15 @@ class FmriConditioner(nn.Module):
       self.channel_mapper_1 = dense(tokens // 2, self.context_tokens)
     self.dim_mapper = dense(self.width, self.context_dim)
 
-  def __call__(self, fmri: jax.Array) -> jax.Array:
-    """fMRI B V -> context B T C, or B 1 C with global_pool."""
+  def __call__(self, fmri: Float[Array, 'B V']) -> Float[Array, 'B T E']:
+    """Computes the context of the diffusion model."""
     x = self.encode(fmri)
     if not self.global_pool:
       x = self.channel_mapper_1(self.channel_mapper_0(x.swapaxes(1, 2))).swapaxes(1, 2)  # B L D -> B D L -> B T D
     return self.dim_mapper(x)
 
-  def encode(self, fmri: jax.Array) -> jax.Array:
-    """The encoder alone: fMRI B V -> tokens B L D, or B 1 D with global_pool."""
+  def encode(self, fmri: Float[Array, 'B V']) -> Float[Array, 'B L D']:
+    """Runs the encoder alone; L is 1 with global_pool."""
     return self.mae(fmri)
 
   def example_inputs(self) -> tuple[jax.Array, ...]:

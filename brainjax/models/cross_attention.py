@@ -4,15 +4,17 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from brainjax.models.blocks import MLP, XAVIER, Attention, Init, layer_norm, run_stack
 from brainjax.models.dense import Dense
+from brainjax.ops.types import Array
 
 
 class CrossBlock(nn.Module):
-  """Self-attention whose output queries the other modality: B L D and context B M E -> B L D.
+  """Self-attention whose output queries the other modality.
 
   a = CrossAttention(LN1(SelfAttention(LN1(h))), context); h += a; h += MLP(LN2(h)). LN1 is one layer used twice, and
   there is no residual around the self-attention.
@@ -21,11 +23,10 @@ class CrossBlock(nn.Module):
   num_heads: int
   mlp_dim: int
   kernel_init: Init = XAVIER
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-    """B L D and context B M E -> B L D."""
+  def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B M E']) -> Float[Array, 'B L D']:
     attention = partial(Attention, self.num_heads, False, self.kernel_init, self.dtype)
     norm1 = layer_norm(1e-12, self.dtype, 'norm1')
     queries = norm1(attention(name='self_attn')(norm1(x)))
@@ -35,10 +36,10 @@ class CrossBlock(nn.Module):
 
 
 class CrossBottleneck(nn.Module):
-  """The fMRI side: tokens B L D go through the image's width and back, attending to image tokens B M W.
+  """The fMRI side: a linear map to the width of image tokens, attention to them, a linear map back.
 
-  Everything passes through the narrow width: the D-wide tokens are not carried around it. `residual` adds the input of
-  the blocks to their output (the published default).
+  Everything passes through that width: no residual goes around both maps. `residual` adds the input of the blocks to
+  their output (the published default).
   """
 
   width: int
@@ -46,11 +47,10 @@ class CrossBottleneck(nn.Module):
   depth: int
   residual: bool = True
   remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-    """fMRI tokens B L D and image tokens B M W -> B L D."""
+  def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B M E']) -> Float[Array, 'B L D']:
     dense = partial(Dense, dtype=self.dtype, kernel_init=XAVIER)
     inner = dense(self.width, name='map_in')(x)
     attended = run_stack(self.make_block, self.depth, self.remat, inner, context)
@@ -58,16 +58,15 @@ class CrossBottleneck(nn.Module):
 
 
 class CrossTail(nn.Module):
-  """The image side: tokens B L D attend to fMRI tokens B M E, which one linear map brings to width D."""
+  """The image side: tokens attend to fMRI tokens, which one linear map brings to the same width."""
 
   make_block: Callable[..., nn.Module]
   depth: int
   kernel_init: Init
   remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-    """Image tokens B L D and fMRI tokens B M E -> B L D."""
+  def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B M E']) -> Float[Array, 'B L D']:
     context = Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name='map_in')(context)
     return run_stack(self.make_block, self.depth, self.remat, x, context)

@@ -5,14 +5,24 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from brainjax.models.conv_layers import dense
+from brainjax.ops.types import Array
 
 EPSILON = 1e-3  # of the batch normalisations, as TensorFlow has it
 
 
 class Group(NamedTuple):
-  """A run of alike blocks: how many, kernel side, stride of the first, widening inside a block, channels that leave."""
+  """A run of equal blocks.
+
+  Attributes:
+    repeats: how many blocks.
+    kernel: side of the depthwise kernel, in pixels.
+    stride: of the first block.
+    expand: factor on the channels inside a block.
+    width: output channels.
+  """
 
   repeats: int
   kernel: int
@@ -33,11 +43,10 @@ LITE0 = (
 
 
 class FrozenBatchNorm(nn.Module):
-  """Batch normalisation with the statistics of training, which are parameters here: the network only judges."""
+  """Batch normalisation with the statistics of training; they are parameters here, as the network does not train."""
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """... C -> ... C."""
+  def __call__(self, x: Float[Array, '... C']) -> Float[Array, '... C']:
     shape = x.shape[-1:]
     scale, bias = self.param('scale', nn.initializers.ones, shape), self.param('bias', nn.initializers.zeros, shape)
     mean, var = self.param('mean', nn.initializers.zeros, shape), self.param('var', nn.initializers.ones, shape)
@@ -45,7 +54,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 def _conv(width: int, kernel: int, stride: int, name: str, groups: int = 1) -> nn.Conv:
-  # 'SAME' pads as TensorFlow does: of an odd number the larger half below and to the right.
+  # 'SAME' pads as TensorFlow does: of an odd number, the larger half goes to the bottom and the right.
   return nn.Conv(width, (kernel, kernel), stride, 'SAME', feature_group_count=groups, use_bias=False, name=name)
 
 
@@ -56,8 +65,7 @@ class InvertedBottleneck(nn.Module):
   stride: int
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """B h w C -> B h' w' width."""
+  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B h w D']:
     inputs, width = x, x.shape[-1] * self.group.expand
     if self.group.expand != 1:
       x = dense(width, jnp.float32, 'expand', use_bias=False)(x)
@@ -87,8 +95,8 @@ class EfficientNetLite(nn.Module):
   feature_width: int = 1280
 
   @nn.compact
-  def __call__(self, image: jax.Array, return_features: bool = False) -> jax.Array:
-    """Images B H W 3 as (pixel - 127) / 128 -> logits B num_classes, or the pooled features B D."""
+  def __call__(self, image: Float[Array, 'B H W C'], return_features: bool = False) -> Float[Array, 'B D']:
+    """Returns the logits of images given as (pixel - 127) / 128, or the pooled features."""
     x = _conv(self.stem_width, 3, 2, 'stem')(image)
     x = nn.relu6(FrozenBatchNorm(name='stem_norm')(x))
     number = 0

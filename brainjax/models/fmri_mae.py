@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from brainjax.models.blocks import XAVIER
 from brainjax.models.cross_attention import CrossBlock, CrossBottleneck
@@ -44,7 +45,7 @@ class FmriMAE(MaskedAutoencoder):
   cross_mlp_dim: int = 3072
   cross_residual: bool = True
   remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @property
   def num_patches(self) -> int:

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from brainjax.models.blocks import NORMAL
 from brainjax.models.cross_attention import CrossBlock, CrossTail
@@ -40,7 +41,7 @@ class ImageMAE(MaskedAutoencoder):
   fmri_width: int = 1024
   norm_epsilon: float = 1e-12
   remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @property
   def num_patches(self) -> int:

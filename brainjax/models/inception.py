@@ -5,15 +5,24 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from brainjax.models.conv_layers import dense
 from brainjax.models.efficientnet import FrozenBatchNorm
+from brainjax.ops.types import Array
 
 FID_CLASSES = 1008  # of the TensorFlow network of 2015, which defines the Frechet Inception distance
 
 
 class Layer(NamedTuple):
-  """A convolution without bias, batch normalisation, ReLU: its name, channels, kernel (height, width), stride."""
+  """A convolution without bias, batch normalisation, ReLU.
+
+  Attributes:
+    name: of the parameters.
+    width: output channels.
+    kernel: height and width, in pixels.
+    stride: along both axes.
+  """
 
   name: str
   width: int
@@ -22,10 +31,11 @@ class Layer(NamedTuple):
 
 
 class Mixed(NamedTuple):
-  """Branches side by side, their channels joined; then the pooled input.
+  """Branches side by side whose channels are joined, with the pooled input as the last one.
 
-  A branch is a chain of layers; a tuple in it is a fork whose ends are joined. `pool_width` are the channels after an
-  average over 3x3; 0 stands for a maximum with stride 2 and nothing after it.
+  Attributes:
+    branches: each is a chain of layers. A tuple of layers in a chain is a fork; its ends are joined.
+    pool_width: channels of the layer after an average over 3x3; 0: a maximum with stride 2 and no layer.
   """
 
   branches: tuple[tuple, ...]
@@ -100,13 +110,13 @@ class _Conv(nn.Module):
   padding: str
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B h w D']:
     _, width, kernel, stride = self.layer
     x = nn.Conv(width, kernel, stride, self.padding, use_bias=False, name='conv')(x)
     return nn.relu(FrozenBatchNorm(name='norm')(x))
 
 
-def _conv(layer: Layer, x: jax.Array) -> jax.Array:
+def _conv(layer: Layer, x: Float[Array, 'B H W C']) -> Float[Array, 'B h w D']:
   return _Conv(layer, 'SAME' if layer.stride == 1 else 'VALID', name=layer.name)(x)
 
 
@@ -115,8 +125,7 @@ class _Mixed(nn.Module):
   pool: str
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """B h w C -> B h' w' C'."""
+  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B h w D']:
     ends = []
     for branch in self.block.branches:
       h = x
@@ -146,8 +155,8 @@ class InceptionV3(nn.Module):
   fid: bool = False
 
   @nn.compact
-  def __call__(self, image: jax.Array, return_features: bool = False) -> jax.Array:
-    """Images B H W 3, normalised as the weights expect -> logits B num_classes, or the pooled features B 2048."""
+  def __call__(self, image: Float[Array, 'B H W C'], return_features: bool = False) -> Float[Array, 'B D']:
+    """Returns the logits of images that are normalised as the weights expect, or the pooled features (2048)."""
     x = image
     for layer in STEM:
       x = _Conv(layer, 'SAME' if layer.name in PADDED else 'VALID', name=layer.name)(x)
@@ -164,7 +173,7 @@ class InceptionV3(nn.Module):
 
 
 def layer_names() -> list[str]:
-  """The name of every convolution, as the published PyTorch weights have it: Mixed_5b.branch1x1."""
+  """Lists every convolution by its name in the published PyTorch weights, such as Mixed_5b.branch1x1."""
   names = [layer.name for layer in STEM]
   for name, block in BLOCKS.items():
     for layer in (layer for branch in block.branches for layer in branch):

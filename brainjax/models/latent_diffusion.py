@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from brainjax.models.autoencoder import KLModel, VQModel, first_stage
 from brainjax.models.conditioner import FmriConditioner
@@ -29,7 +30,7 @@ class LatentDiffusion(NamedTuple):
 
 
 def latent_diffusion(
-  kwargs: Mapping[str, Mapping[str, Any]], dtype: Any = jnp.float32, remat: str = 'nothing'
+  kwargs: Mapping[str, Mapping[str, Any]], dtype: DTypeLike = jnp.float32, remat: str = 'nothing'
 ) -> LatentDiffusion:
   """Builds the three parts so that they fit each other.
 

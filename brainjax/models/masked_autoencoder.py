@@ -9,10 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int, Shaped
 
 from brainjax.models.blocks import NORMAL, XAVIER, Block, Init, PatchEmbed, layer_norm, run_stack, table_init
 from brainjax.models.dense import Dense
 from brainjax.ops import masking
+from brainjax.ops.types import Array
 
 
 class Modality(NamedTuple):
@@ -42,7 +45,7 @@ class Modality(NamedTuple):
 
 
 class MaskedEncoder(nn.Module):
-  """The encoder of a masked autoencoder: patches B L p -> tokens B (1 + K) D, the class token first.
+  """The encoder of a masked autoencoder; the class token comes first.
 
   Attributes:
     table: (1 + L, width) initial positions, the class row first.
@@ -61,20 +64,20 @@ class MaskedEncoder(nn.Module):
   cross: Callable[..., nn.Module] | None = None
   context_width: int = 0
   remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
-    self, patches: jax.Array, mask: masking.Mask | None = None, context: jax.Array | None = None
-  ) -> jax.Array:
-    """Patches B L p, a mask (None keeps all), tokens B M E of the other modality -> B (1 + K) D."""
+    self, patches: Float[Array, 'B L p'], mask: masking.Mask | None = None, context: Float[Array, 'B M E'] | None = None
+  ) -> Float[Array, 'B K D']:
+    """Encodes the patches that the mask keeps (None keeps all), with tokens of the other modality or without."""
     width = self.table.shape[1]
     if patches.shape[1] + 1 != self.table.shape[0]:
       raise ValueError(f'the input has {patches.shape[1]} patches, the model was built for {self.table.shape[0] - 1}.')
     class_token = self.param('cls_token', NORMAL, (1, 1, width))
     positions = self.param('pos_embed', table_init(self.table), (1, *self.table.shape)).astype(self.dtype)
     places = positions[:, 1:]
-    if mask is not None:  # before the product, of which three quarters would not be needed
+    if mask is not None:  # before the embedding, so that removed patches cost nothing
       patches, places = masking.gather(patches, mask.ids_keep), jnp.take(places[0], mask.ids_keep, axis=0)
     x = PatchEmbed(width, self.kernel_shape, self.dtype, name='patch_embed')(patches) + places
     first = jnp.broadcast_to(class_token.astype(self.dtype) + positions[:, :1], (x.shape[0], 1, width))
@@ -84,13 +87,13 @@ class MaskedEncoder(nn.Module):
         raise ValueError('tokens of the other modality were given to an autoencoder without cross-attention.')
     elif context is not None:
       x = self.cross(name='cross')(x, context.astype(self.dtype))
-    elif self.is_initializing():  # so that every parameter exists, whatever the first call was
+    elif self.is_initializing():  # so that every parameter exists after a call without context, too
       self.cross(name='cross')(x, jnp.zeros((x.shape[0], 1, self.context_width), self.dtype))
     return layer_norm(self.norm_epsilon, self.dtype, 'norm')(x)
 
 
 class MaskedDecoder(nn.Module):
-  """The decoder of a masked autoencoder: B (1 + K) D and ids B L -> predicted patches B L p, float32.
+  """The decoder of a masked autoencoder; predicts every patch in float32.
 
   Attributes:
     table: (1 + L, width) initial positions, the class row first.
@@ -104,11 +107,10 @@ class MaskedDecoder(nn.Module):
   patch_dim: int
   kernel_init: Init = XAVIER
   remat: str = 'nothing'
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, latent: jax.Array, ids_restore: jax.Array) -> jax.Array:
-    """Tokens B (1 + K) D and the way back B L -> patches B L p."""
+  def __call__(self, latent: Float[Array, 'B K D'], ids_restore: Int[Array, 'B L']) -> Float[Array, 'B L p']:
     width = self.table.shape[1]
     dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
     mask_token = self.param('mask_token', NORMAL, (1, 1, width))
@@ -140,48 +142,55 @@ class MaskedAutoencoder(nn.Module):
 
   def setup(self):
     """Builds the encoder and the decoder."""
-    own = self.modality()
+    modality = self.modality()
     shared = {'remat': self.remat, 'dtype': self.dtype}
     block = partial(
-      Block, fused_qkv=own.fused_qkv, epsilon=own.norm_epsilon, kernel_init=own.kernel_init, dtype=self.dtype
+      Block,
+      fused_qkv=modality.fused_qkv,
+      epsilon=modality.norm_epsilon,
+      kernel_init=modality.kernel_init,
+      dtype=self.dtype,
     )
     self.encoder = MaskedEncoder(
-      table=own.position_table(self.width),
-      kernel_shape=own.kernel_shape,
-      make_block=partial(block, self.num_heads, own.mlp_dims[0]),
+      table=modality.position_table(self.width),
+      kernel_shape=modality.kernel_shape,
+      make_block=partial(block, self.num_heads, modality.mlp_dims[0]),
       depth=self.depth,
-      norm_epsilon=own.norm_epsilon,
-      cross=own.cross if self.cross_depth else None,
-      context_width=own.context_width,
+      norm_epsilon=modality.norm_epsilon,
+      cross=modality.cross if self.cross_depth else None,
+      context_width=modality.context_width,
       **shared,
     )
     self.decoder = MaskedDecoder(
-      table=own.position_table(self.decoder_width),
-      make_block=partial(block, self.decoder_num_heads, own.mlp_dims[1]),
+      table=modality.position_table(self.decoder_width),
+      make_block=partial(block, self.decoder_num_heads, modality.mlp_dims[1]),
       depth=self.decoder_depth,
-      patch_dim=math.prod(own.kernel_shape),
-      kernel_init=own.kernel_init,
+      patch_dim=math.prod(modality.kernel_shape),
+      kernel_init=modality.kernel_init,
       **shared,
     )
 
   def __call__(
     self,
-    inputs: jax.Array,
-    noise: jax.Array | None = None,
+    inputs: Float[Array, 'B ...'],
+    noise: Float[Array, 'B L'] | None = None,
     mask_ratio: float = 0.0,
-    context: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
+    context: Float[Array, 'B M E'] | None = None,
+  ) -> dict[str, Shaped[Array, 'B ...']]:
     """Masks, encodes and predicts.
 
     Args:
-      inputs: fMRI B V, or images B H W 3 normalised with ImageNet's mean and deviation.
-      noise: B L uniform draws; may be absent at ratio 0, and the tokens are then not shuffled.
+      inputs: fMRI B V; or images B H W 3, normalised with ImageNet's mean and deviation.
+      noise: uniform draws; None at ratio 0 leaves the tokens in order.
       mask_ratio: fraction of tokens to remove; static.
-      context: B M E, tokens of the other modality; without them the cross-attention is skipped.
+      context: tokens of the other modality; None skips the cross-attention.
 
     Returns:
-      pred: B L p (of images p*p*3, ordered row, column, channel); mask: B L (1 = removed); latent: B (1 + kept) D;
-      ids_restore: B L.
+      pred: B L p (in an image patch ordered row, column, channel); mask: B L (1 = removed); latent: B 1+K D of the K
+      tokens that are kept; ids_restore: B L, see `Mask`.
+
+    Raises:
+      ValueError: the noise is missing or not B L; other tokens are given to a model without cross-attention.
     """
     mask = self._mask(inputs, noise, mask_ratio)
     latent = self.encoder(self.modality().patchify(inputs), mask, context)
@@ -195,15 +204,17 @@ class MaskedAutoencoder(nn.Module):
 
   def encode(
     self,
-    inputs: jax.Array,
-    noise: jax.Array | None = None,
+    inputs: Float[Array, 'B ...'],
+    noise: Float[Array, 'B L'] | None = None,
     mask_ratio: float = 0.0,
-    context: jax.Array | None = None,
-  ) -> jax.Array:
-    """The encoder alone, with the arguments of a call: tokens B (1 + kept) D, the class token first."""
+    context: Float[Array, 'B M E'] | None = None,
+  ) -> Float[Array, 'B K D']:
+    """Runs the encoder alone, with the arguments of a call; the class token comes first."""
     return self.encoder(self.modality().patchify(inputs), self._mask(inputs, noise, mask_ratio), context)
 
-  def _mask(self, inputs: jax.Array, noise: jax.Array | None, ratio: float) -> masking.Mask | None:
+  def _mask(
+    self, inputs: Float[Array, 'B ...'], noise: Float[Array, '...'] | None, ratio: float
+  ) -> masking.Mask | None:
     """The mask of one pass; None keeps every token in order (ratio 0 and no noise)."""
     shape = (len(inputs), self.num_patches)
     if noise is None:

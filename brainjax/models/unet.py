@@ -1,17 +1,19 @@
 """The denoising UNet of latent diffusion, conditioned by cross-attention and through its time embedding."""
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Float, Real
 
 from brainjax.models.blocks import layer_norm
 from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, group_norm, upsample_nearest
 from brainjax.models.recompute import recomputed
 from brainjax.ops.attention import attention
 from brainjax.ops.positions import timestep_embedding
+from brainjax.ops.types import Array
 
 RES_EPSILON = 1e-5
 TRANSFORMER_EPSILON = 1e-6
@@ -19,21 +21,20 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 class TimeCondition(nn.Module):
-  """Turns the condition into an addition to the time embedding."""
+  """Computes what the condition adds to the time embedding (Chen et al. 2023)."""
 
   features: int
   context_tokens: int
   global_pool: bool
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, context: jax.Array) -> jax.Array:
-    """Context B T D -> B features."""
+  def __call__(self, context: Float[Array, 'B T E']) -> Float[Array, 'B D']:
     if self.global_pool:
       return dense(self.features, self.dtype, 'pooled')(context[:, 0])
-    mixed = jnp.swapaxes(context, 1, 2)  # B D T: the two first layers mix tokens, not features
+    mixed = jnp.swapaxes(context, 1, 2)  # B E T: the two first layers mix tokens, not features
     mixed = dense(self.context_tokens // 2, self.dtype, 'tokens_0')(mixed)
-    mixed = dense(1, self.dtype, 'tokens_1')(mixed)  # B D 1
+    mixed = dense(1, self.dtype, 'tokens_1')(mixed)  # B E 1
     return dense(self.features, self.dtype, 'dense')(mixed[:, :, 0])
 
 
@@ -42,11 +43,10 @@ class ResBlock(nn.Module):
 
   features: int
   num_groups: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
-    """Maps x B H W C and the embedded time emb B E to B H W features."""
+  def __call__(self, x: Float[Array, 'B H W C'], emb: Float[Array, 'B E']) -> Float[Array, 'B H W D']:
     h = nn.silu(group_norm(RES_EPSILON, self.dtype, 'in_norm', self.num_groups)(x))
     h = conv3x3(self.features, self.dtype, 'in_conv')(h)
     h += dense(self.features, self.dtype, 'emb')(nn.silu(emb))[:, None, None, :]
@@ -61,11 +61,10 @@ class Attention(nn.Module):
   """Multi-head attention; queries, keys and values have no bias."""
 
   num_heads: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-    """Attends from x B L D to context B T E -> B L D."""
+  def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B T E']) -> Float[Array, 'B L D']:
     width = x.shape[-1]
 
     def heads(name, source):
@@ -80,11 +79,10 @@ class TransformerBlock(nn.Module):
   """Self-attention, cross-attention and a gated (GEGLU) feed-forward, each pre-normalised with a residual."""
 
   num_heads: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-    """Maps x B L D and context B T E to B L D."""
+  def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B T E']) -> Float[Array, 'B L D']:
     norm = partial(layer_norm, LAYER_NORM_EPSILON, self.dtype)
     h = norm('norm1')(x)
     x += Attention(self.num_heads, self.dtype, name='attn1')(h, h)
@@ -101,11 +99,10 @@ class SpatialTransformer(nn.Module):
   depth: int
   remat: str
   num_groups: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x: jax.Array, context: jax.Array) -> jax.Array:
-    """Maps x B H W C and context B T D to B H W C."""
+  def __call__(self, x: Float[Array, 'B H W C'], context: Float[Array, 'B T E']) -> Float[Array, 'B H W C']:
     batch, height, width, channels = x.shape
     block = recomputed(TransformerBlock, self.remat)
     h = group_norm(TRANSFORMER_EPSILON, self.dtype, 'norm', self.num_groups)(x)
@@ -116,7 +113,7 @@ class SpatialTransformer(nn.Module):
     return x + h.reshape(x.shape)
 
 
-class Stage(nn.Module):
+class Level(nn.Module):
   """One entry of the UNet: a residual block, then a transformer if `num_heads`, then upsampling if `upsample`.
 
   The upsampling convolution is named by its position in the entry, as the published weights name it.
@@ -128,11 +125,13 @@ class Stage(nn.Module):
   upsample: bool
   remat: str
   num_groups: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x: jax.Array, emb: jax.Array, context: jax.Array) -> jax.Array:
-    """Maps x B H W C, emb B E and context B T D to B H W features, or B 2H 2W features."""
+  def __call__(
+    self, x: Float[Array, 'B H W C'], emb: Float[Array, 'B D'], context: Float[Array, 'B T E']
+  ) -> Float[Array, 'B h w K']:
+    """Returns features of the same height and width, or of twice as much if `upsample`."""
     x = ResBlock(self.features, self.num_groups, self.dtype, name='res')(x, emb)
     if self.num_heads:
       x = SpatialTransformer(self.num_heads, self.depth, self.remat, self.num_groups, self.dtype, name='transformer')(
@@ -158,13 +157,13 @@ class UNet(nn.Module):
     attention_resolutions: downsampling factors at which transformers follow the residual blocks.
     num_heads: heads per attention, when `num_head_channels` is None.
     num_head_channels: width of a head; heads are then channels / this.
-    context_dim: width D of the condition.
+    context_dim: width E of the condition.
     context_tokens: tokens T of the condition; only the time conditioning depends on it.
     time_cond: whether the condition is also added to the time embedding.
     global_pool: whether the condition is one pooled token.
     transformer_depth: blocks per transformer.
-    num_groups: groups of every group normalisation; every level's width is a multiple. With one channel a group the
-      mean of a channel is lost, so narrow networks need fewer.
+    num_groups: groups of every group normalisation; divides the width of every level. A narrow network needs few: a
+      group of one channel loses the mean of its channel.
     remat: what the backward pass recomputes of the transformer blocks, see `recompute`.
     dtype: compute dtype.
   """
@@ -184,19 +183,18 @@ class UNet(nn.Module):
   transformer_depth: int = 1
   num_groups: int = NUM_GROUPS
   remat: str = 'nothing'
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, t: jax.Array, context: jax.Array) -> jax.Array:
-    """Predicts the noise; block outputs are sown as intermediates `tap_input_<i>`, `tap_middle` and `tap_output_<i>`.
+  def __call__(
+    self, x: Float[Array, 'B H W C'], t: Real[Array, ' B'], context: Float[Array, 'B T E']
+  ) -> Float[Array, 'B H W D']:
+    """Predicts the noise, in float32. Block outputs are sown as `tap_input_<i>`, `tap_middle` and `tap_output_<i>`.
 
     Args:
-      x: noisy latent, B H W in_channels; H and W are multiples of 2 ** (levels - 1).
-      t: diffusion step of each sample, B (integer).
-      context: condition, B T context_dim.
-
-    Returns:
-      B H W out_channels, float32.
+      x: noisy latent; H and W are multiples of 2 ** (levels - 1).
+      t: diffusion step of each sample.
+      context: the condition.
     """
     if x.shape[-1] != self.in_channels or context.shape[-1] != self.context_dim:
       expected = f'x B H W {self.in_channels} and context B T {self.context_dim}'
@@ -210,7 +208,7 @@ class UNet(nn.Module):
     for level, mult in enumerate(self.channel_mult):
       for _ in range(self.num_res_blocks):
         index = len(skips)
-        h = self._stage(f'input_{index}', mult, 2**level)(h, emb, context)
+        h = self._level(f'input_{index}', mult, 2**level)(h, emb, context)
         skips.append(self._tap(f'tap_input_{index}', h))
       if level != last:
         index = len(skips)
@@ -229,7 +227,7 @@ class UNet(nn.Module):
       for i in range(self.num_res_blocks + 1):
         upsample = level > 0 and i == self.num_res_blocks
         h = jnp.concatenate([h, skips.pop()], axis=-1)
-        h = self._stage(f'output_{index}', mult, 2**level, upsample)(h, emb, context)
+        h = self._level(f'output_{index}', mult, 2**level, upsample)(h, emb, context)
         self._tap(f'tap_output_{index}', h)
         index += 1
 
@@ -246,7 +244,7 @@ class UNet(nn.Module):
       jnp.zeros((1, tokens, self.context_dim)),
     )
 
-  def _time_embedding(self, t: jax.Array, context: jax.Array) -> jax.Array:
+  def _time_embedding(self, t: Real[Array, ' B'], context: Float[Array, 'B T E']) -> Float[Array, 'B D']:
     width = 4 * self.model_channels
     emb = dense(width, self.dtype, 'time_embed_0')(timestep_embedding(t, self.model_channels))
     emb = dense(width, self.dtype, 'time_embed_2')(nn.silu(emb))
@@ -255,14 +253,14 @@ class UNet(nn.Module):
       emb += condition(context)
     return emb
 
-  def _stage(self, name: str, mult: int, downsampling: int, upsample: bool = False) -> Stage:
+  def _level(self, name: str, mult: int, downsampling: int, upsample: bool = False) -> Level:
     features = mult * self.model_channels
     heads = self._heads(features) if downsampling in self.attention_resolutions else 0
-    return Stage(features, heads, self.transformer_depth, upsample, self.remat, self.num_groups, self.dtype, name=name)
+    return Level(features, heads, self.transformer_depth, upsample, self.remat, self.num_groups, self.dtype, name=name)
 
   def _heads(self, channels: int) -> int:
     return self.num_heads if self.num_head_channels is None else channels // self.num_head_channels
 
-  def _tap(self, name: str, h: jax.Array) -> jax.Array:
+  def _tap(self, name: str, h: Float[Array, 'B H W C']) -> Float[Array, 'B H W C']:
     self.sow('intermediates', name, h)
     return h

@@ -1,68 +1,79 @@
-"""Losses of the autoencoders (masked error, InfoNCE) and the correlation that is logged beside them, in float32."""
+"""Losses of the autoencoders (masked error, InfoNCE), and Pearson correlation; all in float32."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
+
+from brainjax.ops.types import Array
 
 
 class MaskedError(NamedTuple):
-  """Per sample: the error summed over its removed tokens (B) and the number of them (B)."""
+  """The error of each sample's removed tokens.
 
-  total: jax.Array
-  count: jax.Array
+  Attributes:
+    total: B, summed over the removed tokens.
+    count: B, the number of removed tokens.
+  """
 
-  def mean(self) -> jax.Array:
-    """The error per removed token of the whole batch; 0 if nothing was removed."""
+  total: Array
+  count: Array
+
+  def mean(self) -> Float[Array, '']:
+    """Returns the error per removed token of the whole batch; 0 if nothing was removed."""
     return self.total.sum() / jnp.maximum(self.count.sum(), 1)
 
 
-def masked_mse(pred: jax.Array, target: jax.Array, mask: jax.Array) -> MaskedError:
-  """Mean squared error of each patch, summed over the removed ones (He et al. 2022, section 3).
+def masked_mse(pred: Float[Array, 'B L p'], target: Float[Array, 'B L p'], mask: Float[Array, 'B L']) -> MaskedError:
+  """Computes the mean squared error of each patch, summed over the removed patches (He et al. 2022, section 3).
 
   Args:
-    pred: B L p, predicted patches.
-    target: B L p, true patches.
-    mask: B L, 1 = removed.
+    pred: predicted patches.
+    target: true patches.
+    mask: 1 for removed patches, 0 for the others.
   """
   error = jnp.square(pred.astype(jnp.float32) - target.astype(jnp.float32)).mean(axis=-1)  # B L
   return MaskedError((error * mask).sum(axis=-1), mask.sum(axis=-1))
 
 
-def normalise_patches(patches: jax.Array) -> jax.Array:
-  """Targets of the `norm_pix_loss` variant: each patch (last axis) with mean 0 and unbiased variance 1."""
+def normalise_patches(patches: Float[Array, 'B L p']) -> Float[Array, 'B L p']:
+  """Shifts and scales each patch to mean 0 and unbiased variance 1 (He et al. 2022, `norm_pix_loss`)."""
   patches = patches.astype(jnp.float32)
   mean = patches.mean(axis=-1, keepdims=True)
   variance = patches.var(axis=-1, keepdims=True, ddof=1)
   return (patches - mean) / jnp.sqrt(variance + 1e-6)
 
 
-def _unit(x: jax.Array) -> jax.Array:
-  """Rows of length 1. A row of zeros stays zero, with a zero gradient."""
+def _unit(x: Shaped[Array, '... V']) -> Float[Array, '... V']:
+  """Scales rows to length 1. A row of zeros stays zero, with a zero gradient."""
   x = x.astype(jnp.float32)
-  for floor in (1e-12, 1e-8):  # normalised once by the loss and once more by its cosine similarity
+  for floor in (1e-12, 1e-8):  # the published loss normalises once, and its cosine similarity once more
     x = x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), floor**2))
   return x
 
 
-def weighted_mean(values: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-  """Mean of B values, over the rows whose weight is 1 and not 0 (all rows without a weight)."""
+def weighted_mean(values: Float[Array, ' B'], weight: Float[Array, ' B'] | None = None) -> Float[Array, '']:
+  """Averages over the rows of weight 1; padding has weight 0. Without a weight every row counts."""
   return values.mean() if weight is None else (values * weight).sum() / jnp.maximum(weight.sum(), 1)
 
 
 def info_nce(
-  queries: jax.Array, keys: jax.Array, weight: jax.Array | None = None, temperature: float = 0.1
-) -> jax.Array:
-  """Contrastive loss in one direction: query i should be closer to key i than to every other key (paper, section 3.1).
+  queries: Float[Array, 'B V'],
+  keys: Float[Array, 'B V'],
+  weight: Float[Array, ' B'] | None = None,
+  temperature: float = 0.1,
+) -> Float[Array, ' B']:
+  """Contrasts in one direction: query i should be closer to key i than to every other key (paper, section 3.1).
 
   Args:
-    queries: B V.
-    keys: B V; row i belongs to query i.
-    weight: B, 0 for rows that only fill the batch: they are nobody's negatives.
+    queries: one vector per row.
+    keys: row i belongs to query i.
+    weight: 0 for padding, which is not a negative of any row.
     temperature: divides the cosine similarities.
 
   Returns:
-    B, the cross-entropy of each query.
+    The cross-entropy of each query.
   """
   queries, keys = _unit(queries), _unit(keys)
   positive = (queries * keys).sum(axis=-1) / temperature
@@ -70,26 +81,46 @@ def info_nce(
   return _cross_entropy(logits, positive, weight)
 
 
-def _cross_entropy(logits: jax.Array, positive: jax.Array, weight: jax.Array | None) -> jax.Array:
-  """Of each row of B B, with `positive` B on the diagonal and nothing in the columns of weight 0: B."""
-  own = jnp.eye(len(logits), dtype=bool)
+def _cross_entropy(
+  logits: Float[Array, 'B B'], positive: Float[Array, ' B'], weight: Float[Array, ' B'] | None
+) -> Float[Array, ' B']:
+  """Computes the cross-entropy of each row, with `positive` as the diagonal and without the columns of weight 0."""
+  diagonal = jnp.eye(len(logits), dtype=bool)
   if weight is not None:
     logits = jnp.where(weight[None, :] > 0, logits, -jnp.inf)
-  # The diagonal is not read off the product, which would be a collective where rows lie on several devices.
-  return jax.nn.logsumexp(jnp.where(own, positive[:, None], logits), axis=-1) - positive
+  # The positives are computed apart: reading the diagonal of the product is a collective if rows are on several devices.
+  return jax.nn.logsumexp(jnp.where(diagonal, positive[:, None], logits), axis=-1) - positive
 
 
 def info_nce_paired(
-  queries: jax.Array, keys: jax.Array, weight: jax.Array | None = None, temperature: float = 0.1
-) -> jax.Array:
-  """InfoNCE whose negatives are the other queries: i's key against queries j != i. B V, B V, B -> B."""
+  queries: Float[Array, 'B V'],
+  keys: Float[Array, 'B V'],
+  weight: Float[Array, ' B'] | None = None,
+  temperature: float = 0.1,
+) -> Float[Array, ' B']:
+  """`info_nce` whose negatives are the other queries: query i should be closer to key i than to queries j != i."""
   queries, keys = _unit(queries), _unit(keys)
   positive = (queries * keys).sum(axis=-1) / temperature
   logits = jnp.matmul(queries, queries.T, precision='highest') / temperature  # B B
   return _cross_entropy(logits, positive, weight)
 
 
-def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Pearson correlation of each pair of rows: B V, B V -> B. A constant row gives 0."""
-  a, b = (x.astype(jnp.float32) - x.astype(jnp.float32).mean(axis=-1, keepdims=True) for x in (a, b))
-  return (_unit(a) * _unit(b)).sum(axis=-1)
+def standardise(x: Shaped[Array, '... V']) -> Float[Array, '... V']:
+  """Centres each row and scales it to length 1, so that products of rows are Pearson correlations.
+
+  A row that is constant, or not but for rounding, becomes zero: its correlation with everything is 0.
+  """
+  x = x.astype(jnp.float32)
+  centred = x - x.mean(axis=-1, keepdims=True)
+  varies = jnp.square(centred).sum(axis=-1, keepdims=True) > 1e-12 * jnp.square(x).sum(axis=-1, keepdims=True)
+  return _unit(jnp.where(varies, centred, 0))
+
+
+def correlation(a: Shaped[Array, 'B V'], b: Shaped[Array, 'B V']) -> Float[Array, ' B']:
+  """Computes the Pearson correlation of each pair of rows; 0 for a constant row."""
+  return (standardise(a) * standardise(b)).sum(axis=-1)
+
+
+def correlation_table(a: Shaped[Array, '... V'], b: Shaped[Array, 'U V']) -> Float[Array, '... U']:
+  """Computes the Pearson correlation of every row of `a` with every row of `b`; 0 for a constant row."""
+  return jnp.matmul(standardise(a), standardise(b).T, precision='highest')

@@ -2,30 +2,42 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from brainjax.ops.types import Array
 
 
 class Mask(NamedTuple):
-  """What `random_mask` draws: kept tokens (B K), the way back (B L), and the mask (B L; 0 kept, 1 removed)."""
+  """A mask over L tokens of which K are kept.
 
-  ids_keep: jax.Array
-  ids_restore: jax.Array
-  mask: jax.Array
+  Attributes:
+    ids_keep: B K, the places of the kept tokens.
+    ids_restore: B L, where each token is in the sequence of kept, then removed tokens.
+    mask: B L; 0 kept, 1 removed.
+  """
+
+  ids_keep: Array
+  ids_restore: Array
+  mask: Array
 
 
 def num_kept(length: int, ratio: float) -> int:
-  """How many of `length` tokens stay: truncated, in floating point, as in the masked autoencoder's code."""
+  """Returns how many of `length` tokens are kept; rounded down in floating point, as in the published code.
+
+  Raises:
+    ValueError: the ratio is not in [0, 1).
+  """
   if not 0 <= ratio < 1:
     raise ValueError(f'the mask ratio is {ratio}; it must be at least 0 and below 1.')
   return int(length * (1 - ratio))
 
 
-def random_mask(noise: jax.Array, ratio: float) -> Mask:
-  """Keeps, for every sample, the tokens with the smallest noise (He et al. 2022, section 3).
+def random_mask(noise: Float[Array, 'B L'], ratio: float) -> Mask:
+  """Keeps the tokens with the smallest noise of each sample (He et al. 2022, section 3).
 
   Args:
-    noise: B L, independent uniform draws.
+    noise: independent uniform draws.
     ratio: fraction of tokens to remove; static. At 0 the tokens are still shuffled.
   """
   kept = num_kept(noise.shape[1], ratio)
@@ -35,18 +47,20 @@ def random_mask(noise: jax.Array, ratio: float) -> Mask:
 
 
 def no_mask(batch: int, length: int) -> Mask:
-  """The mask that keeps every token in its place."""
+  """Keeps every token in its place."""
   ids = jnp.broadcast_to(jnp.arange(length), (batch, length))
   return Mask(ids, ids, jnp.zeros((batch, length), jnp.float32))
 
 
-def gather(tokens: jax.Array, ids: jax.Array) -> jax.Array:
-  """Picks tokens per sample: B L D and B K -> B K D."""
+def gather(tokens: Float[Array, 'B L D'], ids: Int[Array, 'B K']) -> Float[Array, 'B K D']:
+  """Picks tokens of each sample."""
   return jnp.take_along_axis(tokens, ids[:, :, None], axis=1)
 
 
-def unshuffle(kept: jax.Array, mask_token: jax.Array, ids_restore: jax.Array) -> jax.Array:
-  """Fills removed places with the mask token and restores the order: B K D, (1, 1, D), B L -> B L D."""
+def unshuffle(
+  kept: Float[Array, 'B K D'], mask_token: Float[Array, '1 1 D'], ids_restore: Int[Array, 'B L']
+) -> Float[Array, 'B L D']:
+  """Puts the mask token in the removed places and restores the order."""
   batch, count, width = kept.shape
   removed = jnp.broadcast_to(mask_token.astype(kept.dtype), (batch, ids_restore.shape[1] - count, width))
   return gather(jnp.concatenate([kept, removed], axis=1), ids_restore)

@@ -1,11 +1,13 @@
 """Cuts fMRI vectors and images into patches and puts patches together again."""
 
-import jax
 from einops import rearrange
+from jaxtyping import Shaped
+
+from brainjax.ops.types import Array
 
 
-def patchify_1d(x: jax.Array, patch_size: int) -> jax.Array:
-  """Cuts vectors into consecutive patches: B V -> B L p, with L = V / p.
+def patchify_1d(x: Shaped[Array, 'B V'], patch_size: int) -> Shaped[Array, 'B L p']:
+  """Cuts vectors into consecutive patches, L = V / p.
 
   Raises:
     ValueError: V is not a multiple of the patch size.
@@ -15,13 +17,13 @@ def patchify_1d(x: jax.Array, patch_size: int) -> jax.Array:
   return rearrange(x, 'b (l p) -> b l p', p=patch_size)
 
 
-def unpatchify_1d(patches: jax.Array) -> jax.Array:
-  """The inverse of `patchify_1d`: B L p -> B V."""
+def unpatchify_1d(patches: Shaped[Array, 'B L p']) -> Shaped[Array, 'B V']:
+  """The inverse of `patchify_1d`."""
   return rearrange(patches, 'b l p -> b (l p)')
 
 
-def patchify_2d(images: jax.Array, patch_size: int) -> jax.Array:
-  """Cuts images into square patches, row by row: B H W C -> B L (p*p*C), ordered (row, column, channel) in a patch.
+def patchify_2d(images: Shaped[Array, 'B H W C'], patch_size: int) -> Shaped[Array, 'B L p']:
+  """Cuts images into square patches, row by row; the values of a patch are ordered (row, column, channel).
 
   Raises:
     ValueError: a side is not a multiple of the patch size.
@@ -30,11 +32,3 @@ def patchify_2d(images: jax.Array, patch_size: int) -> jax.Array:
   if height % patch_size or width % patch_size:
     raise ValueError(f'images of {height} x {width} pixels are not a multiple of the patch size {patch_size}.')
   return rearrange(images, 'b (h p) (w q) c -> b (h w) (p q c)', p=patch_size, q=patch_size)
-
-
-def unpatchify_2d(patches: jax.Array, grid: tuple[int, int], channels: int = 3) -> jax.Array:
-  """The inverse of `patchify_2d`: B L (p*p*C) -> B H W C, for a grid of (rows, columns) patches."""
-  patch_size = round((patches.shape[-1] / channels) ** 0.5)
-  return rearrange(
-    patches, 'b (h w) (p q c) -> b (h p) (w q) c', h=grid[0], w=grid[1], p=patch_size, q=patch_size, c=channels
-  )

@@ -15,7 +15,7 @@ from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, samplers
-from brainjax.parity import replay
+from brainjax.parity import published, replay
 from brainjax.parity.golden import FORWARD, TRAJECTORY, Golden, relative_error
 from brainjax.stages import common, diffuse
 from brainjax.torch_convert import schedule_buffers, sizes
@@ -52,16 +52,11 @@ def _check_schedule(golden: Golden) -> diffusion.Schedule:
   betas = golden.peek('schedule/betas')
   settings = schedule_buffers.read({'betas': betas}, str(golden.path))
   schedule = diffusion.make_schedule(**settings)
-  buffers = schedule_buffers.buffers(**settings)
-  ours = schedule._asdict() | {
-    'posterior_log_variance_clipped': schedule.posterior_log_variance,
-    'log_one_minus_alphas_cumprod': buffers['log_one_minus_alphas_cumprod'],
-    'lvlb_weights': _vlb_weights(schedule),
-  }
+  ours = schedule._asdict() | {'lvlb_weights': _vlb_weights(schedule)}
   for name in golden.below('schedule'):
     if name in ours:
       golden.close(f'schedule/{name}', ours[name])
-  for folder, rule in (('ddim_timesteps', diffusion.sample_steps), ('ddim_timesteps_quad', diffusion.quadratic_steps)):
+  for folder, rule in (('ddim_timesteps', diffusion.sample_steps), ('ddim_timesteps_quad', published.quadratic_steps)):
     for name in golden.below(folder):
       _check_steps(golden, f'{folder}/{name}', rule, schedule.num_steps, int(name[1:]))
   return schedule
@@ -144,8 +139,8 @@ def _check_single(golden: Golden, loaded: Loaded) -> None:
   golden.close('cond', context)
   x_t = diffusion.q_sample(schedule, x0, t, noise)
   golden.close('q_sample/x_t', replay.nchw(x_t))
-  golden.close('predict_start_from_noise', replay.nchw(diffusion.predict_x0(schedule, x0, t, noise)))
-  posterior = diffusion.posterior(schedule, x0, noise, t)
+  golden.close('predict_start_from_noise', replay.nchw(published.predict_x0(schedule, x0, t, noise)))
+  posterior = published.posterior(schedule, x0, noise, t)
   golden.close('q_posterior/mean', replay.nchw(posterior.mean))
   golden.close('q_posterior/variance', posterior.variance)
   golden.close('q_posterior/log_variance', posterior.log_variance)
@@ -192,7 +187,7 @@ def _check_sampling(golden: Golden, loaded: Loaded) -> None:
     elif match := re.fullmatch(r'ddpm_tail(\d+)', name):
       noise = replay.nhwc(golden.input(f'{name}/noise'))
       with jax.disable_jit():
-        final = samplers.ddpm(eps, x_T, schedule, int(match[1]), noise=noise)
+        final = published.ddpm(eps, x_T, schedule, noise)
       golden.close(f'{name}/final', replay.nchw(final), TRAJECTORY)
     elif name in SAMPLERS:
       for run in golden.groups(name):
@@ -310,5 +305,5 @@ def _check_averages(golden: Golden) -> None:
   average, decay = jnp.asarray(golden.input('ema/w0')), float(golden.input('ema/decay'))
   count = sum(name.startswith('shadow_after') for name in golden.below('ema'))
   for n in range(1, count + 1):
-    average = diffusion.ema_update(average, jnp.asarray(golden.input(f'ema/w{n}')), n, decay)
+    average = published.ema_update(average, jnp.asarray(golden.input(f'ema/w{n}')), n, decay)
     golden.close(f'ema/shadow_after{n}', average)

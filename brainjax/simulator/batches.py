@@ -1,4 +1,4 @@
-"""Endless batches of freshly rendered scenes: what a prior and a classifier of scenes are trained on."""
+"""Endless batches of newly rendered scenes, on which the demo's prior and classifier train."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,15 +10,20 @@ from brainjax.simulator import stimuli
 
 
 class RenderedBatches:
-  """Batches `{image: B H W 3 in [-1, 1], attributes: B 5, class_index: B, weight: B}`, a function of (seed, position) alone.
+  """Iterates over batches `{image: B H W 3 in [-1, 1], attributes: B 5, class_index: B, weight: B}`.
+
+  A batch depends on seed and position alone.
 
   Args:
-    batch_size: pictures of all hosts together; each renders them all and keeps its share.
-    size: pixels.
-    seed: of scenes; another seed never gives the same rendering.
+    batch_size: pictures of all hosts together; each host renders all and keeps its part.
+    size: side of the pictures, in pixels.
+    seed: of scenes; no two seeds give the same rendering.
     classes: 'compositions' draws any attributes except those of the test categories (class_index is -1); 'categories'
       draws from all 200 categories, for a classifier.
-    length: batches until the iterator ends; None for endless.
+    length: number of batches; None: endless.
+
+  Raises:
+    UserError: the batch size is not a multiple of the number of hosts.
   """
 
   def __init__(self, batch_size: int, size: int, seed: int, classes: str = 'compositions', length: int | None = None):
@@ -50,9 +55,9 @@ class RenderedBatches:
     }
 
   def get_state(self) -> dict[str, Any]:
-    """Position in the stream."""
+    """Returns the position in the stream."""
     return {'position': self._position}
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """Goes to a position."""
+    """Moves to a position that `get_state` returned."""
     self._position = state['position']

@@ -1,8 +1,8 @@
 """Voxel responses of a simulated visual cortex: Gabor energy in V1-V4, semantic features in LOC, FFA and PPA.
 
 The early areas follow the voxel model of Kay et al. (2008): Gabor energy and colour opponency, pooled in a receptive
-field that grows with eccentricity and from area to area, then a compressive power law. Each response has unit
-single-trial variance, shared between the signal, a few global noise components and noise of the voxel's own.
+field that grows with eccentricity and from area to area, then a compressive power law. The single-trial variance of each
+response is 1: the sum of the signal, a few global noise components and noise of the voxel.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class CortexConfig:
   """Sizes of the areas and the noise of a subject; written beside the data."""
 
   num_voxels: int = 4643
-  # Shares of the voxels; areas that are absent get none.
+  # Shares of the voxels; an area that is not listed has none.
   roi_shares: tuple[tuple[str, float], ...] = (
     ('V1', 0.23),
     ('V2', 0.22),
@@ -57,12 +57,12 @@ class CortexConfig:
   pure_noise_fraction: float = 0.1  # voxels that do not respond to pictures at all
   shared_noise_fraction: float = 0.5  # of the noise variance, in global components
   num_shared_components: int = 6
-  noise_neighbour_weight: float = 0.3  # how much of its two neighbours' own noise a voxel takes up
+  noise_neighbour_weight: float = 0.3  # weight of the noise of the two neighbours in that of a voxel
   conjunction_variance: float = 0.2  # of a semantic response, from pairs of attributes
   power: float = 0.5  # exponent of the response to the pooled energy
 
   def roi_sizes(self) -> dict[str, int]:
-    """Voxels of each area; they add up to `num_voxels`, largest remainders first."""
+    """Returns the voxels of each area, which add up to `num_voxels` (method of the largest remainder)."""
     names, shares = zip(*self.roi_shares, strict=True)
     exact = np.array(shares) / np.sum(shares) * self.num_voxels
     sizes = np.floor(exact).astype(int)
@@ -71,12 +71,17 @@ class CortexConfig:
 
 
 class Subject:
-  """One subject's cortex; everything follows from (config, seed, group, number).
+  """One subject's cortex, determined by (config, seed, group, number).
 
-  Voxels lie area after area; within an early area they follow a space-filling curve over the visual field, so that
-  neighbours in the array are neighbours on cortex. `explainable_variance` (V,) is the single-trial signal variance,
-  `loadings` (K, V) the weights of the global noise components, `fields` (V_early, 3) the receptive fields' x, y and
-  size in picture half widths.
+  Voxels are ordered by area. Within an early area they follow a space-filling curve over the visual field, so that
+  neighbours in the array are neighbours on cortex.
+
+  Attributes:
+    config: sizes and noise.
+    slices: area -> its voxels.
+    fields: V_early 3, x, y and size of the receptive fields, in picture half widths.
+    explainable_variance: V, the single-trial variance of the signal.
+    loadings: K V, the weights of the global noise components.
   """
 
   def __init__(self, config: CortexConfig, seed: int, group: int, number: int):
@@ -102,7 +107,7 @@ class Subject:
     self._mean, self._std = raw.mean(0), raw.std(0)
 
   def masks(self) -> dict[str, np.ndarray]:
-    """Boolean (V,) masks of the areas and their unions LVC, HVC and VC."""
+    """Returns boolean masks (V,) of the areas and of their unions LVC, HVC and VC."""
     masks = {}
     for name, members in {**{roi: (roi,) for roi in ROIS}, **UNIONS}.items():
       masks[name] = np.zeros(self.config.num_voxels, bool)
@@ -112,19 +117,19 @@ class Subject:
     return masks
 
   def signal(self, features: vision.Features) -> np.ndarray:
-    """Responses without noise, N V float32: mean 0 and variance `explainable_variance` over random scenes."""
+    """Computes responses without noise, N V float32; mean 0, variance `explainable_variance` over random scenes."""
     return (self._raw(features) - self._mean) * (np.sqrt(self.explainable_variance) / self._std)
 
   def noise(self, rng: np.random.Generator, trials: int) -> np.ndarray:
-    """Single-trial noise, (trials, V) float32, variance 1 - `explainable_variance`."""
+    """Draws single-trial noise, (trials, V) float32, of variance 1 - `explainable_variance`."""
     shared = rng.standard_normal((trials, len(self.loadings)), np.float32)
     own = rng.standard_normal((trials, self.config.num_voxels), np.float32)
     return self._mix_noise(shared, own)
 
   def rest(self, rng: np.random.Generator, frames: int) -> np.ndarray:
-    """Resting data, (frames, V) float32, z-scored per voxel: signal and noise, each with its covariance in the task.
+    """Draws resting data, (frames, V) float32, z-scored per voxel; signal and noise have their covariances of the task.
 
-    Time courses are first-order autoregressive, slower for signal and global components than for a voxel's own noise.
+    Time courses are first-order autoregressive; those of signal and global components are slower than a voxel's noise.
     """
     signal = self.signal(vision.reference_features())
     signal -= signal.mean(0)

@@ -1,4 +1,4 @@
-"""Writes a simulated GOD (Kamitani) data set in the files and orders of the published one."""
+"""Writes a simulated GOD (Kamitani) data set, with the files and the order of the published one."""
 
 import csv
 import dataclasses
@@ -20,7 +20,7 @@ IMAGES = 'images_256.npz'
 CLASS_INDEX = 'imagenet_class_index.json'
 LABELS = {'train': 'imagenet_training_label.csv', 'test': 'imagenet_testing_label.csv'}
 
-# Seeds of the pictures: prior and classifier training draw theirs elsewhere (from generators, or below this number).
+# Seeds of the pictures start here; those of prior and classifier training are smaller, or come from generators.
 _FIRST_IMAGE_SEED = 1_000_000_000
 _CHUNK = 50
 
@@ -36,19 +36,24 @@ class Pictures:
   num_train: int
 
   def features(self) -> vision.Features:
-    """What every subject's cortex gets to see."""
+    """Extracts what every subject's cortex sees."""
     return vision.extract_features(self.images, self.scenes)
 
 
 def subject_file(number: int) -> str:
-  """File name of subject 1, 2, ..."""
+  """Returns the file name of subject 1, 2, ..."""
   return f'sbj_{number}.npz'
 
 
 def pictures(seed: int, size: int = 256, progress: Callable[[int], object] = lambda count: None) -> Pictures:
-  """Renders the stimuli. `progress` is called with the number of pictures that were added.
+  """Renders the stimuli.
 
-  The categories are the same for every seed, so that a prior that never saw the test categories never did for any seed.
+  The categories are the same for every seed: a prior that has not seen the test categories has not for any seed.
+
+  Args:
+    seed: of the instances.
+    size: side of the pictures, in pixels.
+    progress: called with the number of pictures that were added.
   """
   categories = stimuli.categories()
   class_index = np.concatenate([np.repeat(categories.train, IMAGES_PER_CATEGORY), categories.test])

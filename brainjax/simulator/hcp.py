@@ -1,4 +1,4 @@
-"""Writes simulated resting-state data in the files of the preprocessed Human Connectome Project data."""
+"""Writes simulated resting-state data as files of the preprocessed Human Connectome Project."""
 
 import dataclasses
 from pathlib import Path
@@ -9,13 +9,13 @@ from brainjax import files
 from brainjax.simulator import cortex
 
 FRAMES = 1200  # of one resting run
-# Wraps to the published checkpoint's 4192 voxels: 262 patches of 16.
+# Padded to whole patches, the 4192 voxels of the published checkpoint (262 patches of 16).
 NUM_VOXELS = 4186
 FILE = 'HCP_visual_voxel.npz'
 
 
 def subject_file(number: int) -> Path:
-  """Path of subject 1, 2, ... below the `npz` folder; the folder's name looks like a real subject's."""
+  """Returns the path of subject 1, 2, ... in the `npz` folder; the name resembles that of a real subject."""
   return Path(f'{900_000 + number}') / FILE
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def cover(distance: np.ndarray, footprint) -> np.ndarray:
-  """Share of a pixel of width `footprint` that lies inside (distance < 0)."""
+  """Computes the share of a pixel of width `footprint` that is inside (distance < 0)."""
   return np.clip(0.5 - distance / footprint, 0, 1)
 
 
@@ -25,7 +25,7 @@ def _checker(u: np.ndarray, v: np.ndarray, footprint) -> np.ndarray:
 
 
 def texture(kind: str, u: np.ndarray, v: np.ndarray, phase: np.ndarray, footprint) -> np.ndarray | float:
-  """Weight of the second colour at object coordinates u, v (radius 1)."""
+  """Computes the weight of the second colour at object coordinates u, v (the object has radius 1)."""
   if kind == 'plain':
     return 0.0
   if kind == 'shaded':
@@ -40,7 +40,14 @@ def texture(kind: str, u: np.ndarray, v: np.ndarray, phase: np.ndarray, footprin
 
 
 def backdrop(kind: str, x: np.ndarray, y: np.ndarray, pattern: np.ndarray, pixel: np.float32) -> np.ndarray:
-  """Weight of the background's second colour. pattern: scale, tilt, phase x, phase y, each (N, 1, 1)."""
+  """Computes the weight of the background's second colour.
+
+  Args:
+    kind: of the background.
+    x, y: coordinates of the pixels, picture = [-1, 1].
+    pattern: scale, tilt in radians, phase x and phase y, each (N, 1, 1).
+    pixel: width of a pixel.
+  """
   scale, tilt, phase_x, phase_y = pattern
   u, v = np.cos(tilt) * x + np.sin(tilt) * y, np.cos(tilt) * y - np.sin(tilt) * x
   if kind in ('night', 'snow', 'sky', 'dusk'):
@@ -57,7 +64,7 @@ def backdrop(kind: str, x: np.ndarray, y: np.ndarray, pattern: np.ndarray, pixel
 
 
 def signed_distance(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-  """Distance to the edge of a shape of radius about 1, negative inside (near the edge it is exact or nearly so)."""
+  """Computes the distance to the edge of a shape of radius about 1; negative inside, (nearly) exact near the edge."""
   if kind == 'disc':
     return np.hypot(u, v) - 0.88
   if kind == 'square':
@@ -93,7 +100,7 @@ def signed_distance(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def hsv_to_rgb(hsv: np.ndarray) -> np.ndarray:
-  """hsv: N 3 with hue in turns -> RGB in [0, 1], N 3."""
+  """Converts colours N 3 from HSV, with hue in turns, to RGB in [0, 1]."""
   hue, saturation, value = (hsv[:, i, None] for i in range(3))
   k = (np.array([5, 3, 1], np.float32) + 6 * hue) % 6
   return (value * (1 - saturation * np.clip(np.minimum(k, 4 - k), 0, 1))).astype(np.float32)

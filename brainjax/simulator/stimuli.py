@@ -68,7 +68,7 @@ _CHUNK_PIXELS = 1 << 16  # arrays of this many float32 stay in the processor's c
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-  """The 200 categories; rows are class indices: `NUM_TRAIN` training categories, then `NUM_TEST` test categories."""
+  """The 200 categories, by class index: `NUM_TRAIN` training categories, then `NUM_TEST` test categories."""
 
   attributes: np.ndarray  # (200, 5) int: shape, colour, texture, background, layout
   ids: np.ndarray  # (200,) int: the number in the WordNet-like id
@@ -86,17 +86,17 @@ class Categories:
 
   @property
   def test_attributes(self) -> np.ndarray:
-    """Attribute rows of the test categories, (50, 5): what a prior must not be trained on."""
+    """Attribute rows of the test categories, (50, 5), on which a prior must not train."""
     return self.attributes[NUM_TRAIN:]
 
   @property
   def wordnet_ids(self) -> tuple[str, ...]:
-    """Ids as the class index of GOD writes them: 'n' and eight digits."""
+    """Ids as in the class index of GOD: 'n' and eight digits."""
     return tuple(f'n{number:08d}' for number in self.ids)
 
 
 def name(attributes: np.ndarray) -> str:
-  """Readable name of one attribute row, such as 'red striped star on night, left'."""
+  """Formats one attribute row, as in 'red striped star on night, left'."""
   words = [values[i] for values, i in zip(ATTRIBUTES.values(), attributes, strict=True)]
   shape, colour, texture, background, layout = words
   return f'{colour} {texture} {shape} on {background}, {layout}'
@@ -104,7 +104,7 @@ def name(attributes: np.ndarray) -> str:
 
 @functools.cache
 def categories(seed: int = 0) -> Categories:
-  """Draws the categories: attributes balanced in both sets, any two categories differ in at least two attributes."""
+  """Draws the categories. Attributes are balanced in both sets; two categories differ in at least two attributes."""
   rng = np.random.default_rng([seed, 1])
 
   def balanced(rows: int) -> np.ndarray:
@@ -125,7 +125,7 @@ def categories(seed: int = 0) -> Categories:
 
 
 def random_attributes(rng: np.random.Generator, count: int, exclude: np.ndarray | None = None) -> np.ndarray:
-  """Uniform attribute rows, (count, 5) int, none of them in `exclude` (K, 5): compositions to train a prior on."""
+  """Draws uniform attribute rows, (count, 5) int, without those in `exclude` (K, 5), to train a prior on."""
   banned = np.empty(0, int) if exclude is None else np.ravel_multi_index(np.asarray(exclude).T, NUM_VALUES)
   allowed = np.setdiff1d(np.arange(np.prod(NUM_VALUES)), banned)
   return np.stack(np.unravel_index(rng.choice(allowed, count), NUM_VALUES), axis=1)
@@ -152,9 +152,10 @@ class Scenes:
     return Scenes(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
   def parameters(self) -> np.ndarray:
-    """Continuous description for the semantic voxels, (N, 11) float32, each column roughly in [-1, 1].
+    """Describes scenes by numbers for the semantic voxels, (N, 11) float32, each column roughly in [-1, 1].
 
-    x, y, size, number, cos and sin of hue times saturation, value, background luminance and colour differences, tilt.
+    The columns: x, y, size, number of objects, saturation times cos and sin of the hue, value, luminance and two colour
+    differences of the background, tilt.
     """
     place = np.array([np.mean(_PLACES[layout][0], axis=0) for layout in LAYOUTS], np.float32)[self.attributes[:, 4]]
     number = np.array([len(_PLACES[layout][0]) for layout in LAYOUTS], np.float32)[self.attributes[:, 4]]
@@ -177,7 +178,12 @@ class Scenes:
 
 
 def sample_scenes(attributes: np.ndarray, seeds: np.ndarray | np.random.Generator) -> Scenes:
-  """Draws instances. attributes: N 5. seeds: N integers, one per picture and all that it depends on, or a generator."""
+  """Draws instances of categories.
+
+  Args:
+    attributes: N 5.
+    seeds: a generator; or N integers, on which alone the pictures then depend.
+  """
   attributes = np.asarray(attributes)
   if attributes.ndim != 2 or attributes.shape[1] != len(NUM_VALUES):
     raise ValueError(f'attributes must have shape (N, {len(NUM_VALUES)}), found {attributes.shape}')

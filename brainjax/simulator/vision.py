@@ -1,4 +1,4 @@
-"""What the voxels see of pictures: Gabor energy, luminance and colour on a grid, and the attributes of the scene."""
+"""Features of pictures that drive the voxels: Gabor energy, luminance, colour on a grid, attributes of the scene."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ PAIR_SIZES = tuple(stimuli.NUM_VALUES[a] * stimuli.NUM_VALUES[b] for a, b in PAI
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """What the voxels see of N pictures."""
+  """Features of N pictures."""
 
   maps: np.ndarray  # (C, N, GRID**2) float32, not negative: pooled Gabor energy, luminance and opponent colours
   one_hot: np.ndarray  # (N, 37) float32 attributes
@@ -31,7 +31,12 @@ class Features:
 
 
 def extract_features(images: np.ndarray, scenes: stimuli.Scenes) -> Features:
-  """images: uint8 N S S 3, S a multiple of 64 (averaged down to 64 pixels). Computed once, used by every subject."""
+  """Extracts the features that every subject's voxels see.
+
+  Args:
+    images: N S S 3 uint8, S a multiple of 64; averaged to 64 pixels.
+    scenes: N, what was rendered.
+  """
   count, size = images.shape[:2]
   if size % IMAGE_SIZE or images.shape[1:] != (size, size, 3) or count != len(scenes):
     raise ValueError(
@@ -98,7 +103,7 @@ def _channel_maps(images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def reference_features() -> Features:
-  """Features of fixed random scenes: units of all responses, and the covariance of spontaneous activity."""
+  """Returns features of fixed random scenes: they set the unit of responses and the covariance at rest."""
   rng = np.random.default_rng(20080305)
   images, scenes = stimuli.render(stimuli.random_attributes(rng, _NUM_REFERENCE), rng, IMAGE_SIZE, return_scenes=True)
   return extract_features(images, scenes)
@@ -106,5 +111,5 @@ def reference_features() -> Features:
 
 @functools.cache
 def channel_scale() -> np.ndarray:
-  """Typical size of each channel over random scenes, (C,): the unit of its weights."""
+  """Returns the typical size of each channel over random scenes, (C,), the unit of its weights."""
   return reference_features().maps.mean((1, 2)) + reference_features().maps.std((1, 2))

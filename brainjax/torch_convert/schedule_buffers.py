@@ -13,11 +13,8 @@ STABLE_DIFFUSION = {'num_steps': 1000, 'start': 0.00085, 'end': 0.012}
 
 
 def buffers(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0195) -> dict[str, np.ndarray]:
-  """The buffers of CompVis `DDPM` for its "linear" schedule, computed in float64, stored in float32 (each T)."""
-  values = diffusion.exact_schedule(num_steps, start, end)._asdict()
-  values['posterior_log_variance_clipped'] = values.pop('posterior_log_variance')
-  values['log_one_minus_alphas_cumprod'] = np.log(1 - values['alphas_cumprod'])
-  return {name: value.astype(np.float32) for name, value in values.items()}
+  """The buffers of CompVis `DDPM` for its "linear" schedule: the fields of a `Schedule` (each T)."""
+  return diffusion.make_schedule(num_steps, start, end)._asdict()
 
 
 def read(state: Mapping[str, np.ndarray], source: str) -> dict[str, float]:

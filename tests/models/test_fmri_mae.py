@@ -195,6 +195,7 @@ def test_bfloat16_computation_keeps_float32_parameters_and_predictions():
   assert_close(out['pred'], jax.jit(lambda: TINY.apply(variables, fmri))()['pred'], 0.05)
 
 
+@pytest.mark.usefixtures('without_shape_checks')
 def test_wrong_inputs_are_refused():
   fmri = np.zeros((2, 63), np.float32)
   variables = random_variables(TINY, fmri)

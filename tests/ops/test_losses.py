@@ -101,3 +101,25 @@ def test_normalised_patches():
   patches = np.random.default_rng(0).normal(3, 5, (2, 7, 8)).astype(np.float32)
   expected = (patches - patches.mean(-1, keepdims=True)) / np.sqrt(patches.var(-1, ddof=1, keepdims=True) + 1e-6)
   np.testing.assert_allclose(losses.normalise_patches(patches), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_correlation_of_all_pairs_equals_numpy(rows):
+  a, b = rows[0].reshape(1, 7, 9)[:, :5], rows[1]
+  expected = np.corrcoef(a[0], b)[:5, 5:]
+  np.testing.assert_allclose(losses.correlation_table(a, b)[0], expected, atol=1e-6)
+  np.testing.assert_allclose(
+    losses.correlation_table(a[0], b)[:5, :5].diagonal(), losses.correlation(a[0], b[:5]), 1e-5
+  )
+
+
+def test_constant_pictures_correlate_with_nothing():
+  """The mean of many equal values is rounded, so that a constant row is not zero exactly once it is centred."""
+  rng = np.random.default_rng(0)
+  varied = rng.integers(0, 256, (2, 3 * 64 * 64)).astype(np.uint8)
+  constant = np.array([[0], [77], [203], [255]], np.uint8).repeat(3 * 64 * 64, axis=1)
+  np.testing.assert_array_equal(losses.correlation_table(varied, constant), 0)
+  nearly = constant.astype(np.float32) + (varied[0] > 127)  # differs by one grey value
+  table = losses.correlation_table(nearly, varied[:1])
+  np.testing.assert_allclose(
+    table[:, 0], [np.corrcoef(row.astype(float), varied[0])[0, 1] for row in nearly], atol=1e-4
+  )
