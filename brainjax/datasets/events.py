@@ -13,6 +13,7 @@ from brainjax.errors import UserError
 
 SPLITS = ('train', 'test')
 IMAGE_COLUMNS = ('image', 'stim_file')  # the second is the word of BIDS
+FALLBACK = 'cp1252'  # Windows-1252, which has the letters of Latin-1
 DELIMITERS = {'\t': 'tab', ',': 'comma', ';': 'semicolon'}
 _MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
 
@@ -24,6 +25,7 @@ class Events:
   images: list[str]  # N
   splits: list[str]  # N, 'train' or 'test'
   categories: dict[str, str]  # picture -> its category, where the table has one
+  encoding: str  # of the text
 
   def pictures(self, split: str) -> list[str]:
     """The different pictures of a split, sorted."""
@@ -38,7 +40,7 @@ def read_events(path: Path) -> Events:
   Raises:
     UserError: the table cannot be read in one way only, or a row names no picture or split.
   """
-  columns, rows = _read_table(path)
+  columns, rows, encoding = _read_table(path)
   image_column = next(name for name in IMAGE_COLUMNS if name in columns)
   place = {name: columns.index(name) for name in columns}
   images, splits, categories = [], [], {}
@@ -66,7 +68,7 @@ def read_events(path: Path) -> Events:
     raise UserError(
       f'{path}: {len(images)} trials, of the splits {sorted(set(splits))}; expected some of train and test'
     )
-  return Events(images, splits, categories)
+  return Events(images, splits, categories, encoding)
 
 
 def _plain_path(name: str) -> str:
@@ -75,9 +77,9 @@ def _plain_path(name: str) -> str:
   return posixpath.normpath(name) if name and '..' not in name else name
 
 
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-  """Names of the columns in lower case, and (number, cells) of each row; cells have no space around them."""
-  text = _read_text(path)
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]:
+  """Names of the columns in lower case; (number, cells) of each row, without space around cells; encoding."""
+  text, encoding = _read_text(path)
   first_line = text.split('\n', 1)[0]
   tables = {}
   for delimiter in DELIMITERS:
@@ -110,7 +112,7 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if any('\n' in cell for cell in cells):
       raise UserError(f'{path}: row {number} has an entry of several lines; is a quotation mark not closed?')
     rows.append((number, cells))
-  return columns, rows
+  return columns, rows, encoding
 
 
 def _split(path: Path, text: str, delimiter: str) -> list[list[str]]:
@@ -124,8 +126,8 @@ def _split(path: Path, text: str, delimiter: str) -> list[list[str]]:
     ) from None
 
 
-def _read_text(path: Path) -> str:
-  """The file's text with lines that end in a newline; Windows-1252 is reported."""
+def _read_text(path: Path) -> tuple[str, str]:
+  """The file's text with lines that end in a newline, and its encoding."""
   data = raw.read_bytes(path)
   if data[:4] == b'PK\x03\x04' or data[:4] == b'\xd0\xcf\x11\xe0':
     raise UserError(f'{path}: a spreadsheet; save it as tab-separated text')
@@ -136,10 +138,10 @@ def _read_text(path: Path) -> str:
     if encoding != 'utf-8':
       raise UserError(f'{path}: not readable as {encoding} text ({raw.say(error)}); save it as UTF-8') from None
     try:
-      text = data.decode('cp1252')
+      encoding = FALLBACK
+      text = data.decode(FALLBACK)
     except UnicodeDecodeError:
       raise UserError(f'{path}: neither UTF-8 nor Windows-1252 text ({raw.say(error)}); save it as UTF-8') from None
-    print(f'{path}: not UTF-8, so it is read as Windows-1252 (Latin-1); save it as UTF-8 if names look wrong')
   if '\0' in text:
     raise UserError(f'{path}: not a table of text; expected UTF-8, or UTF-16 with a byte-order mark')
-  return text.replace('\r\n', '\n').replace('\r', '\n')
+  return text.replace('\r\n', '\n').replace('\r', '\n'), encoding

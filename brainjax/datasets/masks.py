@@ -82,7 +82,7 @@ def parse_masks(text: str) -> tuple[Mask, ...]:
   """The value of --mask, see the top of this file.
 
   Raises:
-    UserError: it cannot be read, or names of ROIs are not unique or cannot stand in a config.
+    UserError: it cannot be read.
   """
   masks = []
   for item in _NEXT_FILE.split(text):
@@ -97,7 +97,6 @@ def parse_masks(text: str) -> tuple[Mask, ...]:
       masks.append(Mask(path, (), match['name'] or ''))
     for labels, name in re.findall(_ROI, match['rois'] or ''):
       masks.append(Mask(path, tuple(map(int, labels.split(','))), name))
-  check_names(masks)
   return tuple(masks)
 
 

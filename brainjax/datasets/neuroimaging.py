@@ -24,12 +24,17 @@ _RESAMPLE = 'resample the mask to the betas (nilearn.image.resample_to_img with 
 
 
 def need(name: str) -> ModuleType:
-  """Imports an optional package."""
+  """Imports an optional package.
+
+  Raises:
+    UserError: it is not installed.
+  """
   try:
     return importlib.import_module(name)
   except ImportError as error:
     raise UserError(
-      f"reading this format needs the package {name.split('.')[0]} ({error}); run, in brainjax' folder: pip install -e '.[neuroimaging]'"
+      f'this format needs the package {name.split(".")[0]} ({error}); in the folder of brainjax, run: '
+      "pip install -e '.[neuroimaging]'"
     ) from None
 
 

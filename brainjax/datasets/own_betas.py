@@ -107,6 +107,11 @@ def _read_hdf5(path: Path) -> np.ndarray:
     values = values.T
   if values.ndim not in (2, 4):
     raise UserError(f'{path}: {name} has shape {values.shape}; expected axes X Y Z trials')
+  if name == 'betas' and values.ndim == 4 and values.shape[0] == values.shape[2]:
+    raise UserError(
+      f'{path}: {name} has shape {values.shape[::-1]}, in which X and Z cannot be told apart: MATLAB (as for the Natural '
+      'Scenes Dataset) stores Z before X, Python X before Z; save it as .npy (trials, X, Y, Z)'
+    )
   print(f'{path}: {name} is read as X Y Z trials = {values.shape}')
   return values
 

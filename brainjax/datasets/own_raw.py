@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from brainjax.datasets import own_betas, pictures, raw
-from brainjax.datasets.events import Events, read_events
+from brainjax.datasets.events import FALLBACK, Events, read_events
 from brainjax.datasets.masks import WHOLE, Mask, check_names
 from brainjax.errors import UserError
 from brainjax.files import sha256
@@ -94,6 +94,8 @@ def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray], Events, dic
     UserError: a file cannot be read, or they do not fit together.
   """
   events = read_events(source.events)
+  if events.encoding == FALLBACK:
+    print(f'{source.events}: not UTF-8, so it is read as Windows-1252 (Latin-1); save it as UTF-8 if names look wrong')
   files = find_pictures(source.images, events)
   _refuse_same_pictures(events, files)
   fmri, rois = own_betas.read_betas(source.betas, source.masks, len(events.images), source.events, source.scale)

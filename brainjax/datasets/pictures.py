@@ -153,9 +153,9 @@ def _flatten(image: Image.Image, where: str, background: str | None) -> Image.Im
   return Image.alpha_composite(behind, image).convert('RGB')
 
 
-def describe(path: Path, where: str) -> tuple[str, tuple[int, int]]:
+def describe(path: Path) -> tuple[str, tuple[int, int]]:
   """What kind of picture a file holds, in words, and its width and height as shown, in pixels."""
-  with _open(path, where) as image:
+  with _open(path, str(path)) as image:
     orientation = image.getexif().get(ORIENTATION, 1)
     kind = [image.format, image.mode]
     if image.has_transparency_data:
@@ -197,7 +197,7 @@ def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
   if not files:
     return {}
   with futures.ThreadPoolExecutor() as pool:
-    described = list(pool.map(lambda path: describe(path, str(path)), files.values()))
+    described = list(pool.map(describe, files.values()))
   kinds: dict[str, list] = {}
   sizes: dict[str, int] = {}
   for number, (kind, (width, height)) in zip(files, described, strict=True):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from brainjax.datasets import events
+from brainjax.datasets import events, own_raw
 from brainjax.errors import UserError
+from tests.datasets import own_files
 from tests.property_tests import drawn
 
 ROWS = [
@@ -64,12 +65,14 @@ def check_same_trials(path, encoding, delimiter, newline, quote, case, column, t
 test_same_trials, test_same_trials_slow = check_same_trials
 
 
-def test_what_is_reported(path, capsys):
-  good = 'image\tsplit\nü.png\ttrain\nb.png\ttest\n'
-  events.read_events(write(path, good, 'latin-1'))
-  assert 'not UTF-8, so it is read as Windows-1252 (Latin-1)' in capsys.readouterr().out
-  events.read_events(write(path, good, 'utf-16'))
-  assert capsys.readouterr().out == ''
+def test_an_old_encoding_is_reported(tmp_path, capsys):
+  study = own_files.write(tmp_path / 'raw')
+  (study.images / 'p03.png').rename(study.images / 'ü.png')
+  text = study.events.read_text().replace('p03.png', 'ü.png')
+  for encoding, times in (('latin-1', 1), ('utf-16', 0)):
+    write(study.events, text, encoding)
+    assert len(own_raw.read(study.source())[0]) == len(study.fmri)
+    assert capsys.readouterr().out.count('not UTF-8, so it is read as Windows-1252 (Latin-1)') == times
 
 
 def test_what_is_not_clear(path):

@@ -1,10 +1,12 @@
 """Masks: 0/1 files and labels of an atlas, in any type, shape and orientation of axes; anything else is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from brainjax.datasets import masks, own_betas
+from brainjax.datasets import masks, own_betas, own_raw
 from brainjax.datasets.masks import Mask
 from brainjax.errors import UserError
 from tests.datasets import own_files
@@ -190,7 +192,7 @@ def test_names():
       masks.parse_masks(text)
   for text in ('V1.nii,x/V1.npy', 'R.nii:1=VC', 'R.nii:1=a b'):
     with pytest.raises(UserError, match='expected different names'):
-      masks.parse_masks(text)
+      own_raw.Source(Path(), Path(), Path(), masks.parse_masks(text))
 
 
 @pytest.mark.parametrize(('dtype', 'scale'), [(np.float32, None), (np.float16, None), (np.int16, 300), (np.uint8, 0.5)])
@@ -268,6 +270,8 @@ def test_hdf5(folder, tmp_path, capsys):
   refused('whole numbers .int16.*--scale=300 for the Natural Scenes Dataset', tmp_path, mask, betas='n.h5')
   rows, _ = own_betas.read_betas(tmp_path / 'n.h5', (mask,), TRIALS, tmp_path / 'events.tsv', 300)
   np.testing.assert_allclose(rows, expected, atol=0.5 / 300 + 1e-6)
+  write('cube.h5', betas=np.zeros((TRIALS, 3, 4, 3)))
+  refused(r'betas has shape \(7, 3, 4, 3\), in which X and Z cannot be told apart', tmp_path, mask, betas='cube.h5')
   refused('holds R2; expected one of betasmd, modelmd, betas', tmp_path, mask, betas=write(R2=values))
   refused('holds betas, betasmd; expected one of', tmp_path, mask, betas=write(betas=values, betasmd=values))
   refused('betasmd is .* expected numbers', tmp_path, mask, betas=write(betasmd=np.array([b'a'])))
