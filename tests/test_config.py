@@ -79,6 +79,7 @@ def test_the_papers_numbers():
     ('reconstruct.guidance', float('nan')),
     ('reconstruct.num_samples', 0),
     ('evaluate.num_bootstrap', 10),
+    ('evaluate.num_shuffles', 19),
     ('data.image_size', 250),
     ('data.image_size', 260),  # its latent of 65 cannot be halved three times
     ('data.subjects', ()),

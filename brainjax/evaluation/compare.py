@@ -12,7 +12,7 @@ from brainjax.evaluation.statistics import resampling
 
 
 def _read_items(run: Path) -> tuple[dict[str, np.ndarray], dict]:
-  """Per-item scores and scores.json of a run (its workdir or the folder that holds the files)."""
+  """Reads per-item scores and scores.json of a run: its workdir, or the folder that holds the files."""
   folder = run if (run / ITEMS_FILE).is_file() else run / 'evaluate'
   if not ((folder / ITEMS_FILE).is_file() and (folder / SCORES_FILE).is_file()):
     raise UserError(f'{run} has no {SCORES_FILE} with {ITEMS_FILE}; give the workdir of a run that has been evaluated')
@@ -28,7 +28,7 @@ def _read_items(run: Path) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def _fault(items: dict[str, np.ndarray], scores: Any) -> str:
-  """What `compare` would miss; '' where nothing."""
+  """What `compare` needs and does not find; '' if nothing is missing."""
   if not isinstance(scores, dict) or scores.get('format') != FORMAT or not isinstance(scores.get('scores'), dict):
     return f'{SCORES_FILE} is not of the format {FORMAT!r}'
   checks = items.get('stimulus_check')
@@ -38,6 +38,9 @@ def _fault(items: dict[str, np.ndarray], scores: Any) -> str:
     values = items.get(f'scores/{name}')
     if values is None or values.ndim != 2 or len(values) != len(checks) or values.dtype.kind != 'f':
       return f'{ITEMS_FILE} has no array scores/{name} of {len(checks)} items'
+    candidates = items.get(f'candidates/{name}', values[:, 0])
+    if candidates.shape != checks.shape or candidates.dtype.kind != 'f':
+      return f'{ITEMS_FILE} has no array candidates/{name} of {len(checks)} items'
     if not isinstance(entry, dict) or not isinstance(entry.get('higher_is_better'), bool):
       return f'{SCORES_FILE} does not say whether higher is better in {name}'
   return ''
@@ -54,6 +57,9 @@ def compare(run_a: Path, run_b: Path, num_bootstrap: int = 10000, seed: int = 0)
 
   Returns:
     score name -> a, b, difference (a - b), its 95 % interval, two-sided p value, higher_is_better, num_items.
+
+  Raises:
+    UserError: a run has no scores, they are damaged, the stimuli differ, or no score is common to both.
   """
   (items_a, scores_a), (items_b, scores_b) = _read_items(Path(run_a)), _read_items(Path(run_b))
   # Runs may have their items in another order: sort both by picture; the k-th item of a picture meets the k-th.
@@ -64,7 +70,8 @@ def compare(run_a: Path, run_b: Path, num_bootstrap: int = 10000, seed: int = 0)
       f'{run_a} ({len(order_a)} items) and {run_b} ({len(order_b)} items) do not show the same stimuli; '
       'a paired comparison needs the same test pictures at the same size'
     )
-  bootstrap = resampling.Bootstrap.draw(np.unique(pictures, return_inverse=True)[1], num_bootstrap, seed)
+  _, first, place = np.unique(pictures, return_index=True, return_inverse=True)
+  bootstrap = resampling.Bootstrap.draw(place, num_bootstrap, seed)
   result = {}
   for name, entry in scores_a['scores'].items():
     other = scores_b['scores'].get(name)
@@ -73,7 +80,11 @@ def compare(run_a: Path, run_b: Path, num_bootstrap: int = 10000, seed: int = 0)
       continue
     a = items_a[f'scores/{name}'].mean(axis=1)[order_a]
     b = items_b[f'scores/{name}'].mean(axis=1)[order_b]
-    result[name] = {'a': float(a.mean()), 'b': float(b.mean())} | resampling.paired_difference(a, b, bootstrap)
+    # Of identification also the candidates are resampled. Files of older versions lack their influence.
+    none = np.zeros(len(pictures))
+    influence = items_a.get(f'candidates/{name}', none)[order_a] - items_b.get(f'candidates/{name}', none)[order_b]
+    result[name] = {'a': float(a.mean()), 'b': float(b.mean())}
+    result[name] |= resampling.paired_difference(a, b, bootstrap, influence[first])
     result[name] |= {'higher_is_better': entry['higher_is_better'], 'num_items': len(a)}
   if not result:
     raise UserError(f'{run_a} and {run_b} have no score in common (same name, same classifier)')

@@ -320,13 +320,31 @@ def _check_scores(golden: Golden) -> None:
       else:
         table = pixels.table(score, pred[:, None], gt)  # N 1 U
       golden.close(f'metrics/{kind}/{score}', table[own, 0, own])
-      pairwise = identification.pairwise(identification.num_rivals(table, higher))
+      pairwise = identification.expected_n_way(identification.num_rivals(table, higher), 2)
       golden.close(f'metrics/{kind}/pair_wise_{score}', pairwise[own, 0, own])
       for name in golden.below(f'metrics/{kind}'):
         if match := re.fullmatch(rf'n_way(\d+)_{score}', name):
           picks = golden.input(f'metrics/n_way{match[1]}_picks')
-          success = identification.sampled_n_way(table[:, 0], own, picks, higher)
+          success = sampled_n_way(table[:, 0], own, picks, higher)
           golden.close(f'metrics/{kind}/{name}', success.mean(axis=1))
+
+
+def sampled_n_way(scores: np.ndarray, own: np.ndarray, picks: np.ndarray, higher_is_better: bool) -> np.ndarray:
+  """N-way identification with given draws: the protocol of the release.
+
+  Args:
+    scores: N U of one sample per item against every stimulus.
+    own: N, position of the true stimulus.
+    picks: N T n-1, positions among the others (the true one left out), as the release draws them.
+    higher_is_better: direction of the score.
+
+  Returns:
+    N T bool, success of each trial.
+  """
+  signed = scores if higher_is_better else -scores
+  positions = picks + (picks >= own[:, None, None])
+  rivals = np.take_along_axis(signed[:, None, :], positions, axis=2)  # N T n-1
+  return np.all(np.take_along_axis(signed, own[:, None], axis=1)[:, :, None] > rivals, axis=2)
 
 
 def _check_class_accuracy(golden: Golden) -> None:

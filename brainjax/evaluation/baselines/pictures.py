@@ -10,7 +10,7 @@ from brainjax import sharding
 from brainjax.checkpoints import load_weights
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.evaluation.baselines.ridge import PENALTIES, ridge
-from brainjax.evaluation.scores.features import feature_table
+from brainjax.evaluation.scores.correlation import correlation_table
 from brainjax.models import autoencoder
 from brainjax.stages.first_stage import encode_pictures
 from brainjax.trees import subtree, unflatten
@@ -67,7 +67,7 @@ def to_features(
   predictions, penalties = _fit(train, test, known)
   # Correlation after the mean is taken out: features have large means that every picture shares.
   mean = known.mean(axis=0)
-  table = feature_table((predictions - mean)[:, None], known - mean)[:, 0]  # N P
+  table = correlation_table(predictions - mean, known - mean)  # N P
   about = _about(f'voxels to features of the {name}, training picture of the most correlated features', penalties)
   return Baseline(train.pictures[table.argmax(axis=1)], about)
 

@@ -95,11 +95,6 @@ def _distance(a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
 
 
 @jax.jit
-def _paired(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
-  return _distance(embed(params, a), embed(params, b))
-
-
-@jax.jit
 def _table(params: Params, samples: jax.Array, stimuli: jax.Array) -> jax.Array:
   targets = embed(params, stimuli)
 
@@ -116,12 +111,6 @@ def _check(a: np.ndarray, b: np.ndarray) -> None:
     raise ValueError(f'LPIPS here takes uint8 images, found {a.dtype} and {b.dtype}')
   if min(a.shape[-3:-1]) < MIN_SIDE:
     raise ValueError(f'LPIPS needs images of at least {MIN_SIDE}x{MIN_SIDE} pixels, found {a.shape[-3]}x{a.shape[-2]}')
-
-
-def paired(params: Params, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """LPIPS of image n of `a` and image n of `b`: N H W 3 uint8 each -> N float32; smaller is more alike."""
-  _check(a, b)
-  return np.asarray(_paired(params, a, b))
 
 
 def table(params: Params, samples: np.ndarray, stimuli: np.ndarray, block: int = 64) -> np.ndarray:

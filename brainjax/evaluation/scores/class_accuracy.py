@@ -1,9 +1,9 @@
-"""N-way top-k class accuracy : the exact expectation over all draws, and the sampled protocol of the release."""
+"""N-way top-k class accuracy: the exact expectation over all draws, and the sampled protocol of the release."""
 
 import functools
-import math
 
 import numpy as np
+from scipy.stats import hypergeom
 
 
 @functools.lru_cache(maxsize=64)
@@ -11,8 +11,7 @@ def success_by_rank(num_others: int, n: int, k: int) -> np.ndarray:
   """Chance of success in an n-way top-k trial, for each number of better rivals.
 
   A trial draws n-1 of the `num_others` rivals without replacement. It succeeds if fewer than k of the drawn ones are
-  better. With r better rivals in all, that is a hypergeometric sum, computed here in whole numbers:
-  P(r) = sum over m < k of C(r, m) C(num_others - r, n-1-m) / C(num_others, n-1).
+  better. The number of better ones among those drawn has a hypergeometric distribution.
 
   Args:
     num_others: number of rivals to draw from.
@@ -20,19 +19,16 @@ def success_by_rank(num_others: int, n: int, k: int) -> np.ndarray:
     k: success is to be among the k best.
 
   Returns:
-    num_others + 1 float64; entry r is P(r).
+    num_others + 1 float64; entry r is the chance of success with r better rivals.
+
+  Raises:
+    ValueError: more alternatives than there are, or k below 1.
   """
   if not 2 <= n <= num_others + 1:
     raise ValueError(f'{n}-way needs at least {n} alternatives, found {num_others + 1}')
   if k < 1:
     raise ValueError(f'top-k needs k of at least 1, found {k}')
-  draws = math.comb(num_others, n - 1)
-
-  def chance(better: int) -> float:
-    good = sum(math.comb(better, m) * math.comb(num_others - better, n - 1 - m) for m in range(min(k, n)))
-    return good / draws
-
-  result = np.array([chance(better) for better in range(num_others + 1)])
+  result = hypergeom.cdf(k - 1, num_others, np.arange(num_others + 1), n - 1)
   result.setflags(write=False)
   return result
 
@@ -40,8 +36,8 @@ def success_by_rank(num_others: int, n: int, k: int) -> np.ndarray:
 def expected_top_k(probabilities: np.ndarray, class_id: np.ndarray, n: int, k: int) -> np.ndarray:
   """Expected n-way top-k accuracy over all draws of n-1 other classes; no sampling.
 
-  Classes with exactly the probability of the true class are ordered by a fair draw, so that a classifier that says
-  nothing scores k/n and not 1.
+  Classes with exactly the probability of the true class are ordered by a fair draw, so that an uninformative classifier
+  scores k/n and not 1.
 
   Args:
     probabilities: ... C, class probabilities of each sample (any monotone score will do).

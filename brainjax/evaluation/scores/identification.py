@@ -1,14 +1,15 @@
-"""Identification: is a sample closer to its own stimulus than to others? Pairwise and n-way, exact or drawn."""
+"""Identification: is a reconstruction closer to its own stimulus than to other stimuli?"""
 
 import numpy as np
 
 from brainjax.evaluation.scores.class_accuracy import success_by_rank
+from brainjax.evaluation.statistics import resampling
 
 
 def num_rivals(table: np.ndarray, higher_is_better: bool) -> np.ndarray:
-  """For each sample and each stimulus taken as its own: how many other stimuli are not strictly worse.
+  """Counts, for each sample and each stimulus as the true one, the other stimuli that are not strictly worse.
 
-  Ties count against the sample, as in the release (REFERENCE section 7: strictly better).
+  Ties count against the sample, as in the published code.
 
   Args:
     table: N S U, score of each sample against each stimulus; no NaN.
@@ -16,6 +17,9 @@ def num_rivals(table: np.ndarray, higher_is_better: bool) -> np.ndarray:
 
   Returns:
     N S U int64, 0..U-1.
+
+  Raises:
+    ValueError: the table has NaN.
   """
   if np.isnan(table).any():
     raise ValueError('identification needs scores without NaN')
@@ -24,23 +28,10 @@ def num_rivals(table: np.ndarray, higher_is_better: bool) -> np.ndarray:
   return np.stack(rivals).reshape(table.shape)
 
 
-def pairwise(rivals: np.ndarray) -> np.ndarray:
-  """Fraction of the other stimuli that are strictly worse than the own one; chance is 1/2.
-
-  Args:
-    rivals: ... U from `num_rivals`.
-
-  Returns:
-    float64 of the same shape.
-  """
-  others = rivals.shape[-1] - 1
-  if others < 1:
-    raise ValueError('identification needs at least 2 different stimuli, found 1')
-  return 1.0 - rivals / others
-
-
 def expected_n_way(rivals: np.ndarray, n: int) -> np.ndarray:
-  """Expected n-way identification over all draws of n-1 other stimuli: the own one must beat them all; chance is 1/n.
+  """Expected n-way identification over all draws of n-1 other stimuli: the true one must beat them all; chance is 1/n.
+
+  With n = 2 this is pairwise identification: the share of the other stimuli that are strictly worse.
 
   Args:
     rivals: ... U from `num_rivals`.
@@ -48,31 +39,44 @@ def expected_n_way(rivals: np.ndarray, n: int) -> np.ndarray:
 
   Returns:
     float64 of the same shape.
+
+  Raises:
+    ValueError: fewer than n stimuli.
   """
   return success_by_rank(rivals.shape[-1] - 1, n, 1)[rivals]
 
 
-def draw_picks(rng: np.random.Generator, num_items: int, num_stimuli: int, n: int, num_trials: int) -> np.ndarray:
-  """Draws n-1 of the other stimuli for each item and trial: N T n-1 int32 positions among the others."""
-  if not 2 <= n <= num_stimuli:
-    raise ValueError(f'{n}-way needs at least {n} stimuli, found {num_stimuli}')
-  keys = rng.random((num_items, num_trials, num_stimuli - 1))
-  return np.argpartition(keys, n - 2, axis=-1)[..., : n - 1].astype(np.int32)
+def candidate_influence(
+  table: np.ndarray, stimulus: np.ndarray, n: int, how: str, higher_is_better: bool
+) -> np.ndarray:
+  """How far each stimulus, as a candidate, moves mean n-way identification (jackknife).
 
-
-def sampled_n_way(scores: np.ndarray, own: np.ndarray, picks: np.ndarray, higher_is_better: bool) -> np.ndarray:
-  """N-way identification with given draws: the protocol of the release.
+  The score depends on the stimuli in two ways: as the items that are identified and as the candidates that they are told
+  apart from. A bootstrap of items alone covers the first way only. Leaving a stimulus out of the candidates changes the
+  mean score; its influence is (1 - U) times that change. The influences have mean 0 if every stimulus has as many items.
 
   Args:
-    scores: N U of one sample per item against every stimulus.
-    own: N, position of the own stimulus.
-    picks: N T n-1, positions among the others (the own one left out), as `draw_picks` gives them.
-    higher_is_better: direction of the score.
+    table: N S U, score of each sample against each stimulus.
+    stimulus: N, the true stimulus of each item.
+    n: alternatives in a trial. With n = U every stimulus is a candidate of every trial, and the influence is 0.
+    how: aggregate over samples.
+    higher_is_better: direction of the table.
 
   Returns:
-    N T bool, success of each trial.
+    U float64.
   """
-  signed = scores if higher_is_better else -scores
-  positions = picks + (picks >= own[:, None, None])
-  rivals = np.take_along_axis(signed[:, None, :], positions, axis=2)  # N T n-1
-  return np.all(np.take_along_axis(signed, own[:, None], axis=1)[:, :, None] > rivals, axis=2)
+  num_others = table.shape[-1] - 1
+  if n > num_others:
+    return np.zeros(table.shape[-1])
+  true = np.take_along_axis(table, stimulus[:, None, None], axis=2)  # N S 1
+  rival = table >= true if higher_is_better else table <= true
+  is_item = stimulus[:, None] == np.arange(table.shape[-1])  # N U
+  rival &= ~is_item[:, None]
+  count = rival.sum(axis=2, keepdims=True)  # N S 1
+  with_all = success_by_rank(num_others, n, 1)[count]
+  # An item's own stimulus is no candidate of it; its place only has to be a valid index.
+  without = success_by_rank(num_others - 1, n, 1)[np.minimum(count - rival, num_others - 1)]  # N S U
+  # N S U -> N U
+  change = resampling.aggregate(np.moveaxis(without, 1, -1), how, True)
+  change -= resampling.aggregate(np.moveaxis(with_all, 1, -1), how, True)
+  return -num_others * np.sum(change, axis=0, where=~is_item) / np.sum(~is_item, axis=0)

@@ -1,21 +1,8 @@
-"""The training picture nearest to each reconstruction, so that copying from the training set shows."""
+"""The training picture nearest to each reconstruction: shows copying from the training set."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-
-@jax.jit
-def _correlations(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Pearson correlation of all pairs: A P, B P uint8 -> A B."""
-
-  def unit(x):
-    x = x.astype(jnp.float32)
-    x -= x.mean(axis=1, keepdims=True)
-    norm = jnp.linalg.norm(x, axis=1, keepdims=True)
-    return jnp.where(norm > 1e-3, x / jnp.maximum(norm, 1e-3), 0.0)
-
-  return jnp.matmul(unit(a), unit(b).T, precision='highest')
+from brainjax.evaluation.scores.correlation import correlation_table
 
 
 def nearest(samples: np.ndarray, training: np.ndarray, block: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -28,23 +15,15 @@ def nearest(samples: np.ndarray, training: np.ndarray, block: int = 64) -> tuple
 
   Returns:
     (N S int64 rows of `training`, N S float32 correlations). Of equal ones the first.
+
+  Raises:
+    ValueError: the sizes differ, or there is no training picture.
   """
   if samples.shape[2:] != training.shape[1:]:
-    raise ValueError(
-      f'samples are {samples.shape[2:]}, training pictures {training.shape[1:]}; they must have one size'
-    )
+    raise ValueError(f'samples are {samples.shape[2:]}, training pictures {training.shape[1:]}; expected one size')
   if not len(training):
     raise ValueError('there are no training pictures')
-  flat = samples.reshape(-1, int(np.prod(samples.shape[2:])))  # N S H W 3 -> N*S P
-  pool = training.reshape(len(training), -1)  # M P
-  rows, values = np.zeros(len(flat), np.int64), np.full(len(flat), -np.inf, np.float32)
-  for i in range(0, len(flat), block):
-    part = slice(i, i + block)
-    for j in range(0, len(pool), block):
-      table = np.asarray(_correlations(flat[part], pool[j : j + block]))
-      best = table.argmax(axis=1)
-      score = np.take_along_axis(table, best[:, None], axis=1)[:, 0]
-      better = score > values[part]
-      rows[part] = np.where(better, best + j, rows[part])
-      values[part] = np.where(better, score, values[part])
-  return rows.reshape(samples.shape[:2]), values.reshape(samples.shape[:2])
+  # N S H W 3 -> N S P and M H W 3 -> M P
+  table = correlation_table(samples.reshape(*samples.shape[:2], -1), training.reshape(len(training), -1), block)
+  rows = table.argmax(axis=-1)
+  return rows, np.take_along_axis(table, rows[..., None], axis=-1)[..., 0].astype(np.float32)

@@ -1,17 +1,18 @@
-"""Scores of an image against an image, paired or all samples against all stimuli: MSE, PCC, SSIM."""
+"""Scores of pixels, every sample against every stimulus: MSE, PCC, SSIM."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from brainjax.evaluation.scores.correlation import correlation_table
+
 WINDOW = 7  # side of the uniform SSIM window, scikit-image's default
 DATA_RANGE = 255.0
 HIGHER_IS_BETTER = {'mse': False, 'pcc': True, 'ssim': True}
 
-Array = jax.Array | np.ndarray
 # Arithmetic on uint8 wraps, so each image becomes float32 first. A prepared image holds what depends on it alone,
 # computed once per image and not once per pair.
 Prepared = dict[str, jax.Array]
@@ -29,17 +30,6 @@ def _prepare_mse(image: jax.Array) -> Prepared:
 def _pair_mse(a: Prepared, b: Prepared) -> jax.Array:
   # Rows first, then the sum over rows: two short sums lose less in float32 than a long one.
   return jnp.mean(jnp.mean(jnp.square(a['pixels'] - b['pixels']), axis=(1, 2)))
-
-
-def _prepare_pcc(image: jax.Array) -> Prepared:
-  centred = image - jnp.mean(image)
-  norm = jnp.sqrt(jnp.sum(jnp.square(centred)))
-  # A constant image has no correlation; 0 keeps it comparable (NaN would hide it). Rounding leaves far less than 1e-3.
-  return {'unit': jnp.where(norm > 1e-3, centred / jnp.maximum(norm, 1e-3), 0.0)}
-
-
-def _pair_pcc(a: Prepared, b: Prepared) -> jax.Array:
-  return jnp.sum(jnp.sum(a['unit'] * b['unit'], axis=(1, 2)))
 
 
 def _prepare_ssim(image: jax.Array) -> Prepared:
@@ -61,28 +51,17 @@ def _pair_ssim(a: Prepared, b: Prepared) -> jax.Array:
 
 _SCORES: dict[str, tuple[Callable[[jax.Array], Prepared], Callable[[Prepared, Prepared], jax.Array]]] = {
   'mse': (_prepare_mse, _pair_mse),
-  'pcc': (_prepare_pcc, _pair_pcc),
   'ssim': (_prepare_ssim, _pair_ssim),
 }
 
 
-def _check(score: str, a: Array, b: Array) -> None:
-  if score not in _SCORES:
-    raise ValueError(f'no image score named {score!r}; there are {sorted(_SCORES)}')
+def _check(score: str, a: np.ndarray, b: np.ndarray) -> None:
+  if score not in HIGHER_IS_BETTER:
+    raise ValueError(f'no image score named {score!r}; there are {sorted(HIGHER_IS_BETTER)}')
   if a.shape[-3:] != b.shape[-3:]:
     raise ValueError(f'images differ in shape: {a.shape[-3:]} and {b.shape[-3:]}')
   if score == 'ssim' and min(a.shape[-3:-1]) < WINDOW:
     raise ValueError(f'SSIM needs images of at least {WINDOW}x{WINDOW} pixels, found {a.shape[-3]}x{a.shape[-2]}')
-
-
-@functools.partial(jax.jit, static_argnames=('score', 'block'))
-def _paired(a: jax.Array, b: jax.Array, score: str, block: int) -> jax.Array:
-  prepare, pair = _SCORES[score]
-
-  def one(images):
-    return pair(*(prepare(image.astype(jnp.float32)) for image in images))
-
-  return jax.lax.map(one, (a, b), batch_size=block)
 
 
 @functools.partial(jax.jit, static_argnames=('score', 'block'))
@@ -97,47 +76,34 @@ def _table(samples: jax.Array, stimuli: jax.Array, score: str, block: int) -> ja
   return jax.lax.map(row, samples)
 
 
-def _block(shape: Sequence[int], count: int, block_bytes: int) -> int:
-  return max(1, min(count, block_bytes // (4 * int(np.prod(shape[-3:])))))
-
-
-def paired(score: str, a: Array, b: Array, block_bytes: int = 2**20) -> np.ndarray:
-  """Scores image n of `a` against image n of `b`.
-
-  Args:
-    score: 'mse' (on 0..255), 'pcc' (Pearson over all pixels and channels; 0 for a constant image) or 'ssim'
-      (scikit-image's: 7x7 uniform window, whole windows only, sample covariance, data range 255, mean over channels).
-    a: images, N H W C, values 0..255, uint8 or float.
-    b: the same.
-    block_bytes: how many bytes of float32 images are worked on at once.
-
-  Returns:
-    N float32.
-  """
-  _check(score, a, b)
-  return np.asarray(_paired(jnp.asarray(a), jnp.asarray(b), score, _block(a.shape, a.shape[0], block_bytes)))
-
-
-def table(score: str, samples: Array, stimuli: Array, block_bytes: int = 2**20) -> np.ndarray:
+def table(score: str, samples: np.ndarray, stimuli: np.ndarray, block_bytes: int = 2**20) -> np.ndarray:
   """Scores every sample against every stimulus.
 
   Args:
-    score: as in `paired`.
-    samples: N S H W C, values 0..255.
+    score: 'mse' (on 0..255), 'pcc' (Pearson over all pixels and channels; 0 for a constant image) or 'ssim' (Wang et al.
+      2004 as scikit-image computes it: 7x7 uniform window, whole windows only, sample covariance, data range 255, mean
+      over channels).
+    samples: N S H W C, values 0..255, uint8 or float.
     stimuli: U H W C.
     block_bytes: how many bytes of float32 images are worked on at once.
 
   Returns:
     N S U float32: entry (n, s, u) is the score of sample s of item n against stimulus u.
+
+  Raises:
+    ValueError: an unknown score, images of two sizes, or images smaller than the window of SSIM.
   """
   _check(score, samples, stimuli)
+  block = max(1, min(len(stimuli), block_bytes // (4 * int(np.prod(stimuli.shape[1:])))))
+  if score == 'pcc':
+    rows = samples.reshape(*samples.shape[:2], -1)  # N S H W C -> N S P
+    return correlation_table(rows, stimuli.reshape(len(stimuli), -1), block).astype(np.float32)
   flat = jnp.asarray(samples).reshape(-1, *samples.shape[2:])  # N S H W C -> N*S H W C
-  result = _table(flat, jnp.asarray(stimuli), score, _block(stimuli.shape, stimuli.shape[0], block_bytes))
-  return np.asarray(result).reshape(*samples.shape[:2], stimuli.shape[0])
+  return np.asarray(_table(flat, jnp.asarray(stimuli), score, block)).reshape(*samples.shape[:2], len(stimuli))
 
 
 def released_mse_u8(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """The release's MSE, which wraps modulo 256 in the difference and in its square; only to compare with its numbers.
+  """The release's MSE, which wraps modulo 256 in the difference and in its square. Only for comparison with its numbers.
 
   Args:
     a: uint8 N H W C.
@@ -145,6 +111,9 @@ def released_mse_u8(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
   Returns:
     N float64.
+
+  Raises:
+    ValueError: the images are not uint8.
   """
   if a.dtype != np.uint8 or b.dtype != np.uint8:
     raise ValueError(f'the released MSE is defined on uint8, found {a.dtype} and {b.dtype}')

@@ -1,19 +1,20 @@
-"""Every score of a run as a table over all pairings, and its summary with interval, chance level and null."""
+"""Scores of a set of reconstructions as tables over all pairings, and the summary of each score."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from brainjax.evaluation.images import Images
 from brainjax.evaluation.networks import lpips
-from brainjax.evaluation.scores import class_accuracy, features, identification, pixels
+from brainjax.evaluation.scores import class_accuracy, identification, pixels
+from brainjax.evaluation.scores.correlation import correlation_table
+from brainjax.evaluation.scores.frechet import frechet_distance
 from brainjax.evaluation.statistics import resampling
 
 TOP_KS = (1, 5)
 RELEASED_WAYS, RELEASED_TRIALS = 50, 1000
-Classifier = Callable[[np.ndarray], np.ndarray]
-
+Network = Callable[[np.ndarray], np.ndarray]  # uint8 B H W 3 -> B D: probabilities or features
 
 _TEXTS = {
   'mse': 'mean squared error on 0..255',
@@ -24,16 +25,27 @@ _TEXTS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Measure:
+  """A measure of likeness of every sample to every stimulus: table N S U. `text` is empty where it is no score itself."""
+
+  table: np.ndarray
+  higher_is_better: bool
+  text: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Score:
   """One score of every sample under every pairing.
 
   Attributes:
-    table: N S U, the score of sample s of item n if its stimulus were u; the true pairing is the score, others the
-      null.
+    table: N S U, the score of sample s of item n if its stimulus were u. The true pairing is the score, the others make
+      the null.
     higher_is_better: direction.
     chance: value of a reconstruction that knows nothing, None where it depends on the images (see the null).
     text: what it is, for a reader.
     unit: 'fraction' or ''.
+    measure: of an identification: by what measure.
+    num_ways: of an identification: number of alternatives.
   """
 
   table: np.ndarray
@@ -41,61 +53,114 @@ class Score:
   chance: float | None
   text: str
   unit: str = ''
+  measure: Measure | None = None
+  num_ways: int = 0
+
+  def influence(self, stimulus: np.ndarray, how: str) -> np.ndarray:
+    """How far each stimulus, as a candidate of identification, moves the mean: U, see `candidate_influence`."""
+    if self.measure is None:
+      return np.zeros(self.table.shape[-1])
+    table, higher = self.measure.table, self.measure.higher_is_better
+    return identification.candidate_influence(table, stimulus, self.num_ways, how, higher)
 
 
-def image_score_tables(
-  stimuli: np.ndarray, samples: np.ndarray, num_ways: Sequence[int], perceptual: lpips.Params | None
-) -> dict[str, Score]:
-  """Image scores and identification by each.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """Everything that was measured of a set of reconstructions; all scores are computed from it.
+
+  Attributes:
+    measures: name -> measure.
+    probabilities: N S C of the samples, None without a classifier.
+    classes: U, the class of each stimulus, None without a classifier.
+    distances: network -> Frechet distance of the first samples to the stimuli.
+  """
+
+  measures: dict[str, Measure]
+  probabilities: np.ndarray | None = None
+  classes: np.ndarray | None = None
+  distances: dict[str, float] = dataclasses.field(default_factory=dict)
+
+  def select(self, items: np.ndarray, stimuli: np.ndarray) -> 'Measured':
+    """The same of some items (indices or N bool), with some stimuli (indices) as the only candidates."""
+    measures = {
+      name: dataclasses.replace(measure, table=measure.table[items][:, :, stimuli])
+      for name, measure in self.measures.items()
+    }
+    if self.classes is None:
+      return Measured(measures)
+    return Measured(measures, self.probabilities[items], self.classes[stimuli])
+
+  def scores(self, num_ways: Sequence[int]) -> dict[str, Score]:
+    """All scores: each measure, identification by it, and class accuracy.
+
+    Args:
+      num_ways: n of n-way identification and class accuracy. Left out where there are fewer stimuli or classes.
+    """
+    result = {}
+    for name, measure in self.measures.items():
+      if measure.text:
+        result[name] = Score(measure.table, measure.higher_is_better, None, measure.text)
+      result |= _identification(name.removesuffix('_alex'), measure, num_ways)
+    if self.classes is not None:
+      for n in num_ways:
+        for k in TOP_KS:
+          if k < n <= self.probabilities.shape[-1]:
+            table = class_accuracy.expected_table(self.probabilities, self.classes, n, k)
+            text = f'{n}-way top-{k} class accuracy, expected over all draws'
+            result[f'class_{n}way_top{k}'] = Score(table, True, k / n, text, 'fraction')
+    return result
+
+
+def _identification(name: str, measure: Measure, num_ways: Sequence[int]) -> dict[str, Score]:
+  """Pairwise and n-way identification by one measure; only pairwise by one that is no score itself."""
+  rivals = identification.num_rivals(measure.table, measure.higher_is_better)
+  scores = {}
+  for n in sorted({2, *(num_ways if measure.text else ())}):
+    if n <= measure.table.shape[-1]:
+      key = f'pairwise_{name}' if n == 2 else f'identification_{n}way_{name}'
+      text = f'{"pairwise" if n == 2 else f"{n}-way"} identification by {name.upper()}, '
+      text += 'strictly better' if n == 2 else 'expected over all draws'
+      expected = identification.expected_n_way(rivals, n)
+      scores[key] = Score(expected, True, 1 / n, text, 'fraction', measure, n)
+  return scores
+
+
+def measure_samples(
+  samples: np.ndarray,
+  stimuli: np.ndarray,
+  classes: np.ndarray | None,
+  targets: Mapping[str, np.ndarray],
+  classifier: Network | None,
+  features: Mapping[str, Network],
+  perceptual: lpips.Params | None,
+) -> Measured:
+  """Measures every sample against every stimulus.
 
   Args:
-    stimuli: U H W 3 uint8.
     samples: N S H W 3 uint8.
-    num_ways: n of n-way identification.
+    stimuli: U H W 3 uint8.
+    classes: U, None without a classifier.
+    targets: network -> features of the stimuli, U D.
+    classifier: pictures to class probabilities, or None.
+    features: network -> pictures to features.
     perceptual: weights of LPIPS, None without it.
   """
-  scores = {}
-  for name, higher in pixels.HIGHER_IS_BETTER.items():
-    table = pixels.table(name, samples, stimuli)
-    scores |= {name: Score(table, higher, None, _TEXTS[name])} | _identification(name, table, higher, num_ways)
+  measures = {
+    name: Measure(pixels.table(name, samples, stimuli), higher, _TEXTS[name])
+    for name, higher in pixels.HIGHER_IS_BETTER.items()
+  }
   if perceptual is not None:
-    table = lpips.table(perceptual, samples, stimuli)
-    scores['lpips_alex'] = Score(table, False, None, _TEXTS['lpips_alex'])
-    scores |= _identification('lpips', table, False, num_ways)
-  return scores
+    measures['lpips_alex'] = Measure(lpips.table(perceptual, samples, stimuli), False, _TEXTS['lpips_alex'])
+  distances = {}
+  for name, function in features.items():
+    values = in_blocks(function, samples)  # N S D
+    measures[name] = Measure(correlation_table(values, targets[name]), True)
+    # One sample of each item, so that samples of one item do not count as different pictures.
+    distances[name] = frechet_distance(values[:, 0], targets[name])
+  return Measured(measures, None if classifier is None else classify(classifier, samples), classes, distances)
 
 
-def _identification(name: str, table: np.ndarray, higher_is_better: bool, num_ways: Sequence[int]) -> dict[str, Score]:
-  """Pairwise and n-way identification by one score: table N S U."""
-  rivals = identification.num_rivals(table, higher_is_better)
-  text = f'pairwise identification by {name.upper()}, strictly better'
-  scores = {f'pairwise_{name}': Score(identification.pairwise(rivals), True, 0.5, text, 'fraction')}
-  for n in num_ways:
-    if 2 < n <= table.shape[-1]:
-      text = f'{n}-way identification by {name.upper()}, expected over all draws'
-      expected = identification.expected_n_way(rivals, n)
-      scores[f'identification_{n}way_{name}'] = Score(expected, True, 1 / n, text, 'fraction')
-  return scores
-
-
-def feature_tables(stimuli: np.ndarray, samples: np.ndarray, name: str) -> dict[str, Score]:
-  """Two-way identification by correlation of features: stimuli U D, samples N S D."""
-  return _identification(name, features.feature_table(samples, stimuli), True, ())
-
-
-def class_tables(probabilities: np.ndarray, classes: np.ndarray, num_ways: Sequence[int]) -> dict[str, Score]:
-  """Class accuracy, exact: probabilities N S C of the samples, classes U of the stimuli."""
-  scores = {}
-  for n in num_ways:
-    for k in TOP_KS:
-      if k < n <= probabilities.shape[-1]:
-        table = class_accuracy.expected_table(probabilities, classes, n, k)
-        text = f'{n}-way top-{k} class accuracy, expected over all draws'
-        scores[f'class_{n}way_top{k}'] = Score(table, True, k / n, text, 'fraction')
-  return scores
-
-
-def in_blocks(function: Classifier, images: np.ndarray, block: int = 64) -> np.ndarray:
+def in_blocks(function: Network, images: np.ndarray, block: int = 64) -> np.ndarray:
   """Applies a function of uint8 B H W 3 to ... H W 3 in blocks of one shape (jit compiles once); returns ... D."""
   flat = images.reshape(-1, *images.shape[-3:])  # ... H W 3 -> M H W 3
   results = []
@@ -109,7 +174,7 @@ def in_blocks(function: Classifier, images: np.ndarray, block: int = 64) -> np.n
   return values.reshape(*images.shape[:-3], -1)
 
 
-def classify(classifier: Classifier, images: np.ndarray) -> np.ndarray:
+def classify(classifier: Network, images: np.ndarray) -> np.ndarray:
   """Class probabilities: ... H W 3 uint8 -> ... C float32."""
   probabilities = in_blocks(classifier, images)
   if np.abs(probabilities.sum(axis=-1) - 1).max() > 1e-2:
@@ -117,28 +182,30 @@ def classify(classifier: Classifier, images: np.ndarray) -> np.ndarray:
   return probabilities
 
 
-def summarise(
-  score: Score,
-  stimulus: np.ndarray,
-  bootstrap: resampling.Bootstrap,
-  pairings: np.ndarray,
-  keep: np.ndarray | None = None,
-) -> dict:
-  """The entry of one score in scores.json.
+@dataclasses.dataclass(frozen=True)
+class Items:
+  """Which stimulus each item shows, with its resamplings and re-pairings.
 
-  Args:
-    score: the table, N S U.
-    stimulus: N, which stimulus each item shows.
-    bootstrap: resamplings of the stimuli of the kept items.
+  Attributes:
+    stimulus: N, numbers 0..U-1.
+    bootstrap: resamplings of the U stimuli.
     pairings: shuffles U.
-    keep: N bool, the items that count; None for all. Candidates of identification stay all U stimuli.
-
-  Returns:
-    Plain numbers and text.
   """
-  keep = np.ones(len(stimulus), bool) if keep is None else keep
-  table, stimulus = score.table[keep], stimulus[keep]
-  values = resampling.observed(table, stimulus)
+
+  stimulus: np.ndarray
+  bootstrap: resampling.Bootstrap
+  pairings: np.ndarray
+
+  @classmethod
+  def draw(cls, stimulus: np.ndarray, num_bootstrap: int, num_shuffles: int, seed: int) -> 'Items':
+    """Draws both; the seed of the shuffles is one more than that of the resamplings."""
+    bootstrap = resampling.Bootstrap.draw(stimulus, num_bootstrap, seed)
+    return cls(stimulus, bootstrap, resampling.draw_pairings(int(stimulus.max()) + 1, num_shuffles, seed + 1))
+
+
+def summarise(score: Score, items: Items) -> dict:
+  """The entry of one score in scores.json: plain numbers and text."""
+  values = resampling.observed(score.table, items.stimulus)
   entry = {
     'description': score.text,
     'higher_is_better': score.higher_is_better,
@@ -148,22 +215,25 @@ def summarise(
     'num_samples': int(values.shape[1]),
   }
   for how in resampling.AGGREGATES:
-    items = resampling.aggregate(values, how, score.higher_is_better)
-    null = resampling.null_means(table, stimulus, pairings, how, score.higher_is_better)
+    means = resampling.aggregate(values, how, score.higher_is_better)
+    null = resampling.null_means(score.table, items.stimulus, items.pairings, how, score.higher_is_better)
+    low, high = items.bootstrap.interval(means, score.influence(items.stimulus, how))
+    if score.unit == 'fraction':  # the influence of candidates may carry the end of the interval outside
+      low, high = max(low, 0.0), min(high, 1.0)
     entry[how] = {
-      'value': float(items.mean()),
-      'interval': list(bootstrap.interval(items)),
+      'value': float(means.mean()),
+      'interval': [low, high],
       'null': {
         'mean': float(null.mean()),
         'interval': list(resampling.percentile_interval(null)),
-        'p_value': resampling.p_value(float(items.mean()), null, score.higher_is_better),
+        'p_value': resampling.p_value(float(means.mean()), null, score.higher_is_better),
       },
     }
   return entry
 
 
 def released_protocol(probabilities: np.ndarray, class_id: np.ndarray, images: Images, seed: int) -> dict:
-  """The release's own figures, for comparison with papers only: drawn and exact, mean and best column, wrapping MSE.
+  """The release's own figures, only for comparison with papers: drawn and exact, mean and best column, wrapping MSE.
 
   Args:
     probabilities: N S C of the samples.

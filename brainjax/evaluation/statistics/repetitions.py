@@ -1,18 +1,33 @@
-"""What the noise of repeated fMRI allows: identification of one half of the repetitions by the other."""
+"""Reliability of repeated fMRI: identification of one half of the repetitions by the other."""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from brainjax.evaluation.scores import identification
+from brainjax.evaluation.scores.correlation import correlation_table
+
+
+class SplitHalf(NamedTuple):
+  """Identification of each stimulus, in the order of the sorted labels.
+
+  Attributes:
+    fractions: U, share of the other stimuli it is told apart from; chance is 1/2.
+    influence: U, how far each stimulus, as a candidate, moves the mean (`identification.candidate_influence`).
+  """
+
+  fractions: np.ndarray
+  influence: np.ndarray
 
 
 def split_half_identification(
   trials: np.ndarray, stimulus: np.ndarray, num_splits: int = 50, seed: int = 0
-) -> np.ndarray | None:
+) -> SplitHalf | None:
   """Pairwise identification of each stimulus from one half of its repetitions by the other half.
 
-  In each random split the trials of a stimulus fall into two halves, each half is averaged, and the mean over stimuli is
-  taken out. A stimulus is identified against another if its two halves correlate more than its first half does with
-  the other's second half. No decoder is involved: this is how far the data tell the stimuli apart by their patterns.
+  Each random split divides the trials of a stimulus into two halves, averages each half and subtracts the mean over
+  stimuli. A stimulus is identified against another if its two halves correlate more than its first half does with the
+  other's second half. No decoder is involved: this is how far the data tell the stimuli apart by their patterns.
 
   Args:
     trials: N V, single trials.
@@ -21,21 +36,22 @@ def split_half_identification(
     seed: of the splits.
 
   Returns:
-    U fractions in the order of the sorted labels, chance 1/2; None where a stimulus has a single trial or is alone.
+    None where a stimulus has a single trial, or where there is one stimulus only.
   """
   labels, place, counts = np.unique(stimulus, return_inverse=True, return_counts=True)
   if counts.min() < 2 or len(labels) < 2:
     return None
   rng = np.random.default_rng(seed)
-  trials = np.asarray(trials, np.float64)
-  result = np.zeros(len(labels))
+  trials, true = np.asarray(trials, np.float64), np.arange(len(labels))
+  fractions, influence = np.zeros(len(labels)), np.zeros(len(labels))
   for _ in range(num_splits):
-    first, second = (_unit(half) for half in _halves(trials, place, counts, rng))
+    first, second = (half - half.mean(axis=0) for half in _halves(trials, place, counts, rng))
     for a, b in ((first, second), (second, first)):
-      table = a @ b.T  # U U
-      rivals = identification.num_rivals(table[:, None], True)[:, 0]
-      result += np.diagonal(identification.pairwise(rivals))
-  return result / (2 * num_splits)
+      table = correlation_table(a, b)[:, None]  # U 1 U
+      rivals = identification.num_rivals(table, True)
+      fractions += identification.expected_n_way(rivals, 2)[true, 0, true]
+      influence += identification.candidate_influence(table, true, 2, 'first_sample', True)
+  return SplitHalf(fractions / (2 * num_splits), influence / (2 * num_splits))
 
 
 def _halves(trials: np.ndarray, place: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
@@ -51,10 +67,3 @@ def _halves(trials: np.ndarray, place: np.ndarray, counts: np.ndarray, rng: np.r
     np.add.at(sums, place[chosen], trials[chosen])
     means.append(sums / (counts // 2)[:, None])
   return means
-
-
-def _unit(means: np.ndarray) -> np.ndarray:
-  """Rows as unit vectors after the mean row and then each row's own mean are taken out: U V -> U V."""
-  means = means - means.mean(axis=0)
-  means -= means.mean(axis=1, keepdims=True)
-  return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)

@@ -42,22 +42,36 @@ class Bootstrap:
 
   @classmethod
   def draw(cls, stimulus: np.ndarray, num_resamplings: int, seed: int) -> 'Bootstrap':
-    """Draws `num_resamplings` resamplings of the stimuli with replacement."""
+    """Draws `num_resamplings` resamplings of the stimuli with replacement.
+
+    Args:
+      stimulus: N, numbers 0..U-1 that each occur.
+      num_resamplings: B.
+      seed: of the draws.
+    """
     num_stimuli = int(stimulus.max()) + 1
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(num_stimuli, np.full(num_stimuli, 1 / num_stimuli), size=num_resamplings)
     return cls(counts, stimulus)
 
-  def means(self, values: np.ndarray) -> np.ndarray:
-    """Mean over items in each resampling: N -> B float64."""
+  def means(self, values: np.ndarray, influence: np.ndarray | float = 0.0) -> np.ndarray:
+    """Mean over items in each resampling: N -> B float64.
+
+    Args:
+      values: N, a score of each item.
+      influence: U, how far each stimulus moves the mean besides by its own items (`identification.candidate_influence`).
+    """
     num_stimuli = self.counts.shape[1]
     sums = np.bincount(self.stimulus, weights=values, minlength=num_stimuli)
     sizes = np.bincount(self.stimulus, minlength=num_stimuli)
-    return (self.counts @ sums) / (self.counts @ sizes)
+    moved = self.counts @ np.broadcast_to(influence, num_stimuli) / num_stimuli
+    return (self.counts @ sums) / (self.counts @ sizes) + moved
 
-  def interval(self, values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+  def interval(
+    self, values: np.ndarray, influence: np.ndarray | float = 0.0, level: float = 0.95
+  ) -> tuple[float, float]:
     """Percentile interval of the mean over items."""
-    return percentile_interval(self.means(values), level)
+    return percentile_interval(self.means(values, influence), level)
 
 
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -107,18 +121,21 @@ def p_value(value: float, null: np.ndarray, higher_is_better: bool) -> float:
   return float((1 + as_good.sum()) / (1 + len(null)))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, bootstrap: Bootstrap) -> dict[str, object]:
+def paired_difference(
+  a: np.ndarray, b: np.ndarray, bootstrap: Bootstrap, influence: np.ndarray | float = 0.0
+) -> dict[str, object]:
   """Mean of a - b over the same items, with a paired bootstrap over stimuli.
 
   Args:
     a: N per-item scores of one run.
     b: N per-item scores of the other, the same items in the same order.
     bootstrap: resamplings of those items' stimuli.
+    influence: U, influence of the candidates on a minus that on b.
 
   Returns:
     difference, 95 % interval, two-sided bootstrap p value.
   """
-  draws = bootstrap.means(np.asarray(a, np.float64) - np.asarray(b, np.float64))
+  draws = bootstrap.means(np.asarray(a, np.float64) - np.asarray(b, np.float64), influence)
   tail = min(np.sum(draws <= 0), np.sum(draws >= 0))
   return {
     'difference': float(np.mean(a) - np.mean(b)),

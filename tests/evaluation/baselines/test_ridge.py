@@ -55,3 +55,54 @@ def test_refusals():
     ridge.ridge(fmri[:7], targets, new)
   with pytest.raises(ValueError, match='folds do not fit'):
     ridge.ridge(fmri, targets, new, groups=np.repeat(np.arange(4), 10))
+
+
+@pytest.mark.parametrize('shape', [{'n': 40, 'v': 90}, {'n': 200, 'v': 8}])
+def test_the_corrected_error_is_the_error_on_means(shape):
+  """Cross-validation on single trials, corrected, predicts the error on rows that are means of 20 trials."""
+  rng = np.random.default_rng(4)
+  fmri, targets, _ = data(**shape)
+  spread = rng.uniform(0.2, 3, fmri.shape[1])  # noise differs between voxels
+  noise = spread * rng.normal(size=(4000, fmri.shape[1]))
+  trials = fmri + spread * rng.normal(size=fmri.shape)
+  single = ridge.ridge(trials, targets, trials[:3])
+  corrected = ridge.ridge(trials, targets, trials[:3], noise=noise, repetitions=20)
+  # The same folds by hand: held-out rows get the noise of a mean of 20 trials.
+  fold = np.random.default_rng(0).permutation(np.arange(len(fmri)) % 5)
+  for penalty in (0.1, 10.0):
+    total = []
+    for k in range(5):
+      x, y = trials[fold != k], targets[fold != k]
+      model = ridge.Ridge(alpha=penalty * np.square(x - x.mean(axis=0)).sum() / len(x)).fit(x, y)
+      for _ in range(300):
+        new = fmri[fold == k] + spread * rng.normal(size=fmri[fold == k].shape) / np.sqrt(20)
+        total.append(np.square(model.predict(new) - targets[fold == k]).mean())
+    # The signal of the held-out rows correlates by chance with the noise they had; hence the width.
+    assert corrected.errors[penalty] == pytest.approx(np.mean(total), rel=0.15)
+    assert corrected.errors[penalty] < single.errors[penalty]
+  assert corrected.penalty <= single.penalty
+
+
+def test_noise_of_repeated_trials():
+  rng = np.random.default_rng(0)
+  stimulus = np.array([5, 5, 7, 5, 8, 8])
+  fmri = rng.normal(size=(6, 4))
+  rows = ridge.noise_rows(fmri, stimulus)
+  assert rows.shape == (5, 4)  # stimulus 7 has one trial
+  mean = fmri[[0, 1, 3]].mean(axis=0)
+  np.testing.assert_allclose(rows[0], (fmri[0] - mean) * np.sqrt(3 / 2))
+  many = ridge.noise_rows(rng.normal(size=(6000, 2)) * [1, 3] + 9, np.repeat(np.arange(2000), 3))
+  np.testing.assert_allclose(np.square(many).mean(axis=0), [1, 9], rtol=0.05)
+  assert ridge.noise_rows(fmri, np.arange(6)).shape == (0, 4)
+
+
+def test_voxel_zscore_is_that_of_the_training_rows():
+  fmri, targets, new = data()
+  scale = np.random.default_rng(2).uniform(0.1, 9, fmri.shape[1])
+  scale[3] = 0  # a constant voxel
+  result = ridge.ridge(fmri * scale, targets, new * scale, voxel_zscore=True)
+  kept = scale > 0
+  mean, deviation = fmri[:, kept].mean(axis=0), fmri[:, kept].std(axis=0)
+  plain = ridge.ridge((fmri[:, kept] - mean) / deviation, targets, (new[:, kept] - mean) / deviation)
+  np.testing.assert_allclose(result.predictions, plain.predictions)
+  assert result.penalty == plain.penalty

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from brainjax.evaluation.statistics.repetitions import split_half_identification
+from brainjax.evaluation.statistics import repetitions
+
+
+def fractions(*args, **options):
+  found = repetitions.split_half_identification(*args, **options)
+  return None if found is None else found.fractions
+
 
 STIMULUS = np.repeat(np.arange(7) + 40, 9)
 
@@ -14,19 +20,19 @@ def trials(signal: float, seed: int = 0) -> np.ndarray:
 
 
 def test_without_noise_and_without_signal():
-  np.testing.assert_array_equal(split_half_identification(trials(100.0), STIMULUS), 1)
-  values = np.mean([split_half_identification(trials(0.0, seed), STIMULUS, 10).mean() for seed in range(40)])
+  np.testing.assert_array_equal(fractions(trials(100.0), STIMULUS), 1)
+  values = np.mean([fractions(trials(0.0, seed), STIMULUS, 10).mean() for seed in range(40)])
   # Halves of one sample lean apart when the mean is taken out of both; near chance all the same.
   assert values == pytest.approx(0.5, abs=0.03)
 
 
 def test_order_of_trials_does_not_matter_and_a_seed_repeats():
   order = np.random.default_rng(3).permutation(len(STIMULUS))
-  a = split_half_identification(trials(0.5), STIMULUS, 200)
-  b = split_half_identification(trials(0.5)[order], STIMULUS[order], 200)
+  a = fractions(trials(0.5), STIMULUS, 200)
+  b = fractions(trials(0.5)[order], STIMULUS[order], 200)
   np.testing.assert_allclose(a, b, atol=0.1)
   assert 0.6 < a.mean() < 1
-  np.testing.assert_array_equal(a, split_half_identification(trials(0.5), STIMULUS, 200))
+  np.testing.assert_array_equal(a, fractions(trials(0.5), STIMULUS, 200))
 
 
 def test_equals_a_plain_loop_where_halves_leave_no_choice():
@@ -34,7 +40,7 @@ def test_equals_a_plain_loop_where_halves_leave_no_choice():
   rng = np.random.default_rng(5)
   first, second = rng.normal(size=(5, 11)), rng.normal(size=(5, 11))
   second += 0.7 * first
-  found = split_half_identification(np.concatenate([first, second]), np.tile(np.arange(5), 2), num_splits=400)
+  found = fractions(np.concatenate([first, second]), np.tile(np.arange(5), 2), num_splits=400)
   expected = np.zeros(5)
   draws = np.random.default_rng(0).random((400, 5)) < 0.5  # which trial of each stimulus is in the first half
   for swap in draws:
@@ -47,5 +53,5 @@ def test_equals_a_plain_loop_where_halves_leave_no_choice():
 
 
 def test_a_stimulus_shown_once_has_no_halves():
-  assert split_half_identification(trials(1.0)[:10], STIMULUS[:10]) is None  # 9 trials of one, 1 of another
-  assert split_half_identification(trials(1.0)[:9], STIMULUS[:9]) is None
+  assert fractions(trials(1.0)[:10], STIMULUS[:10]) is None  # 9 trials of one, 1 of another
+  assert fractions(trials(1.0)[:9], STIMULUS[:9]) is None
