@@ -202,6 +202,7 @@ def _stage_rules(config: ConfigDict) -> dict[str, Rule]:
     'reconstruct.seed': SEED,
     'evaluate.num_bootstrap': Rule(lambda x: x >= 100, '100 or more'),
     'evaluate.num_shuffles': Rule(lambda x: x >= 20, '20 or more'),
+    'evaluate.single_trials': NOT_NEGATIVE,
   }
 
 

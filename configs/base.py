@@ -161,6 +161,8 @@ def get_config() -> ConfigDict:
   config.evaluate.classifier = 'weights/vit_h_14'  # weights folder or file; empty: no class accuracy
   config.evaluate.features = ()  # weights as above, also CLIP's: FID and two-way identification by their features
   config.evaluate.ridge = True  # score ridge regression beside the model
+  config.evaluate.ridge_voxel_zscore = False  # z-score each voxel for ridge regression, whatever the model gets
+  config.evaluate.single_trials = 1  # single test trials of each item that are scored beside their mean; 0: none
   config.evaluate.num_bootstrap = 2000
   config.evaluate.num_shuffles = 100
 

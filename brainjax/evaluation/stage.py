@@ -1,4 +1,4 @@
-"""Scores a run's reconstructions, and leaves scores.json, pictures.png, training_curves.png and report.html."""
+"""The evaluate stage: scores a run's reconstructions and writes scores.json, report.html and two PNGs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,99 +8,156 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax import hosts
+from brainjax.datasets import transforms
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.errors import UserError
 from brainjax.evaluation import report, test_set
 from brainjax.evaluation.baselines import pictures as baselines
 from brainjax.evaluation.images import Images, read_images
 from brainjax.evaluation.networks import classifiers
+from brainjax.evaluation.networks.classifiers import Classifier
 from brainjax.evaluation.report import provenance, showcase
-from brainjax.evaluation.score import ITEMS_FILE, evaluate
+from brainjax.evaluation.score import ITEMS_FILE, evaluate, score_images
+from brainjax.reconstruct import Reconstructor
+from brainjax.stages import common
 from brainjax.stages import data as stage_data
 
 
 def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-  """Writes the results into the workdir; returns what scores.json holds."""
+  """Writes the results into the workdir.
+
+  Returns:
+    What scores.json holds.
+
+  Raises:
+    UserError: images.npz or weights are missing or damaged.
+  """
   images = read_images(workdir / 'reconstruct' / 'images.npz')
   classifier = classifiers.load(config.evaluate.classifier) if config.evaluate.classifier else None
-  more = _features(config.evaluate.features)
+  options = {
+    'num_bootstrap': config.evaluate.num_bootstrap,
+    'num_shuffles': config.evaluate.num_shuffles,
+    'seed': config.seed,
+  }
+  judges = {
+    'classifier': classifier and classifier.probabilities,
+    'classifier_name': classifier and classifier.name,
+    'features': _features(config.evaluate.features),
+  }
   train = stage_data.target_rows(config, 'train', image_size=config.data.image_size)
   test = stage_data.test(config).take(np.arange(len(images.stimuli)))
-  made = {}
-  missing = baselines.why_not(train, test) if config.evaluate.ridge else ''
-  if missing:
-    hosts.log(f'evaluate: no ridge regression beside the model: {missing}')
-  if config.evaluate.ridge and not missing:
-    made['ridge'] = baselines.to_latents(workdir, train, test)
-    if classifier:
-      made['ridge_nearest'] = baselines.to_features(classifier.features, classifier.name, train, test)
-  about = {name: baseline.about for name, baseline in made.items()}
-  pictures = {name: baseline.pictures for name, baseline in made.items()}
+  trials = test_set.load_trials(config)
+  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config))
+
+  drawn = _baselines(config, workdir, classifier, train, test, trials)
+  facts = {
+    'zero_shot': test_set.zero_shot(config, train, test),
+    'noise_ceiling': {
+      subject: test_set.noise_ceiling(rows, config.evaluate.num_bootstrap, config.seed + place)
+      for place, (subject, rows) in enumerate(trials.items())
+    },
+    'about_baselines': {name: baseline.about for name, baseline in drawn.items()},
+  }
+  single = test_set.select_trials(trials, test, config.evaluate.single_trials, config.seed)
+  if single is not None:
+    facts['single_trials'] = _score_single_trials(
+      single,
+      _sample(config, reconstructor, single),
+      _baselines(config, workdir, classifier, train, single, {}),
+      **judges | options,
+    )
   scores = evaluate(
     images,
-    classifier and classifier.probabilities,
-    classifier and classifier.name,
-    num_bootstrap=config.evaluate.num_bootstrap,
-    num_shuffles=config.evaluate.num_shuffles,
-    seed=config.seed,
     out=workdir,
-    baselines=pictures,
+    baselines={name: baseline.pictures for name, baseline in drawn.items()},
     subsets=test_set.subsets(train, test),
     training_images=train.pictures,
-    features=more,
-    facts={
-      'zero_shot': test_set.zero_shot(config, train, test),
-      'noise_ceiling': test_set.ceiling(config),
-      'about_baselines': about,
-    },
+    facts=facts,
+    **judges | options,
   )
-  draw(images, workdir)
-  report.write_page(page(config, workdir, images, scores, train, test, made), workdir / 'report.html')
+  captions = None if images.categories is None else list(images.categories)
+  title = 'seen, and reconstructed from fMRI'
+  report.picture_grid(images.stimuli, images.samples, workdir / 'pictures.png', captions=captions, title=title)
+  report.training_curves(workdir, workdir / 'training_curves.png')
+  page = _page(config, workdir, images, scores, train, test, drawn, reconstructor)
+  report.write_page(page, workdir / 'report.html')
   return scores
 
 
 def _features(sources: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-  """Key of each network -> its features; two networks with one key are told, as one's scores would be lost."""
-  found = {}
+  """Key of each network -> its features. Two networks with one key are refused, as one's scores would be lost."""
+  features = {}
   for source in sources:
     network = classifiers.load(source, needs_classes=False)
-    if network.key in found:
+    if network.key in features:
       raise UserError(
         f'evaluate.features: {source} would be scored under the name {network.key} as one before it; leave one out'
       )
-    found[network.key] = network.features
-  return found
+    features[network.key] = network.features
+  return features
 
 
-def draw(images: Images, workdir: Path) -> None:
-  """pictures.png (stimulus, then samples) and training_curves.png."""
-  captions = None if images.categories is None else list(images.categories)
-  report.picture_grid(
-    images.stimuli,
-    images.samples,
-    workdir / 'pictures.png',
-    captions=captions,
-    title='seen, and reconstructed from fMRI',
-  )
-  report.training_curves(workdir, workdir / 'training_curves.png')
+def _baselines(
+  config: ConfigDict,
+  workdir: Path,
+  classifier: Classifier | None,
+  train: ArrayDataset,
+  test: ArrayDataset,
+  trials: baselines.Trials,
+) -> dict[str, baselines.Baseline]:
+  """Pictures of each baseline for the test rows; `trials` are those that the test rows are means of, if any."""
+  if not config.evaluate.ridge:
+    return {}
+  if reason := baselines.why_not(train, test):
+    hosts.log(f'evaluate: no ridge regression beside the model: {reason}')
+    return {}
+  regression = baselines.Regression(train, test, trials, config.evaluate.ridge_voxel_zscore)
+  drawn = {'ridge': baselines.to_latents(workdir, regression)}
+  if classifier:
+    drawn['ridge_nearest'] = baselines.to_features(classifier.features, classifier.name, regression)
+  return drawn
 
 
-def page(
+def _sample(config: ConfigDict, reconstructor: Reconstructor, rows: ArrayDataset) -> np.ndarray:
+  """One picture of each row: N 1 H W 3."""
+  options = {name: value for name, value in config.reconstruct.items() if name not in ('num_items', 'num_samples')}
+  return reconstructor(transforms.fit_width(rows.columns['fmri'], reconstructor.num_voxels), num_samples=1, **options)
+
+
+def _score_single_trials(
+  single: ArrayDataset, samples: np.ndarray, drawn: dict[str, baselines.Baseline], **options: Any
+) -> dict[str, Any]:
+  """Scores of single test trials, which stand beside those of averaged trials in scores.json."""
+  columns = single.columns
+  stimuli = single.pictures[single.picture_row]
+  images = Images(stimuli, samples, columns['stimulus'], columns['class_index'])
+  result, _ = score_images(images, baselines={name: b.pictures for name, b in drawn.items()}, **options)
+  return {
+    'num_items': result['num_items'],
+    'num_stimuli': result['num_stimuli'],
+    'scores': result['scores'],
+    'baselines': result['baselines'],
+    'about_baselines': {name: baseline.about for name, baseline in drawn.items()},
+  }
+
+
+def _page(
   config: ConfigDict,
   workdir: Path,
   images: Images,
   scores: dict[str, Any],
   train: ArrayDataset,
   test: ArrayDataset,
-  made: dict[str, baselines.Baseline],
+  drawn: dict[str, baselines.Baseline],
+  reconstructor: Reconstructor,
 ) -> report.Page:
   """What report.html shows."""
   with np.load(workdir / ITEMS_FILE, allow_pickle=False) as archive:
     items = {name: archive[name] for name in archive.files}
   nearest = items['nearest_training/row']  # N S
-  names = _names_of_pictures(train)
+  names = np.array([train.info['names'][number] for number in train.info['picture_stimulus'].tolist()])
   subjects = np.array(test.info['subjects'])[test.columns['subject']]
-  settings = config.reconstruct
+  sampling = config.reconstruct
   data = 'simulated data' if config.simulate.enabled else f'{config.data.dataset.upper()} data'
   return report.Page(
     title='Reconstructions from fMRI',
@@ -108,23 +165,16 @@ def page(
     scores=scores,
     items=items,
     summary=f'{", ".join(sorted(set(subjects.tolist())))}, {data}: {scores["num_stimuli"]} stimuli, '
-    f'{scores["num_samples"]} samples of each, {settings.sampler.upper()} with {settings.num_steps} steps.',
+    f'{scores["num_samples"]} samples of each, {sampling.sampler.upper()} with {sampling.num_steps} steps.',
     subject=subjects,
-    baselines={name: baseline.pictures for name, baseline in made.items()},
+    baselines={name: baseline.pictures for name, baseline in drawn.items()},
     nearest=train.pictures[nearest],
-    nearest_names=np.array(names)[nearest],
+    nearest_names=names[nearest],
     curves=report.stage_metrics(workdir),
     traces=showcase.traces(config, workdir, test),
-    denoising=showcase.denoising(config, workdir, test),
-    provenance=provenance.provenance(
-      config, workdir, train, test, {name: baseline.about for name, baseline in made.items()}
-    ),
+    denoising=showcase.denoising(config, reconstructor, test),
+    provenance=provenance.provenance(config, workdir, train, test, scores['about_baselines']),
   )
-
-
-def _names_of_pictures(train: ArrayDataset) -> list[str]:
-  """The category of each of `train.pictures`."""
-  return [train.info['names'][number] for number in train.info['picture_stimulus'].tolist()]
 
 
 def summary(scores: dict[str, Any]) -> str:

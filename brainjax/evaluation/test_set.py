@@ -1,12 +1,12 @@
-"""What the test set is: categories seen in training or not, subjects, and the noise ceiling of its fMRI."""
+"""The test set: categories seen in training or not, single trials, and the noise ceiling of its fMRI."""
 
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from brainjax.datasets import overview, transforms
 from brainjax.datasets.arrays import ArrayDataset
-from brainjax.datasets.overview import noise_ceiling
 from brainjax.datasets.paired import NO_CLASS, explainable_variance
 from brainjax.errors import UserError
 from brainjax.evaluation.statistics import repetitions, resampling
@@ -70,33 +70,41 @@ def _attributes(train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
   }
 
 
-def ceiling(config: ConfigDict) -> dict[str, Any]:
-  """The noise ceiling of each test subject, where test pictures were repeated: for scores.json.
-
-  Per voxel the share of the averaged response's variance that the stimulus explains; and split-half identification
-  (`reliability`), with its interval over stimuli. A subject without repetitions gets the reason instead.
-  """
-  result = {}
-  for place, subject in enumerate(config.data.subjects):
+def load_trials(config: ConfigDict) -> dict[str, ArrayDataset | str]:
+  """Single test trials of each test subject; the reason as text for a subject without them."""
+  result: dict[str, ArrayDataset | str] = {}
+  for subject in config.data.subjects:
     single = config.copy_and_resolve_references()
     single.data.subjects, single.data.other_subjects = (subject,), ()
     try:
-      trials = stage_data.rows(single, 'test_trials', image_size=0)
+      result[subject] = stage_data.rows(single, 'test_trials', image_size=0)
     except UserError as error:
-      result[subject] = {'missing': str(error)}
-      continue
-    result[subject] = _ceiling(trials.columns['fmri'], trials.columns['stimulus'], config, config.seed + place)
+      result[subject] = str(error)
   return result
 
 
-def _ceiling(trials: np.ndarray, stimulus: np.ndarray, config: ConfigDict, seed: int) -> dict[str, Any]:
+def noise_ceiling(trials: ArrayDataset | str, num_bootstrap: int, seed: int) -> dict[str, Any]:
+  """The noise ceiling of one subject, for scores.json.
+
+  Per voxel the share of the averaged response's variance that the stimulus explains; and split-half identification
+  (`repetitions`), with its interval over stimuli.
+
+  Args:
+    trials: single test trials, or why there are none.
+    num_bootstrap: resamplings for the interval.
+    seed: of the splits and the resamplings.
+  """
+  if isinstance(trials, str):
+    return {'missing': trials}
+  fmri, stimulus = trials.columns['fmri'], trials.columns['stimulus']
   labels, counts = np.unique(stimulus, return_counts=True)
-  explained = explainable_variance(trials, stimulus)
-  halves = repetitions.split_half_identification(trials, stimulus, seed=seed)
+  explained = explainable_variance(fmri, stimulus)
+  halves = repetitions.split_half_identification(fmri, stimulus, seed=seed)
   if explained is None or halves is None:
     return {'missing': 'no test picture was shown more than once'}
-  voxels = noise_ceiling(explained.astype(np.float64), float(counts.mean()))
-  bootstrap = resampling.Bootstrap.draw(np.arange(len(labels)), config.evaluate.num_bootstrap, config.seed)
+  voxels = overview.noise_ceiling(explained.astype(np.float64), float(counts.mean()))
+  bootstrap = resampling.Bootstrap.draw(np.arange(len(labels)), num_bootstrap, seed)
+  low, high = bootstrap.interval(halves.fractions, halves.influence)
   return {
     'repetitions': [int(counts.min()), int(counts.max())],
     'voxels': {
@@ -106,9 +114,40 @@ def _ceiling(trials: np.ndarray, stimulus: np.ndarray, config: ConfigDict, seed:
     },
     'split_half_identification': {
       'description': 'pairwise identification of one half of the repetitions by the other, by correlation of fMRI',
-      'value': float(halves.mean()),
-      'interval': list(bootstrap.interval(halves)),
+      'value': float(halves.fractions.mean()),
+      'interval': [max(low, 0.0), min(high, 1.0)],
       'chance': 0.5,
       'num_stimuli': len(labels),
     },
   }
+
+
+def select_trials(
+  trials: dict[str, ArrayDataset | str], test: ArrayDataset, count: int, seed: int
+) -> ArrayDataset | None:
+  """Draws single trials of the test items, with the pictures of the items.
+
+  Args:
+    trials: from `load_trials`, in the order of the subjects' numbers.
+    test: the test items that are scored.
+    count: trials of each item, at most.
+    seed: of the draw.
+
+  Returns:
+    Rows in the order of the items; None if a subject has no single trials, or one of each item only.
+  """
+  if count == 0 or any(isinstance(rows, str) for rows in trials.values()):
+    return None
+  rng, subjects = np.random.default_rng(seed), list(trials.values())
+  fmri, items = [], []
+  for item, (subject, stimulus) in enumerate(zip(test.columns['subject'], test.columns['stimulus'], strict=True)):
+    rows = subjects[subject]
+    found = np.flatnonzero(rows.columns['stimulus'] == stimulus)
+    chosen = rng.permutation(found)[:count] if len(found) > 1 else []
+    fmri += [transforms.fit_width(rows.columns['fmri'][row], test.num_voxels) for row in chosen]
+    items += [item] * len(chosen)
+  if not items:
+    return None
+  single = test.take(np.array(items))
+  single.columns['fmri'] = np.stack(fmri)
+  return single

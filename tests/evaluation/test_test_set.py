@@ -118,17 +118,37 @@ def test_simulated_categories_share_attributes_but_no_combination():
   assert set(facts['simulated_attributes']['values_in_test_but_not_in_training'].values()) == {0}
 
 
-def test_noise_ceiling_of_repeated_trials(monkeypatch):
+def test_noise_ceiling_of_repeated_trials():
   rng = np.random.default_rng(0)
   stimulus = np.tile(np.arange(20), 8)
   signal = rng.normal(size=(20, 400))
   trials = (np.sqrt(0.3) * signal[stimulus] + np.sqrt(0.7) * rng.normal(size=(160, 400))).astype(np.float32)
   made = ArrayDataset({'fmri': trials, 'stimulus': stimulus})
-  monkeypatch.setattr(test_set.stage_data, 'rows', lambda *args, **options: made)
-  found = test_set.ceiling(config())['sbj_1']
+  found = test_set.noise_ceiling(made, 200, 0)
   # 0.3 of one trial's variance is signal; of a mean over 8: 0.3 / (0.3 + 0.7 / 8).
   assert found['voxels']['median'] == pytest.approx(0.3 / (0.3 + 0.7 / 8), abs=0.05)
   assert found['split_half_identification']['value'] == 1 and found['repetitions'] == [8, 8]
   once = ArrayDataset({'fmri': trials[:20], 'stimulus': stimulus[:20]})
-  monkeypatch.setattr(test_set.stage_data, 'rows', lambda *args, **options: once)
-  assert 'more than once' in test_set.ceiling(config())['sbj_1']['missing']
+  assert 'more than once' in test_set.noise_ceiling(once, 200, 0)['missing']
+  assert test_set.noise_ceiling('one trial each', 200, 0) == {'missing': 'one trial each'}
+
+
+def test_single_trials_of_the_items_with_their_pictures():
+  rng = np.random.default_rng(0)
+  stimulus = np.repeat([10, 11, 12], [4, 1, 3])
+  trials = {
+    name: ArrayDataset({'fmri': rng.normal(size=(8, 5)).astype(np.float32), 'stimulus': stimulus}) for name in 'ab'
+  }
+  columns = {'stimulus': np.array([12, 10, 11, 10]), 'subject': np.array([0, 0, 0, 1]), 'fmri': np.zeros((4, 7))}
+  pictures = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+  test = ArrayDataset(columns, pictures, np.array([2, 0, 1, 0]))
+  single = test_set.select_trials(trials, test, 2, seed=0)
+  assert single.columns['stimulus'].tolist() == [12, 12, 10, 10, 10, 10]  # of 11 there is one trial: the item itself
+  assert single.columns['subject'].tolist() == [0, 0, 0, 0, 1, 1] and single.picture_row.tolist() == [2, 2, 0, 0, 0, 0]
+  for row, (subject, number) in enumerate(zip('aaaabb', single.columns['stimulus'], strict=True)):
+    source = trials[subject].columns['fmri'][stimulus == number]
+    assert any(np.array_equal(np.r_[trial, trial[:2]], single.columns['fmri'][row]) for trial in source)
+  assert not np.array_equal(single.columns['fmri'][0], single.columns['fmri'][1])
+  assert not columns['fmri'].any()  # the items stay as they were
+  assert test_set.select_trials(trials, test, 0, seed=0) is None
+  assert test_set.select_trials(trials | {'b': 'not there'}, test, 1, seed=0) is None

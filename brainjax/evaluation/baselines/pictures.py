@@ -1,6 +1,6 @@
-"""What anyone would try first: ridge regression from voxels to latents (decoded) and to features (nearest picture)."""
+"""Baselines that draw pictures: ridge regression from voxels to latents (decoded) and to features (nearest picture)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,14 +8,16 @@ import numpy as np
 
 from brainjax import sharding
 from brainjax.checkpoints import load_weights
+from brainjax.datasets import transforms
 from brainjax.datasets.arrays import ArrayDataset
-from brainjax.evaluation.baselines.ridge import PENALTIES, ridge
+from brainjax.evaluation.baselines.ridge import PENALTIES, noise_rows, ridge
 from brainjax.evaluation.scores.correlation import correlation_table
 from brainjax.models import autoencoder
 from brainjax.stages.first_stage import encode_pictures
 from brainjax.trees import subtree, unflatten
 
 NUM_FOLDS = 5
+Trials = Mapping[str, ArrayDataset | str]  # subject -> single test trials, or why there are none
 
 
 class Baseline(NamedTuple):
@@ -30,46 +32,110 @@ class Baseline(NamedTuple):
   about: dict[str, Any]
 
 
-def to_latents(workdir: Path, train: ArrayDataset, test: ArrayDataset) -> Baseline:
+class Regression:
+  """Ridge regression from voxels to any targets of the training pictures, for one set of test rows."""
+
+  def __init__(
+    self, train: ArrayDataset, test: ArrayDataset, trials: Trials, voxel_zscore: bool, averaged: bool = True
+  ):
+    """Finds the noise of single trials of each subject.
+
+    Args:
+      train: training rows with pictures uint8.
+      test: test rows.
+      trials: single test trials of each subject, in the order of their numbers.
+      voxel_zscore: see `ridge`.
+      averaged: whether test rows are means over `trials`; otherwise they are single trials.
+    """
+    self.train, self.test, self.voxel_zscore = train, test, voxel_zscore
+    self.noise: dict[int, tuple[np.ndarray, float]] = {}  # subject -> noise K V, repetitions
+    for subject, rows in enumerate(trials.values() if averaged else ()):
+      if isinstance(rows, str):
+        continue
+      mine = train.columns['subject'] == subject
+      noise = noise_rows(train.columns['fmri'][mine], train.columns['stimulus'][mine])
+      if not len(noise):  # training pictures were shown once: the test trials' deviations from their means
+        fmri = transforms.fit_width(rows.columns['fmri'], train.num_voxels)
+        noise = noise_rows(fmri, rows.columns['stimulus'])
+      if len(noise):
+        counts = np.unique(rows.columns['stimulus'], return_counts=True)[1]
+        self.noise[subject] = noise, float(1 / np.mean(1 / counts))
+
+  def predict(self, targets: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Fits one regression a subject, as the same column is another voxel in another brain.
+
+    Args:
+      targets: P T, of the training pictures.
+
+    Returns:
+      (predictions N T for the test rows, facts for the report). Trials of one stimulus share a fold.
+    """
+    predictions, penalties = np.zeros((len(self.test), targets.shape[1])), []
+    for subject in np.unique(self.test.columns['subject']):
+      rows, new = (np.flatnonzero(data.columns['subject'] == subject) for data in (self.train, self.test))
+      stimulus = self.train.columns['stimulus'][rows]
+      noise, repetitions = self.noise.get(int(subject), (None, 1.0))
+      found = ridge(
+        self.train.columns['fmri'][rows],
+        targets[self.train.picture_row[rows]],
+        self.test.columns['fmri'][new],
+        groups=stimulus,
+        num_folds=min(NUM_FOLDS, len(np.unique(stimulus))),
+        noise=noise,
+        repetitions=repetitions,
+        voxel_zscore=self.voxel_zscore,
+      )
+      predictions[new] = found.predictions
+      penalties.append(found.penalty)
+    chosen_by = f'cross-validation over training stimuli, at most {NUM_FOLDS} folds'
+    if self.noise:
+      counts = ', '.join(f'{repetitions:.3g}' for _, repetitions in self.noise.values())
+      chosen_by += f', its error corrected for test rows that are means over {counts} trials'
+    return predictions, {
+      'penalty': penalties[0] if len(penalties) == 1 else penalties,  # one a subject
+      'penalty_unit': 'mean squared norm of a centred training row',
+      'penalties_tried': list(PENALTIES),
+      'chosen_by': chosen_by,
+      'voxels': 'z-scored each' if self.voxel_zscore else 'as the model gets them',
+    }
+
+
+def to_latents(workdir: Path, regression: Regression) -> Baseline:
   """Ridge regression from voxels to first-stage latents, decoded by the first stage of the diffuse stage.
 
   Args:
     workdir: of the run, with the weights of its diffuse stage.
-    train: training rows with pictures uint8.
-    test: test rows.
+    regression: from the training rows to the test rows.
   """
   flat, info = load_weights(workdir / 'diffuse' / 'weights')
   first_stage = autoencoder.first_stage(info['settings']['first_stage'])
   weights = subtree(flat, 'first_stage')
-  latents = encode_pictures(first_stage, weights, train.pictures)  # P h w C
-  predictions, penalties = _fit(train, test, latents.reshape(len(latents), -1))
+  latents = encode_pictures(first_stage, weights, regression.train.pictures)  # P h w C
+  predictions, about = regression.predict(latents.reshape(len(latents), -1))
   predicted = predictions.reshape(-1, *latents.shape[1:]).astype(np.float32)
   decode = sharding.RowMap(
     lambda params, z: first_stage.apply({'params': params}, z, method='to_image'), unflatten(weights), batch_size=1
   )
   images = decode(predicted)
-  about = _about('voxels to first-stage latents, decoded', penalties)
+  about = {'method': 'ridge regression, voxels to first-stage latents, decoded'} | about
   return Baseline(np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8), about)
 
 
-def to_features(
-  features: Callable[[np.ndarray], np.ndarray], name: str, train: ArrayDataset, test: ArrayDataset
-) -> Baseline:
-  """Ridge regression from voxels to features of a classifier; shown is the training picture with the nearest features.
+def to_features(features: Callable[[np.ndarray], np.ndarray], name: str, regression: Regression) -> Baseline:
+  """Ridge regression from voxels to features of a classifier; the picture is the training picture with the nearest ones.
 
   Args:
     features: uint8 B H W 3 -> B D.
     name: of the classifier.
-    train: training rows with pictures uint8.
-    test: test rows.
+    regression: from the training rows to the test rows.
   """
-  known = np.asarray(features(train.pictures), np.float64)  # P D
-  predictions, penalties = _fit(train, test, known)
-  # Correlation after the mean is taken out: features have large means that every picture shares.
+  known = np.asarray(features(regression.train.pictures), np.float64)  # P D
+  predictions, about = regression.predict(known)
+  # Features have large means that every picture shares; without them the correlation tells pictures apart.
   mean = known.mean(axis=0)
   table = correlation_table(predictions - mean, known - mean)  # N P
-  about = _about(f'voxels to features of the {name}, training picture of the most correlated features', penalties)
-  return Baseline(train.pictures[table.argmax(axis=1)], about)
+  method = f'ridge regression, voxels to features of the {name}, training picture of the most correlated features'
+  return Baseline(regression.train.pictures[table.argmax(axis=1)], {'method': method} | about)
 
 
 def why_not(train: ArrayDataset, test: ArrayDataset) -> str:
@@ -79,34 +145,3 @@ def why_not(train: ArrayDataset, test: ArrayDataset) -> str:
     if count < 2:
       return f'subject {subject} has {count} training pictures, and its penalty is chosen by folds of them'
   return ''
-
-
-def _fit(train: ArrayDataset, test: ArrayDataset, targets: np.ndarray) -> tuple[np.ndarray, list[float]]:
-  """Ridge regression to targets of the pictures, P T. Trials of one stimulus share a fold.
-
-  One for each subject: the same column is another voxel in another brain.
-  """
-  predictions, penalties = np.zeros((len(test), targets.shape[1])), []
-  for subject in np.unique(test.columns['subject']):
-    rows, new = (np.flatnonzero(data.columns['subject'] == subject) for data in (train, test))
-    stimulus = train.columns['stimulus'][rows]
-    found = ridge(
-      train.columns['fmri'][rows],
-      targets[train.picture_row[rows]],
-      test.columns['fmri'][new],
-      groups=stimulus,
-      num_folds=min(NUM_FOLDS, len(np.unique(stimulus))),
-    )
-    predictions[new] = found.predictions
-    penalties.append(found.penalty)
-  return predictions, penalties
-
-
-def _about(method: str, penalties: list[float]) -> dict[str, Any]:
-  return {
-    'method': f'ridge regression, {method}',
-    'penalty': penalties[0] if len(penalties) == 1 else penalties,  # one a subject
-    'penalty_unit': 'mean squared norm of a centred training row',
-    'penalties_tried': list(PENALTIES),
-    'chosen_by': f'cross-validation over training stimuli, at most {NUM_FOLDS} folds',
-  }

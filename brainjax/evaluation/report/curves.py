@@ -26,7 +26,10 @@ STYLE = {
 
 
 def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-  """Orders scalars by name and split: name -> split -> (steps, values); the later of two records of a step counts."""
+  """Orders scalars by name and split: name -> split -> (steps, values). The later of two records of a step counts.
+
+  A scalar that is always 0, such as the number of skipped steps, is left out.
+  """
   result: dict[str, dict[str, dict[int, float]]] = {}
   for record in records:
     for name, value in record.items():
@@ -39,7 +42,11 @@ def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.
     steps = sorted(points)
     return np.array(steps), np.array([points[step] for step in steps])
 
-  return {name: {split: ordered(points) for split, points in splits.items()} for name, splits in result.items()}
+  return {
+    name: {split: ordered(points) for split, points in splits.items()}
+    for name, splits in result.items()
+    if any(value for points in splits.values() for value in points.values())
+  }
 
 
 def stage_metrics(workdir: Path, stages: Sequence[str] = STAGES) -> dict[str, dict]:
@@ -94,6 +101,6 @@ def _panel(axis: plt.Axes, title: str, splits: dict[str, tuple[np.ndarray, np.nd
     axis.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3, label=split)
   axis.set_title(title, fontsize=9.5, loc='left', fontweight='bold')
   axis.set_xlabel('step')
-  axis.axisbelow = True
+  axis.set_axisbelow(True)
   if len(splits) > 1:
     axis.legend(frameon=False, fontsize=8)

@@ -9,6 +9,13 @@ ROW_WIDTH, ROW_HEIGHT = 300, 34
 CHART_WIDTH, CHART_HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
 MAX_POINTS = 240
+# Symbol of each baseline, in their order: for the legend, and as the corners of a polygon.
+MARKS = (
+  ('◇', '0,-5.5 5.5,0 0,5.5 -5.5,0'),
+  ('△', '0,-5.5 5.5,4.5 -5.5,4.5'),
+  ('□', '-4.5,-4.5 4.5,-4.5 4.5,4.5 -4.5,4.5'),
+  ('▽', '0,5.5 5.5,-4.5 -5.5,-4.5'),
+)
 
 
 def number(value: float, unit: str = '') -> str:
@@ -67,10 +74,10 @@ def score_row(entry: dict, unit: str, chance: float | None, baselines: dict[str,
   ]
   if chance is not None:
     parts.append(f'<line class="chance" x1="{x(chance)}" x2="{x(chance)}" y1="4" y2="{ROW_HEIGHT - 4}"/>')
-  for name, value in baselines.items():
-    place = f'translate({x(value)} {middle}) rotate(45)'
-    shape = f'<rect class="baseline" x="-4" y="-4" width="8" height="8" transform="{place}">'
-    parts.append(f'{shape}<title>{escape(name)} {text(value)}</title></rect>')
+  for i, (name, value) in enumerate(baselines.items()):
+    corners, place = MARKS[i % len(MARKS)][1], f'translate({x(value)} {middle})'
+    shape = f'<polygon class="baseline" points="{corners}" transform="{place}">'
+    parts.append(f'{shape}<title>{escape(name)} {text(value)}</title></polygon>')
   parts.append(f'<line class="interval" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>')
   parts += [f'<line class="interval" x1="{e}" x2="{e}" y1="{middle - 5}" y2="{middle + 5}"/>' for e in (left, right)]
   parts.append(f'<circle class="value" cx="{x(entry["value"])}" cy="{middle}" r="5"/></svg>')

@@ -55,6 +55,10 @@ def _figure(
   )
 
 
+def _row_label(text: str, row: int, css: str) -> str:
+  return f'<p class="label {css}" style="grid-row:{row};grid-column:1">{text}</p>'
+
+
 def _baseline_scores(page: Page, baseline: str, i: int) -> list[str]:
   """The headline scores of a baseline's picture of item `i`, as far as they were kept."""
   found = []
@@ -78,14 +82,9 @@ def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str
   for s in range(num_samples):
     mark = f' data-item="{i}" data-sample="{s}"'
     figures.append(_figure(addresses['sample', i, s], f'{category}, sample {s + 1}', f'sample {s + 1}', size, '', mark))
-  # The baselines stand below the stimulus, the nearest pictures below their samples.
-  for k, name in enumerate(page.baselines):
-    alt, scored = f'{category}, baseline {baseline_label(name)}', _baseline_scores(page, name, i)
-    caption = ': '.join([baseline_label(name), *scored[:1]])
-    figures.append(
-      _figure(addresses['baseline', i, name], alt, caption, size, 'of-baseline', _words(scored), place=(2 + k, 1))
-    )
+  # A row of the nearest training pictures below their samples, then the baselines; labels below the stimulus.
   if page.nearest is not None:
+    figures.append(_row_label('nearest training picture', 2, 'of-nearest'))
     for s in range(num_samples):
       alt = f'{category}, training picture nearest to sample {s + 1}'
       alt += f': {page.nearest_names[i, s]}' if page.nearest_names is not None else ''
@@ -94,6 +93,15 @@ def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str
       caption = ': '.join([f'nearest to {s + 1}', *scored])
       words = _words([f'{text} with the sample' for text in scored])
       figures.append(_figure(addresses['nearest', i, s], alt, caption, size, 'of-nearest', words, place=(2, 2 + s)))
+  if page.baselines:
+    figures.append(_row_label('baselines', 3, 'of-baseline'))
+  for k, name in enumerate(page.baselines):
+    alt, scored = f'{category}, baseline {baseline_label(name)}', _baseline_scores(page, name, i)
+    caption = ': '.join([baseline_label(name), *scored[:1]])
+    place = (3 + k // num_samples, 2 + k % num_samples)
+    figures.append(
+      _figure(addresses['baseline', i, name], alt, caption, size, 'of-baseline', _words(scored), place=place)
+    )
   scores = page.scores['scores']
   values = [
     f'<div><dt>{escape(label(name))}</dt><dd>'

@@ -70,6 +70,7 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
     path: the HTML file.
     max_bytes: size limit of the file; pictures are compressed as far as it asks.
   """
+  copying = score_section.copying_note(page.scores)
   body = {
     'scores': ('Scores', score_section.section(page)),
     'training': ('Training curves', _charts_section(page)) if page.curves else None,
@@ -77,9 +78,9 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
     'provenance': ('Provenance', _provenance_section(page)),
   }
   assets = {name: (ASSETS / f'page.{name}').read_text() for name in ('html', 'css', 'js')}
-  fixed = sum(len(part[1]) for part in body.values() if part) + sum(map(len, assets.values()))
+  fixed = len(copying) + sum(len(part[1]) for part in body.values() if part) + sum(map(len, assets.values()))
   data, pictures, strip = _gallery(page, max_bytes - fixed)
-  body['gallery'] = ('Gallery', pictures)
+  body['gallery'] = ('Gallery', copying + pictures)
   body['denoising'] = ('Denoising', strip) if strip else None
   order = [key for key in ('scores', 'gallery', 'denoising', 'training', 'fmri', 'provenance') if body[key]]
   shown = ' data-shown="mean_of_samples"'

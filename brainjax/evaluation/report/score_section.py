@@ -1,5 +1,6 @@
 """The report's scores: headline, table with intervals drawn, baselines, parts of the test set, ceilings."""
 
+import itertools
 from collections.abc import Iterable
 from html import escape
 
@@ -24,15 +25,21 @@ def section(page: Page) -> str:
       f'<div class="headline">{escape(label(name))}<strong>{drawings.number(mean["value"], entry["unit"])}</strong>'
       f'{drawn}<span>95 % interval {low} to {high}</span><span>{against}</span></div>'
     )
+  least = 1 / page.scores['protocol']['num_shuffles']
   rows = [
-    _score_row(name, entry, how, _baseline_values(page.scores, name)) for name, entry in scores.items() for how in HOWS
+    _score_row(name, entry, how, _baseline_values(page.scores, name), least)
+    for name, entry in scores.items()
+    for how in HOWS
   ]
   radios = ''.join(
     f'<label><input type="radio" name="how" value="{how}"{" checked" * (how == "mean_of_samples")}> {text}</label>'
     for how, text in HOWS.items()
   )
   classifier = f' Classifier: {escape(str(page.scores["classifier"]))}.' if page.scores['classifier'] else ''
-  baseline_key = '<span class="diamond">◇</span> baseline' if page.scores['baselines'] else ''
+  marks = zip(page.scores['baselines'], itertools.cycle(drawings.MARKS))
+  baseline_key = ''.join(
+    f'<span class="mark">{symbol}</span> {escape(baseline_label(baseline))} ' for baseline, (symbol, _) in marks
+  )
   heads = ('score', 'value', 'with its interval', '95 % interval', 'chance', 'shuffled', 'p')
   return (
     f'<p class="note">Mean over samples.</p><div class="headlines">{"".join(cards)}</div>{_verdicts(page.scores)}'
@@ -43,8 +50,7 @@ def section(page: Page) -> str:
     f'Best of samples is chosen with knowledge of the stimulus: an upper bound, not an accuracy.{classifier}</p>'
     f'{_table("Table of scores", heads, rows, "scores")}'
     f'{_frechet(page.scores.get("fid", {}))}{_differences(page.scores["baselines"])}{_zero_shot(page.scores)}'
-    f'{_subsets(page.scores["subsets"])}'
-    f'{_nearest_note(page.scores)}{_ceiling(page.scores)}'
+    f'{_parts(page.scores, least)}{_ceiling(page.scores)}'
   )
 
 
@@ -63,7 +69,7 @@ def _table(name: str, heads: Iterable[str], rows: Iterable[str], css: str = 'pla
   )
 
 
-def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float]) -> str:
+def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float], least: float) -> str:
   unit, part = entry['unit'], entry[how]
   # Chance is that of one sample; of the best of several the shuffled pairings tell it.
   level = None if how == 'best_of_samples' else entry['chance']
@@ -77,8 +83,14 @@ def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float]) ->
     f'<td role="cell" data-label="95 % interval">{" to ".join(drawings.number(v, unit) for v in part["interval"])}</td>'
     f'<td role="cell" data-label="chance">{chance}</td>'
     f'<td role="cell" data-label="shuffled">{" to ".join(drawings.number(v, unit) for v in part["null"]["interval"])}</td>'
-    f'<td role="cell" data-label="p">{part["null"]["p_value"]:.3g}</td></tr>'
+    f'<td role="cell" data-label="p">{_p_value(part, least)}</td></tr>'
   )
+
+
+def _p_value(entry: dict, least: float) -> str:
+  """The p value as text. Below 1 / shuffles only a bound is known."""
+  p = entry['null']['p_value']
+  return f'&lt; {least:.2g}' if p < least else f'{p:.3g}'
 
 
 def _frechet(distances: dict[str, dict]) -> str:
@@ -120,16 +132,20 @@ def _differences(baselines: dict[str, dict]) -> str:
   return ''.join(parts)
 
 
-def _subsets(subsets: dict[str, dict]) -> str:
+def _parts(scores: dict, least: float) -> str:
+  """Headline scores of each subset, and of single trials."""
+  parts = dict(scores['subsets'])
+  if 'single_trials' in scores:
+    parts['single trials, one sample each'] = scores['single_trials']
   rows = []
-  for name, subset in subsets.items():
+  for name, subset in parts.items():
     for score in headline(subset['scores']) if subset['scores'] else []:
       entry, mean = subset['scores'][score], subset['scores'][score]['mean_of_samples']
       values = [
         drawings.number(v, entry['unit']) for v in (mean['value'], *mean['interval'], *mean['null']['interval'])
       ]
       cells = (str(subset['num_items']), escape(label(score)), values[0], f'{values[1]} to {values[2]}')
-      cells += (f'{values[3]} to {values[4]}', f'{mean["null"]["p_value"]:.3g}')
+      cells += (f'{values[3]} to {values[4]}', _p_value(mean, least))
       rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
     if not subset['scores']:
       rows.append(f'<tr><th scope="row">{escape(name)}</th><td>0</td><td colspan="5">no items</td></tr>')
@@ -174,7 +190,7 @@ def _zero_shot(scores: dict) -> str:
   which = f': {", ".join(found["test_categories_in_training"])}' if both else ''
   unknown = found.get('num_test_items_without_category', 0)
   if not total:
-    return '<h3>Seen or unseen</h3><p class="note">What the test pictures show is not told, so this is not known.</p>'
+    return '<h3>Seen or unseen</h3><p class="note">The data set does not say what the test pictures show, so this is not known.</p>'
   text = (
     f'{both} of {total} test categories have pictures in the training set (matched by {found["matched_by"]}){which}. '
     f'This is about {found["note"]}.'
@@ -211,7 +227,8 @@ def _ceiling(scores: dict) -> str:
   return f'<h3>Noise ceiling of the fMRI</h3>{"".join(f"<p class=note>{escape(item)}</p>" for item in items)}'
 
 
-def _nearest_note(scores: dict) -> str:
+def copying_note(scores: dict) -> str:
+  """How many samples are closer to a training picture than to their stimulus; '' where this was not counted."""
   found = scores.get('nearest_training')
   if not found:
     return ''

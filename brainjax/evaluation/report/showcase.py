@@ -16,7 +16,7 @@ from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
 from brainjax.reconstruct import Reconstructor
-from brainjax.stages import attend, common
+from brainjax.stages import attend
 from brainjax.trees import unflatten
 
 NUM_TRACES = 3
@@ -76,12 +76,12 @@ def _traces(fmri: np.ndarray, out: dict[str, jax.Array]) -> list[Trace]:
   ]
 
 
-def denoising(config: ConfigDict, workdir: Path, test: ArrayDataset) -> Strip:
+def denoising(config: ConfigDict, reconstructor: Reconstructor, test: ArrayDataset) -> Strip:
   """How sample 1 of the first test item comes about."""
   options = config.reconstruct.to_dict()
   for name in ('num_items', 'num_samples', 'batch_size'):
     options.pop(name)
-  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config))
-  steps, noisy, expected = reconstructor.denoising(test.columns['fmri'][0], num_pictures=STRIP_LENGTH, **options)
+  fmri = transforms.fit_width(test.columns['fmri'][0], reconstructor.num_voxels)
+  steps, noisy, expected = reconstructor.denoising(fmri, num_pictures=STRIP_LENGTH, **options)
   labels = ['noise' if step == 0 else f'step {step}' for step in steps]
   return Strip(labels, {'noisy latent, decoded': noisy, 'what the model expects': expected})

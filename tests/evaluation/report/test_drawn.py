@@ -97,6 +97,11 @@ def test_a_resumed_step_counts_once():
   assert found['loss']['train'][1].tolist() == [3.0, 8.0]
 
 
+def test_a_count_that_stays_0_is_no_curve():
+  records = [{'step': i, 'split': 'train', 'loss': 1.0, 'skipped_steps': 0, 'rate': min(i, 1)} for i in range(3)]
+  assert list(curves.curves(records)) == ['loss', 'rate']
+
+
 def test_no_metrics_no_file_and_damage_is_one_sentence(tmp_path):
   assert not report.training_curves(tmp_path, tmp_path / 'curves.png')
   assert not (tmp_path / 'curves.png').exists()

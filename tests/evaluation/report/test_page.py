@@ -161,3 +161,22 @@ def test_fifty_items_of_five_samples_at_256_pixels_fit(tmp_path):
   page = report.Page('Large', images, small.scores, items, baselines={'ridge': fine[:, 1]}, nearest=fine[:, 1:])
   report.write_page(page, tmp_path / 'report.html')
   assert (tmp_path / 'report.html').stat().st_size < 15_000_000
+
+
+def test_baselines_have_their_own_marks_and_small_p_values_are_bounds(tmp_path):
+  page = make_page(tmp_path)
+  page.scores['baselines']['second'] = page.scores['baselines']['ridge']
+  text = score_section.section(page)
+  for symbol, points in drawings.MARKS[:2]:
+    assert f'<span class="mark">{symbol}</span>' in text and f'points="{points}"' in text
+  entry = page.scores['scores']['pairwise_pcc']['mean_of_samples']['null']
+  for p, words in ((1 / 101, '&lt; 0.01'), (2 / 101, '0.0198')):
+    entry['p_value'] = p
+    assert f'data-label="p">{words}</td>' in score_section.section(page)
+
+
+def test_single_trials_stand_beside_means(tmp_path):
+  page = make_page(tmp_path)
+  assert 'single trials' not in score_section.section(page)
+  page.scores['single_trials'] = {'num_items': 14, 'scores': page.scores['scores'], 'baselines': {}}
+  assert 'single trials, one sample each</th><td>14</td>' in score_section.section(page)
