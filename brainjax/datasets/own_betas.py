@@ -61,7 +61,7 @@ def _read_array(path: Path, masks: Sequence[Mask], num_trials: int, scale: float
   """Betas of a file that is not NIfTI, on 2 or 4 axes, and which axis is that of the trials."""
   suffixes = {suffix_of(mask.path) for mask in masks}
   if suffix_of(path) in HDF5:
-    values, axis = _read_hdf5(path), -1
+    values, axis = _read_hdf5(path)
   elif suffix_of(path) != '.npy':
     raise UserError(
       f'{path}: expected .npy betas with .npy masks, or .nii/.nii.gz betas with .nii/.nii.gz masks, or .hdf5 of GLMsingle; '
@@ -85,7 +85,7 @@ def _read_array(path: Path, masks: Sequence[Mask], num_trials: int, scale: float
       f'{path}: whole numbers ({values.dtype}), so betas were stored times some number; name it, such as --scale=300 for '
       'the Natural Scenes Dataset, or --scale=1 if the numbers are the betas'
     )
-  return values, _find_trials(path, values.shape, num_trials) if axis is None else axis
+  return values, axis or _find_trials(path, values.shape, num_trials)
 
 
 def _read_glmsingle(path: Path) -> np.ndarray:
@@ -101,7 +101,7 @@ def _read_glmsingle(path: Path) -> np.ndarray:
   return values
 
 
-def _read_hdf5(path: Path) -> np.ndarray:
+def _read_hdf5(path: Path) -> tuple[np.ndarray, int | None]:
   name, values = neuroimaging.read_hdf5(path, HDF5_NAMES)
   if HDF5_NAMES[name]:
     values = values.T
@@ -112,8 +112,10 @@ def _read_hdf5(path: Path) -> np.ndarray:
       f'{path}: {name} has shape {values.shape[::-1]}, in which X and Z cannot be told apart: MATLAB (as for the Natural '
       'Scenes Dataset) stores Z before X, Python X before Z; save it as .npy (trials, X, Y, Z)'
     )
-  print(f'{path}: {name} is read as X Y Z trials = {values.shape}')
-  return values
+  if name == 'betas' and values.ndim == 2:  # of any program
+    return values, None
+  print(f'{path}: {name} is read as {"X Y Z" if values.ndim == 4 else "voxels"}, trials = {values.shape}')
+  return values, -1
 
 
 def _find_trials(path: Path, shape: tuple[int, ...], num_trials: int) -> int:
@@ -122,8 +124,8 @@ def _find_trials(path: Path, shape: tuple[int, ...], num_trials: int) -> int:
   axes = [axis for axis in (0, last) if shape[axis] == num_trials]
   if len(axes) == 2:
     raise UserError(
-      f'{path}: shape {shape}, and the events name {num_trials} trials, so either axis could be the trials; leave a voxel '
-      'out, or save a slice less, so that only one has this length'
+      f'{path}: shape {shape}, and the events name {num_trials} trials, so either axis could be the trials; save '
+      'volumes as NIfTI, or leave a voxel out of the array, so that only one axis has this length'
     )
   if axes == [last]:
     print(f'{path}: the last of its axes {shape} is read as trials, because the events name {num_trials}')

@@ -151,6 +151,9 @@ def test_grids_that_differ(folder):
 
 
 def test_masks_of_arrays(folder, capsys):
+  np.save(folder / 'm.npy', nsd() == 1)
+  assert read(folder, Mask(folder / 'm.npy', (1,)), betas='betas.npy')[0].shape == (TRIALS, 10)
+  capsys.readouterr()
   for shape in (SHAPE, (*SHAPE, 1), (1, *SHAPE)):
     for dtype in (bool, np.uint8, np.float32):
       np.save(folder / 'm.npy', (nsd() == 1).astype(dtype).reshape(shape))
@@ -264,12 +267,15 @@ def test_hdf5(folder, tmp_path, capsys):
     write('n.h5', betas=values.T),
   ):
     np.testing.assert_array_equal(read(tmp_path, mask, betas=name)[0], expected)
-  assert 'n.h5: betas is read as X Y Z trials = (3, 4, 5, 7)' in capsys.readouterr().out
+  assert 'n.h5: betas is read as X Y Z, trials = (3, 4, 5, 7)' in capsys.readouterr().out
   whole = np.int16(np.round(values * 300))
   write('n.h5', betas=whole.T)
   refused('whole numbers .int16.*--scale=300 for the Natural Scenes Dataset', tmp_path, mask, betas='n.h5')
   rows, _ = own_betas.read_betas(tmp_path / 'n.h5', (mask,), TRIALS, tmp_path / 'events.tsv', 300)
   np.testing.assert_allclose(rows, expected, atol=0.5 / 300 + 1e-6)
+  flat = values.reshape(60, TRIALS)
+  for array in (flat, flat.T):
+    np.testing.assert_array_equal(read(tmp_path, betas=write('flat.h5', betas=array))[0], flat.T)
   write('cube.h5', betas=np.zeros((TRIALS, 3, 4, 3)))
   refused(r'betas has shape \(7, 3, 4, 3\), in which X and Z cannot be told apart', tmp_path, mask, betas='cube.h5')
   refused('holds R2; expected one of betasmd, modelmd, betas', tmp_path, mask, betas=write(R2=values))
