@@ -41,11 +41,14 @@ def read_events(path: Path) -> Events:
     UserError: the table cannot be read in one way only, or a row names no picture or split.
   """
   columns, rows, encoding = _read_table(path)
-  image_column = next(name for name in IMAGE_COLUMNS if name in columns)
+  image_columns = [name for name in IMAGE_COLUMNS if name in columns]
   place = {name: columns.index(name) for name in columns}
   images, splits, categories = [], [], {}
   for number, row in rows:
-    name, split = _plain_path(row[place[image_column]]), row[place['split']].lower()
+    names = [_plain_path(row[place[column]]) for column in image_columns]
+    name, split = names[0], row[place['split']].lower()
+    if names[-1] != name:
+      raise UserError(f'{path}: row {number} has image {name[:80]!r} but stim_file {names[-1][:80]!r}; keep one column')
     if split not in SPLITS:
       raise UserError(f'{path}: row {number} has split {split[:40]!r}; expected train or test')
     if not name or name.lower() == 'n/a':

@@ -103,6 +103,7 @@ def _look_paired(source: Any, folder: Path) -> Subject:
   ]
   kinds = _picture_kinds(facts, subject)
   pictures: dict[str, dict[str, str]] = {}
+  stimuli: dict[str, set[int]] = {}  # of each picture
   for split in ('train', 'test'):
     seen = pictures.setdefault(split, {})
     statistics = _Statistics()
@@ -114,10 +115,13 @@ def _look_paired(source: Any, folder: Path) -> Subject:
       if kind := kinds.pop(int(row['stimulus']), None):
         subject.pictures.append(('kinds of files', kind, store.decode_png(row['image'])))
       seen.setdefault(digest, row['name'].decode())
+      stimuli.setdefault(digest, set()).add(int(row['stimulus']))
     subject.doubts += statistics.doubts(split)
     if split == 'train':
       subject.rows = statistics.standardised()
       _check_offsets(statistics, subject)
+  if copies := sum(len(numbers) - 1 for numbers in stimuli.values()):
+    subject.doubts.append(f'{copies} pictures are copies of another one, but count as different stimuli')
   both = pictures['train'].keys() & pictures['test'].keys()
   if both:
     subject.doubts.append(f'{len(both)} pictures are in both splits, such as {pictures["test"][min(both)]}')

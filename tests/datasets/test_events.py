@@ -86,6 +86,11 @@ def test_what_is_not_clear(path):
     r"columns \['image split'\]; expected columns image and split, separated by tabs, commas",
     good.replace('\t', ' '),
   )
+  refused(
+    path,
+    "row 2 has image 'b.png' but stim_file 'c.png'; keep one column",
+    'image\tstim_file\tsplit\na.png\ta.png\ttrain\nb.png\tc.png\ttest\n',
+  )
   refused(path, 'two columns are called image', good.replace('image', 'image\tIMAGE').replace('.png', '.png\tx'))
   refused(path, 'row 1 has not 2 entries, as the first line has, but 3', good.replace('a.png', 'a\tb.png'))
   refused(path, 'row 2 has not 2 entries, as the first line has, but 1', good.replace('\ttest', ''))

@@ -51,6 +51,7 @@ def test_doubts(tmp_path, capsys):
   said = capsys.readouterr().out
   assert 'look at this: sub-01: train: 2 voxels never change' in said
   assert 'look at this: sub-01: 1 pictures are in both splits, such as p07.png' in said
+  assert 'look at this: sub-01: 1 pictures are copies of another one, but count as different stimuli' in said
 
 
 def test_the_newest_version_counts(tmp_path, capsys):
