@@ -1,6 +1,7 @@
 """Saves and restores: finished weights, and the state of a run. The only importer of orbax."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -118,9 +119,16 @@ def check_weights(source: str | os.PathLike) -> Path:
       + (f'name {" or ".join(map(str, inside))}.' if inside else 'convert a release with python -m brainjax.convert.')
     )
   # Weights from elsewhere may come without sums; they are read unchecked.
-  if (source / files.SUMS).is_file() and (fault := files.damage(source)):
+  if (source / files.SUMS).is_file() and (fault := _damage(source, files.signature(source))):
     raise UserError(f'weights {source} are damaged: {fault}; restore the folder from a copy or make it again.')
   return source
+
+
+@functools.lru_cache(maxsize=64)
+def _damage(folder: Path, signature: tuple) -> str:
+  """`files.damage`. A folder is read once, and again when a file in it was written: a run asks for it several times."""
+  del signature
+  return files.damage(folder)
 
 
 def weights_digest(flat: Mapping[str, np.ndarray]) -> str:

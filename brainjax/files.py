@@ -150,6 +150,12 @@ def damage(folder: Path) -> str:
   return '' if sums else f'{SUMS} is empty'
 
 
+def signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
+  """Name, size and time of change (ns) of every file below a folder: what differs if a file was written again."""
+  stats = ((name, (folder / name).stat()) for name in _names(folder))
+  return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
 def _names(folder: Path) -> list[str]:
   files = (path for path in folder.rglob('*') if path.is_file() and path != folder / SUMS)
   return sorted(path.relative_to(folder).as_posix() for path in files)

@@ -36,7 +36,7 @@ _DANGEROUS_MODULES = frozenset(
   faulthandler ftplib glob http idlelib imaplib importlib imp io joblib mailbox marshal mmap multiprocessing nt ntpath
   numpy.distutils numpy.f2py numpy.testing os pandas.io pathlib pdb pickle pip pkgutil platform poplib posix posixpath
   profile pty pydoc runpy setuptools shelve shutil signal site smtplib socket socketserver sqlite3 ssl subprocess sys
-  telnetlib tempfile threading timeit torch.hub torch.jit torch.package torch.serialization torch.utils.cpp_extension
+  telnetlib tempfile threading timeit torch.hub torch.jit torch.package torch.utils.cpp_extension
   trace types urllib venv webbrowser xmlrpc zipimport
   """.split()  # noqa: SIM905
 )
@@ -46,7 +46,9 @@ _DANGEROUS_BUILTINS = frozenset(
   raw_input reload setattr vars
   """.split()  # noqa: SIM905
 )
-_DANGEROUS_LOADERS = frozenset([('numpy', 'load'), ('pandas', 'read_pickle'), ('torch', 'load')])
+_DANGEROUS_LOADERS = frozenset(
+  [('numpy', 'load'), ('pandas', 'read_pickle'), ('torch', 'load'), ('torch.serialization', 'load')]
+)
 # Classes of the modules above that only hold data.
 _HARMLESS = {
   '_io': {'BytesIO', 'StringIO'},

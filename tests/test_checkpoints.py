@@ -14,7 +14,8 @@ import pytest
 import safetensors.numpy
 
 from brainjax import checkpoints as checkpoints_module
-from brainjax.checkpoints import UNSUMMED, RunCheckpoints, load_weights, read_info, save_weights
+from brainjax import files
+from brainjax.checkpoints import UNSUMMED, RunCheckpoints, check_weights, load_weights, read_info, save_weights
 from brainjax.errors import UserError
 from brainjax.files import damage
 
@@ -159,6 +160,21 @@ def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
   checkpoints.wait()
   assert checkpoints.best(_abstract())[0] == 2 and checkpoints.latest(_abstract())[0] == 8
   checkpoints.close()
+
+
+def test_weights_are_read_for_their_sums_once(tmp_path, monkeypatch):
+  save_weights(tmp_path / 'w', {'a/b': np.ones((7, 8), np.float32)}, {'kind': 'x'})
+  hashed = []
+  monkeypatch.setattr(files, 'sha256', lambda path, whole=files.sha256: hashed.append(path) or whole(path))
+  for _ in range(3):
+    check_weights(tmp_path / 'w')
+    load_weights(tmp_path / 'w')
+  names = [path.relative_to(tmp_path / 'w') for path in hashed]
+  assert len(names) == len(set(names)) > 1
+  info = tmp_path / 'w' / 'weights.json'
+  info.write_text(info.read_text().replace('x', 'y'))  # as long as before
+  with pytest.raises(UserError, match='damaged: weights.json is not as it was written'):
+    load_weights(tmp_path / 'w')
 
 
 @pytest.mark.parametrize(

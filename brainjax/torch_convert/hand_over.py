@@ -33,8 +33,8 @@ def _fit(path: str, array: np.ndarray, shape: tuple[int, ...], source: str) -> n
   return array
 
 
-def _taken(weights: Flat, shapes: Shapes, new: str, source: str) -> dict[str, np.ndarray]:
-  """Each parameter of `shapes` from `weights`, except those below the prefix `new` that are not there."""
+def _taken(weights: Flat, shapes: Shapes, new: str | tuple[str, ...], source: str) -> dict[str, np.ndarray]:
+  """Each parameter of `shapes` from `weights`, except those below the prefixes `new` that are not there."""
   missing = sorted(path for path in shapes if path not in weights and not path.startswith(new))
   if missing:
     raise UserError(f'{source} does not fit the model: it has nothing for {", ".join(missing[:20])}.')
@@ -60,9 +60,12 @@ def contrast_to_attend(weights: Flat, shapes: Shapes, source: str = 'the phase-1
 def image_to_attend(weights: Flat, shapes: Shapes, source: str = 'the image autoencoder') -> dict[str, np.ndarray]:
   """A plain pretrained ViT-MAE -> the image autoencoder of phase 2: first decoder layers kept, cross-attention new.
 
+  A file without a decoder gives the encoder; the decoder is new.
+
   Arguments and errors as in `contrast_to_attend`, for `ImageMAE`.
   """
-  return _taken(weights, shapes, 'encoder/cross/', source)
+  has_decoder = any(path.startswith('decoder/') for path in weights)  # the published file of the official MAE has none
+  return _taken(weights, shapes, 'encoder/cross/' if has_decoder else ('encoder/cross/', 'decoder/'), source)
 
 
 def conditioner_again(weights: Flat, shapes: Shapes, source: str = 'the fine-tuned model') -> dict[str, np.ndarray]:

