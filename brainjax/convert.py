@@ -18,10 +18,10 @@ from brainjax.torch_convert.config_fields import Ambiguous
 from brainjax.torch_convert.convert_file import Converted, convert_file, resize_voxels, shorten_decoder
 from brainjax.torch_convert.diffusers import is_diffusers, read_folder, write_folder
 from brainjax.torch_convert.source import weights_files
-from brainjax.torch_convert.writer import check_target, write_state, writing
+from brainjax.torch_convert.writer import check_absent, check_target, write_state, writing
 from brainjax.trees import subtree
 
-# Weights that a stage of a run leaves are of the kind that the release has for it.
+# The kind of release that the weights of a stage go back to.
 KIND_OF_STAGE = {'contrast': 'phase1', 'attend': 'phase2', 'diffuse': 'ldm'}  # ldm_sd1 without a codebook
 
 
@@ -32,12 +32,14 @@ def _parser() -> ArgumentParser:
   )
   parser.add_argument('--kind', default='auto', choices=['auto', *kinds.KINDS, 'diffusers'])
   parser.add_argument('--out', help='folder (or file, with --to_torch) to write; must not exist')
-  parser.add_argument('--dry_run', action='store_true', help='say what the file is and whether it fits; write nothing')
+  parser.add_argument(
+    '--dry_run', action='store_true', help='print what the file is and whether it fits; write nothing'
+  )
   parser.add_argument('--ema', action='store_true', help='take the averaged weights (model_ema.*)')
   parser.add_argument(
     '--voxels', type=int, help='resize the position tables of an fMRI autoencoder to this many voxels'
   )
-  parser.add_argument('--decoder_depth', type=int, help='keep the first so many decoder blocks of an fMRI autoencoder')
+  parser.add_argument('--decoder_depth', type=int, help='keep this many decoder blocks of an fMRI autoencoder')
   parser.add_argument('--to_torch', action='store_true', help='the way back: write .pth or .safetensors')
   parser.add_argument('--to_diffusers', action='store_true', help='write a folder that diffusers loads')
   return parser
@@ -61,12 +63,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def to_jax(options: argparse.Namespace) -> None:
-  """Released file -> folder of weights; prints what the file is."""
+  """Released file -> folder of weights; prints what the file is.
+
+  Raises:
+    UserError: the file cannot be read or converted, or the folder cannot be written.
+  """
   source = Path(options.source)
-  if options.out and Path(options.out).exists():
-    raise UserError(
-      f'{options.out} exists already; weights are never overwritten. Choose another --out or remove it first'
-    )
+  if options.out:
+    check_absent(options.out)
   if (source / 'weights.json').is_file():
     raise UserError(f'{source} holds brainjax weights already; --to_torch or --to_diffusers is the way back')
   is_folder = options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source))
@@ -123,9 +127,10 @@ def _report(info: Mapping[str, Any]) -> None:
   print(f'kind      {info["kind"]}: {about}')
   print(f'epoch     {"not in the file" if info["epoch"] is None else info["epoch"]}')
   print(f'tensors   {info["num_tensors"]}, {info["num_values"]} values')
-  nested = any(isinstance(value, dict) for value in info['settings'].values())
-  for part, settings in (info['settings'] if nested else {'settings': info['settings']}).items():
-    print(f'{part:<9} ' + ', '.join(f'{name}={value}' for name, value in settings.items()))
+  kwargs = info['settings']
+  nested = any(isinstance(value, dict) for value in kwargs.values())
+  for part, values in (kwargs if nested else {'settings': kwargs}).items():
+    print(f'{part:<9} ' + ', '.join(f'{name}={value}' for name, value in values.items()))
   for note in info['notes']:
     print(f'note      {note}')
 
@@ -134,9 +139,9 @@ def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   params, info = load_weights(source)
   if not isinstance(info.get('settings'), dict) or 'kind' not in info:
     raise UserError(
-      f'{source} does not say its kind and settings in weights.json; it was not made by brainjax.convert or a stage'
+      f'{source}/weights.json lacks kind or settings, so neither brainjax.convert nor a stage wrote it; convert the release again'
     )
-  if info['kind'] == 'attend':  # both autoencoders; the release keeps the fMRI side
+  if info['kind'] == 'attend':  # the weights are of both autoencoders; the release keeps the fMRI side
     params, info = subtree(params, 'fmri'), info | {'settings': info['settings']['fmri']}
   kind = KIND_OF_STAGE.get(info['kind'], info['kind'])
   if kind == 'ldm' and 'n_embed' not in info['settings'].get('first_stage', {}):
@@ -145,14 +150,18 @@ def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def to_torch(source: str, out: str) -> None:
-  """Folder of weights -> a PyTorch file with the names, shapes and keys of the original code."""
+  """Folder of weights -> a PyTorch file with the names, shapes and keys of the original code.
+
+  Raises:
+    UserError: the weights have no such file, do not hold what they should, or the file cannot be written.
+  """
   target = check_target(out)
   params, info = _load(source)
   spec = kinds.KINDS.get(info['kind'])
   if spec is None:
     raise UserError(f'{source} is of kind {info["kind"]}, which has no original PyTorch file; use --to_diffusers')
-  settings = info['settings']
-  expected = kinds.expected_shapes(spec, settings, source, params)
+  kwargs = info['settings']
+  expected = kinds.expected_shapes(spec, kwargs, source, params)
   loose = {row.path for row in spec.loose}
   odd = sorted(
     path for path in expected.keys() | (params.keys() - loose) if expected.get(path) != np.shape(params.get(path))
@@ -161,8 +170,8 @@ def to_torch(source: str, out: str) -> None:
     raise UserError(f'{source} does not hold what its settings say: {", ".join(odd[:20])}; nothing was written')
   state = engine.to_torch(spec.table, params)
   if info['kind'] in ('ldm', 'ldm_sd1', 'label2img', 'sd1'):
-    state = schedule_buffers.buffers(**settings.get('schedule', {})) | state
-  beside = {'epoch': info.get('epoch'), 'config': info.get('source_config') or _flat_config(settings)}
+    state = schedule_buffers.buffers(**kwargs.get('schedule', {})) | state
+  beside = {'epoch': info.get('epoch'), 'config': (info.get('source_config') or {}) | _flat_config(kwargs)}
   write_state(target, state, spec.key, beside)
   print(
     f'wrote     {target}: {len(state)} tensors'
@@ -173,17 +182,19 @@ def to_torch(source: str, out: str) -> None:
   for note in info.get('notes', ()):
     if note.startswith('ignored: ') and 'tensors such as' in note:
       print(f'note      not in it: {note.removeprefix("ignored: ")}; load with strict=False if the model has them')
-  for part, found in settings.items():
+  for part, found in kwargs.items():
     if isinstance(found, dict) and found.get('num_groups', 32) != 32:
       print(f'note      {part} normalises in {found["num_groups"]} groups; the original code has 32 written into it')
+  if 'norm_epsilon' in kwargs:
+    print(f'note      the model needs layer_norm_eps={kwargs["norm_epsilon"]} in its Hugging Face config')
 
 
-def _flat_config(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Settings as one config, as the originals have it: the conditioner's fields, the UNet's with `unet_` before them."""
-  if 'unet' not in settings:
-    return settings
-  config = {f'unet_{name}': value for name, value in settings['unet'].items()} | settings.get('conditioner', {})
-  first_stage = settings.get('first_stage', {})
+def _flat_config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+  """Constructor arguments as one config like those of the releases; the UNet's fields get the prefix `unet_`."""
+  if 'unet' not in kwargs:
+    return {**kwargs} | ({'layer_norm_eps': kwargs['norm_epsilon']} if 'norm_epsilon' in kwargs else {})
+  config = {f'unet_{name}': value for name, value in kwargs['unet'].items()} | kwargs.get('conditioner', {})
+  first_stage = kwargs.get('first_stage', {})
   for ours, theirs in (
     ('latent_scale', 'scale_factor'),
     ('resolution', 'first_stage_resolution'),
@@ -195,10 +206,12 @@ def _flat_config(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def to_diffusers(source: str, out: str) -> None:
-  """Folder of weights -> a folder with unet/ and vqvae/ (or vae/) that diffusers' from_pretrained reads."""
-  target = Path(out)
-  if target.exists():
-    raise UserError(f'{target} exists already and is never overwritten; choose another --out or remove it first')
+  """Folder of weights -> a folder with unet/ and vqvae/ (or vae/) that diffusers' from_pretrained reads.
+
+  Raises:
+    UserError: the weights hold no such model, or the folder cannot be written.
+  """
+  target = check_absent(out)
   params, info = _load(source)
   with writing(target), atomic_folder(target) as temporary:
     notes = write_folder(temporary, params, info['settings'])

@@ -225,7 +225,7 @@ def clip(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   width, patch_size = (shapes.axis('vision_model.embeddings.patch_embedding.weight', axis) for axis in (0, 2))
   tokens = shapes.axis('vision_model.embeddings.position_embedding.weight', 0) - 1
   projected = 'visual_projection.weight' in shapes
-  if (activation := fields.get('hidden_act')) is None:
+  if (activation := fields.get('hidden_act') or fields.get('activation')) is None:
     activation = 'quick_gelu'
     fields.notes.append(f'the activation is not in the file; assumed {activation}, as OpenAI published')
   return {
@@ -233,7 +233,7 @@ def clip(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
     'patch_size': patch_size,
     'width': width,
     'depth': shapes.count(r'vision_model\.encoder\.layers\.(\d+)\.'),
-    'num_heads': fields.heads(['num_attention_heads'], max(width // 64, 1), 'the number of heads', width),
+    'num_heads': fields.heads(['num_attention_heads', 'num_heads'], max(width // 64, 1), 'the number of heads', width),
     'mlp_dim': shapes.axis('vision_model.encoder.layers.0.mlp.fc1.weight', 0),
     'projection_dim': shapes.axis('visual_projection.weight', 0) if projected else 0,
     'activation': str(activation),

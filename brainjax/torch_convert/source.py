@@ -154,7 +154,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _check_index(index: Path, state: Mapping[str, Any]) -> None:
-  if missing := _weight_map(index).keys() - state.keys():
+  if missing := [name for name in _weight_map(index) if name not in state and not name.endswith('_extra_state')]:
     raise UserError(f'{index} names tensors that no shard holds: {_listed(missing)}; download the shards again')
 
 

@@ -18,15 +18,26 @@ METADATA = 'brainjax'  # the entry of a safetensors header that holds, as JSON, 
 SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors')
 
 
+def check_absent(path: str | os.PathLike) -> Path:
+  """The path, if nothing is there.
+
+  Raises:
+    UserError: a file or folder is there.
+  """
+  path = Path(path)
+  if path.exists():
+    what = 'folder' if path.is_dir() else 'file'
+    raise UserError(f'{path} exists already; a {what} is never overwritten. Choose another --out or remove it first')
+  return path
+
+
 def check_target(path: str | os.PathLike) -> Path:
   """The path, if a file of weights can be written there.
 
   Raises:
     UserError: it exists, its suffix is unknown, or PyTorch is needed and not installed.
   """
-  path = Path(path)
-  if path.exists():
-    raise UserError(f'{path} exists already and is never overwritten; choose another --out or remove it first')
+  path = check_absent(path)
   if path.suffix not in SUFFIXES:
     raise UserError(f'--out={path} has the suffix {path.suffix or "(none)"}; expected one of {", ".join(SUFFIXES)}')
   if path.suffix != '.safetensors':
@@ -36,17 +47,13 @@ def check_target(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-  """Turns what keeps a file or folder from being written into a `UserError`."""
+  """Turns errors of writing a file or folder into a `UserError`."""
   try:
     yield
-  except (
-    OSError,
-    RuntimeError,
-    safetensors.SafetensorError,
-  ) as error:  # PyTorch tells of a full disk by a RuntimeError
+  except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
     reason = str(error).split('\n')[0][:200]
     raise UserError(
-      f'{path} cannot be written ({reason}), and nothing is there under that name; make room or choose another --out'
+      f'{path} cannot be written ({reason}), and nothing was left there; make room or choose another --out'
     ) from error
 
 
@@ -70,7 +77,10 @@ def write_state(
     path: .safetensors, or a suffix of PyTorch (zip format).
     state: torch name -> array.
     key: the key of the file under which the original code looks for it; '' for a bare state dict.
-    beside: plain values to store beside it (epoch, config), if there is a key; in safetensors in the header.
+    beside: plain values to store beside it (epoch, config); in safetensors in the header, in PyTorch files only with a key.
+
+  Raises:
+    UserError: as `check_target`, or the file cannot be written.
   """
   path = check_target(path)
   if path.suffix == '.safetensors':
