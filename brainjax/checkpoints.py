@@ -1,4 +1,4 @@
-"""Saves and restores: finished weights, and the state of a run. The only importer of orbax."""
+"""Saves and restores finished weights and the state of a run. The only importer of orbax."""
 
 import contextlib
 import functools
@@ -21,12 +21,12 @@ from brainjax import files, hosts
 from brainjax.errors import UserError, disk_full_reason
 
 WEIGHTS_FORMAT = 'brainjax-weights-1'
-# Orbax writes the time into these when everything else is done. Nothing that we restore is read from them.
+# Orbax writes times into these after everything else. Nothing is restored from them.
 UNSUMMED = ('_CHECKPOINT_METADATA', 'commit_success.txt')
-NUM_LATEST = 2  # checkpoints that are kept beside the best one
+NUM_LATEST = 2  # newest checkpoints that are kept, beside the best one
 
-# A checkpoint that is no longer kept goes here by a rename, and its files after that: one that a kill left half deleted
-# would be taken for a checkpoint.
+# A checkpoint is renamed into this folder before its files are deleted: a kill in between leaves nothing that looks like a
+# checkpoint.
 NO_LONGER_KEPT = 'no_longer_kept'
 
 
@@ -52,9 +52,9 @@ def save_weights(directory: str | os.PathLike, flat_params: Mapping[str, Any], i
 
 
 def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Reads what `save_weights` wrote, or a .safetensors file of the same paths: (path -> array, info).
+  """(path -> array, info) of what `save_weights` wrote, or of a .safetensors file with the same paths.
 
-  A safetensors file carries `info` as JSON in its metadata field `info`. Arrays of half precision come back as float32.
+  A safetensors file carries `info` as JSON in its metadata field `info`. Half precision becomes float32.
 
   Raises:
     UserError: nothing there, not such weights, or damaged.
@@ -81,7 +81,11 @@ def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict
 
 
 def read_info(source: str | os.PathLike) -> dict[str, Any]:
-  """The `info` of `load_weights`, without loading the arrays. Raises what `check_weights` raises."""
+  """The `info` of `load_weights`, without loading the arrays.
+
+  Raises:
+    UserError: nothing there, not such weights, or damaged.
+  """
   source = check_weights(source)
   if source.suffix == '.safetensors':
     with _opened(source) as (_, info):
@@ -95,13 +99,13 @@ def read_info(source: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_weights(source: str | os.PathLike) -> Path:
-  """The absolute path of weights that are there, as they were written if they came with checksums; they are not loaded.
+  """The absolute path of weights, without loading them. If they have checksums, every file is compared with its own.
 
   Raises:
     UserError: nothing there, not such weights, or damaged.
   """
   if not str(source):
-    raise UserError('no weights are named; convert a release with python -m brainjax.convert and name its folder.')
+    raise UserError('no weights are named; convert a release with python -m brainjax.convert and name the folder.')
   source = Path(source).absolute()
   if not source.exists():
     raise UserError(
@@ -118,7 +122,7 @@ def check_weights(source: str | os.PathLike) -> Path:
       f'{source} holds no weights.json, so it is not a folder of brainjax weights; '
       + (f'name {" or ".join(map(str, inside))}.' if inside else 'convert a release with python -m brainjax.convert.')
     )
-  # Weights from elsewhere may come without sums; they are read unchecked.
+  # Weights from elsewhere may have no sums; these are not compared.
   if (source / files.SUMS).is_file() and (fault := _damage(source, files.signature(source))):
     raise UserError(f'weights {source} are damaged: {fault}; restore the folder from a copy or make it again.')
   return source
@@ -132,7 +136,7 @@ def _damage(folder: Path, signature: tuple) -> str:
 
 
 def weights_digest(flat: Mapping[str, np.ndarray]) -> str:
-  """One SHA-256 of weights that does not depend on how they are stored: over path, dtype, shape and bytes, sorted."""
+  """SHA-256 of weights, independent of how they are stored: over path, dtype, shape and bytes, in the order of paths."""
   digest = hashlib.sha256()
   for path in sorted(flat):
     array = np.ascontiguousarray(flat[path])
@@ -142,7 +146,7 @@ def weights_digest(flat: Mapping[str, np.ndarray]) -> str:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-  """Reads and writes host arrays in this process alone: it waits for no other host."""
+  """Reads and writes arrays in this process, without waiting for other hosts."""
   this = jax.process_index()
   alone = ocp.options.MultiprocessingOptions(
     primary_host=this, active_processes={this}, barrier_sync_key_prefix=f'host{this}'
@@ -158,7 +162,7 @@ def _load_safetensors(source: Path) -> tuple[dict[str, np.ndarray], dict[str, An
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-  """A safetensors file whose header agrees with its size, and the `info` of brainjax weights."""
+  """A safetensors file (the library compares its header with its size) and the `info` of brainjax weights in it."""
   import safetensors
 
   try:
@@ -176,12 +180,13 @@ def _opened(source: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 class RunCheckpoints:
   """The checkpoints of one stage of a run: asynchronous, atomic, checksummed; the two latest are kept, and the best one.
 
-  A checkpoint appears under its name, the step, together with `SHA256SUMS` of its files. One whose files are not what
-  that says is never gone on from: it is put aside, which is told, and the one before is used.
+  A checkpoint appears under its step number when all its files and their `SHA256SUMS` are written. A damaged one is put
+  aside and reported, and the one before is used.
 
   Args:
-    directory: where; made when missing.
-    best_metric: name of the validation score that chooses the best (smaller is better), or None to keep the latest only.
+    directory: of the checkpoints; created if missing.
+    best_metric: name of the validation score that chooses the best checkpoint (smaller is better), or None to keep only
+      the latest.
   """
 
   def __init__(self, directory: str | os.PathLike, best_metric: str | None):
@@ -194,8 +199,8 @@ class RunCheckpoints:
       )
     self._best_metric = best_metric
     self._directory = Path(directory).absolute()
-    self._saving = 0  # the step whose save is in the background
-    self._delete_no_longer_kept()  # what a killed run left
+    self._saving = 0  # the step that is being saved in the background
+    self._delete_no_longer_kept()  # of a killed run
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
@@ -203,9 +208,9 @@ class RunCheckpoints:
         best_fn=(lambda metrics: metrics[best_metric]) if best_metric else None,
         best_mode='min',
         enable_async_checkpointing=True,
-        cleanup_tmp_directories=True,  # what a killed run left
+        cleanup_tmp_directories=True,  # of a killed run
         todelete_subdir=NO_LONGER_KEPT,
-        # Called when all files are written and the folder still has its temporary name.
+        # Runs when all files are written and the folder still has its temporary name.
         async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum),
       ),
     )
@@ -218,7 +223,7 @@ class RunCheckpoints:
     """Saves a tree of arrays and JSON `notes` (config, data position) in the background.
 
     Raises:
-      UserError: this save, or the one before, cannot be written.
+      UserError: this save or the one before cannot be written.
     """
     with self._writing():
       self._settle()
@@ -226,13 +231,13 @@ class RunCheckpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(dict(notes))),
-        # Nothing compares with a score that is not a number.
+        # A score that is not a number cannot be ranked.
         metrics=dict(metrics) if metrics and math.isfinite(metrics.get(self._best_metric, 0.0)) else None,
         force=True,
       )
 
   def latest(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
-    """(step, state, notes) of the newest whole checkpoint, or None before the first.
+    """(step, state, notes) of the newest whole checkpoint, or None if there is none yet.
 
     Args:
       abstract_state: a tree of ShapeDtypeStructs that carry shardings.
@@ -243,12 +248,12 @@ class RunCheckpoints:
     return self._first_whole(sorted(self._manager.all_steps(), reverse=True), abstract_state)
 
   def best(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
-    """`latest`, but of the smallest validation score; the newest where nothing is scored."""
+    """As `latest`, of the checkpoint with the smallest validation score; the newest if there are no scores."""
     ranked = self._ranked()
     return self._first_whole(ranked, abstract_state) if ranked else self.latest(abstract_state)
 
   def _ranked(self) -> list[int]:
-    """The steps that have a validation score, the best first; none where nothing is scored."""
+    """The steps that have a validation score, the best first."""
     scores = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
     scored = {step: metrics[self._best_metric] for step, metrics in scores.items() if self._best_metric and metrics}
     return sorted(scored, key=scored.get)
@@ -262,10 +267,10 @@ class RunCheckpoints:
     else:
       if not faults:
         return None
-      told = '; '.join(f'{step}: {fault}' for step, fault in faults.items())
+      listed = '; '.join(f'{step}: {fault}' for step, fault in faults.items())
       raise UserError(
-        f'no checkpoint in {self._directory} is whole ({told}); bring one back from a copy, or move the folder away '
-        'to train this stage from its start.'
+        f'no checkpoint in {self._directory} is whole ({listed}); restore one from a copy, or move the folder away '
+        'to train this stage from the beginning.'
       )
     for damaged, fault in faults.items():
       hosts.on_first(self._put_aside, damaged, fault, step)
@@ -275,24 +280,24 @@ class RunCheckpoints:
       restored = self._manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore())
       )
-    except (ValueError, KeyError) as error:  # its files are whole, so it is another model's
+    except (ValueError, KeyError) as error:  # its files are whole, so it belongs to another model
       raise UserError(
-        f'checkpoint {step} in {self._directory} holds other arrays than this config trains (the model, its sizes or the '
-        'optimizer changed, or brainjax did); go on with the old config, or choose another --workdir.'
+        f'checkpoint {step} in {self._directory} holds other arrays than this config trains (the model, its sizes, the '
+        'optimizer or brainjax changed); continue with the old config, or choose another --workdir.'
       ) from error
     return step, restored['state'], restored['notes']
 
   def _fault(self, step: int) -> str:
-    """What is wrong with a checkpoint. The first host reads it; all agree."""
+    """What is wrong with a checkpoint, or ''. The first host reads it and tells the others."""
     fault = files.damage(self._directory / str(step)) if hosts.is_first() else ''
-    return (fault or 'as the first host says') if hosts.from_first(bool(fault)) else ''
+    return (fault or 'the first host reports it') if hosts.from_first(bool(fault)) else ''
 
   def _put_aside(self, damaged: int, fault: str, used: int) -> None:
     aside = files.put_aside(self._directory / str(damaged))
     hosts.log(f'checkpoint {damaged} in {self._directory} is damaged: {fault}. It is now {aside.name}; {used} is used')
 
   def wait(self) -> None:
-    """Until the save in the background is on disk, and nothing lies beside what is kept.
+    """Waits until the save in the background is on disk and only the checkpoints to keep are left.
 
     Raises:
       UserError: it cannot be written.
@@ -304,7 +309,7 @@ class RunCheckpoints:
       self._manager.reload()
 
   def _remove(self, steps: Sequence[int]) -> None:
-    """Orbax does so after each save; a run that was killed between the two saves no more if it was the last."""
+    """Deletes checkpoints. Orbax does so after each save, but not if a run was killed after its last save."""
     for step in steps:
       (self._directory / NO_LONGER_KEPT).mkdir(exist_ok=True)
       os.rename(self._directory / str(step), self._directory / NO_LONGER_KEPT / str(step))
@@ -329,13 +334,13 @@ class RunCheckpoints:
 
 
 def _as_first_host(steps: Sequence[int]) -> list[int]:
-  """The steps as the first host lists them: on a network file system another may see an older list for a while."""
+  """The steps that the first host lists: on a network file system other hosts may see an older list for a while."""
   count = hosts.from_first(len(steps))
   return [hosts.from_first(step) for step in [*steps, *[0] * count][:count]]
 
 
 class _WithoutLateWrites:
-  """Shows no traceback for writes that end after one of the same save has failed: tensorstore's threads print them."""
+  """Hides the tracebacks that tensorstore's threads print for writes that end after another of the same save failed."""
 
   def __init__(self, shown: Callable):
     self._shown = shown
@@ -354,10 +359,10 @@ def _writing(what: str) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:  # orbax and tensorstore raise many kinds when a disk is full or gone
-    # Other writes of the same save failed alike, and nobody asks for them; asyncio would print a traceback for each.
+    # Other writes of the same save fail alike, and asyncio would print a traceback for each.
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     reason = ' '.join(str(error).split())
     raise UserError(
-      f'{what} cannot be written ({disk_full_reason(reason) or reason[:300] or type(error).__name__}); what was saved before is '
-      'intact. Make room on that disk, or name a place that can be written; the same command goes on.'
+      f'{what} cannot be written ({disk_full_reason(reason) or reason[:300] or type(error).__name__}); earlier saves are '
+      'intact. Make room on that disk, or choose a place that can be written; the same command continues.'
     ) from error

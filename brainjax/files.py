@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are whole, and folders that know their checksums."""
+"""Files and folders that appear under their name when they are complete, checksums, and a lock between processes."""
 
 import contextlib
 import fcntl
@@ -17,8 +17,8 @@ SUMS = 'SHA256SUMS'  # as the command sha256sum writes and checks it
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
   """Gives a temporary sibling of `path` to write to; on success it is flushed to disk and renamed to `path`.
 
-  If the body raises, `path` is left as it was and the temporary file is removed. Parent folders are made. What a killed
-  process left beside `path` is removed.
+  If the body raises, `path` stays as it was and the temporary file is removed. Parent folders are created. Temporary files
+  of killed processes are removed.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     os.replace(temporary, path)
     _flush(path.parent)
   except OSError as error:
-    if error.errno and not error.filename:  # a write to an open file, as on a full disk, knows no name
+    if error.errno and not error.filename:  # a write to an open file (a full disk) has no name
       error.filename = os.fspath(path)
     raise
   finally:
@@ -39,7 +39,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-  """`atomic_write` of a new folder: the temporary sibling does not exist yet, `path` must not exist."""
+  """As `atomic_write`, for a new folder: the body creates the temporary sibling, and `path` must not exist."""
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = _temporary(path, path.name, '')
@@ -53,18 +53,18 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def to_disk(folder: Path) -> None:
-  """Waits until a folder and everything below it would survive a loss of power."""
+  """Waits until a folder and everything in it are on disk, so that a power cut does not lose them."""
   for path in (*folder.rglob('*'), folder):
     _flush(path)
 
 
 def _flush(path: Path) -> None:
-  """Waits until a file, or the names in a folder, would survive a loss of power."""
+  """Waits until a file, or the list of names of a folder, is on disk."""
   handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)
   except OSError:
-    if not path.is_dir():  # some network file systems know no such call for folders
+    if not path.is_dir():  # some network file systems cannot do this for folders
       raise
   finally:
     os.close(handle)
@@ -73,18 +73,18 @@ def _flush(path: Path) -> None:
 def _temporary(path: Path, stem: str, suffix: str) -> Path:
   for left in path.parent.glob(f'.{glob.escape(stem)}.tmp*{suffix}'):
     owner = left.name.removeprefix(f'.{stem}.tmp').removesuffix(suffix)
-    # This process's own number: of one that had it before, as process 1 of a container that was started again.
+    # Our own number belonged to a killed process: process 1 of a container that was started again.
     if owner.isdecimal() and (int(owner) == os.getpid() or not _is_alive(int(owner))):
       shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
   return path.with_name(f'.{stem}.tmp{os.getpid()}{suffix}')
 
 
 def _is_alive(process: int) -> bool:
-  """Whether a process of this number runs on this machine."""
+  """Whether a process with this number runs on this machine."""
   try:
     os.kill(process, 0)
   except PermissionError:
-    return True  # somebody else's
+    return True  # another user's
   except (ProcessLookupError, OverflowError):
     return False
   return True
@@ -126,14 +126,14 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def write_sums(folder: Path, without: Collection[str] = ()) -> None:
-  """Writes the checksum of every file below `folder`, but those of the names `without`, to its `SHA256SUMS`."""
+  """Writes the checksums of all files below `folder`, except those named in `without`, to its `SHA256SUMS`."""
   lines = [f'{sha256(folder / name)}  {name}\n' for name in _names(folder) if name not in without]
   with atomic_write(folder / SUMS) as path:
     path.write_text(''.join(lines))
 
 
 def damage(folder: Path) -> str:
-  """What is wrong with a folder that `write_sums` was called on, naming one file; empty if every file is as it was."""
+  """What is wrong with a folder that has `SHA256SUMS`, naming one file; empty if every file is as it was written."""
   try:
     lines = (folder / SUMS).read_text('utf-8').splitlines()
     sums = {name: digest for digest, name in (line.split('  ', 1) for line in lines)}
@@ -141,9 +141,9 @@ def damage(folder: Path) -> str:
     return f'{SUMS} is missing'
   except ValueError:
     return f'{SUMS} is damaged'
-  there = set(_names(folder))
+  present = set(_names(folder))
   for name, digest in sums.items():
-    if name not in there:
+    if name not in present:
       return f'{name} is missing ({SUMS} names it)'
     if sha256(folder / name) != digest:
       return f'{name} is not as it was written (its SHA-256 differs from that in {SUMS})'

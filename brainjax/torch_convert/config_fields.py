@@ -33,7 +33,8 @@ class Ambiguous(NamedTuple):
 def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
   """The fields of a nested config by their own names.
 
-  An outer field hides inner ones of its name. Inner ones at one depth that differ become `Ambiguous`.
+  An outer field hides inner ones of its name. Inner ones at one depth that differ become `Ambiguous`. Fields of a part that
+  is named after a UNet get the prefix `unet_`.
   """
   fields: dict[str, Any] = {}
   level = [('', config)]
@@ -42,7 +43,8 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for place, part in level:
       for name, value in part.items():
         if not isinstance(value, dict) and value is not None:
-          here.setdefault(str(name), {})[f'{place}{name}'] = value
+          prefix = 'unet_' if 'unet' in place.lower() else ''
+          here.setdefault(f'{prefix}{name}', {})[f'{place}{name}'] = value
     for name, values in here.items():
       first, *others = values.values()
       differ = any(value != first for value in others)
@@ -74,10 +76,11 @@ class ConfigFields:
 
   Attributes:
     notes: sentences for the user; one is added for each assumed value.
+    source: what to call the file in an error.
   """
 
   def __init__(self, config: Mapping[str, Any], notes: list[str], source: str = 'the file'):
-    self._config, self._source = config, source
+    self._config, self.source = config, source
     self.notes = notes
 
   def get(self, name: str) -> Any:
@@ -89,10 +92,15 @@ class ConfigFields:
     value = self._config.get(name)
     if isinstance(value, Ambiguous):
       raise UserError(
-        f'{self._source}: its config has several values of {name} ({value}); put a config.json that says {name} beside the '
+        f'{self.source}: its config has several values of {name} ({value}); put a config.json that says {name} beside the '
         'file'
       )
     return value
+
+  def get_if_clear(self, name: str) -> Any:
+    """As `get`, for what shapes tell too; None where parts of the config disagree."""
+    value = self._config.get(name)
+    return None if isinstance(value, Ambiguous) else value
 
   def count(self, name: str) -> int | None:
     """A whole number above 0 that the config has under a name; None if it has none, or -1 (CompVis: not used).
@@ -103,14 +111,14 @@ class ConfigFields:
     value = self.get(name)
     if value is not None and (type(value) is not int or value == 0):
       raise UserError(
-        f'{self._source}: {name} in its config is {value!r}; expected a whole number above 0, so correct it'
+        f'{self.source}: {name} in its config is {value!r}; expected a whole number above 0, so correct it'
       )
     return value if value and value > 0 else None
 
   def part(self, name: str) -> 'ConfigFields':
     """The fields of one part of the config; all, if the config has no such part."""
     part = self._config.get(name)
-    return ConfigFields(part, self.notes, self._source) if isinstance(part, dict) else self
+    return ConfigFields(part, self.notes, self.source) if isinstance(part, dict) else self
 
   def heads(self, names: Sequence[str], published: int, what: str, width: int | None = None) -> int:
     """A number of attention heads: the first field of `names` that the config has, else the published number.
@@ -136,14 +144,14 @@ class ConfigFields:
       ]
       if unread:
         raise UserError(
-          f'{self._source}: its config says {", ".join(f"{name}={self._config[name]}" for name in unread)}, but not '
+          f'{self.source}: its config says {", ".join(f"{name}={self._config[name]}" for name in unread)}, but not '
           f'{names[0]}; put a config.json that says {names[0]} ({what}) beside the file'
         )
       self.notes.append(f'{what} is not in the file; assumed the published {published}')
     if width and width % (heads or published):
       found = 'in its config' if heads else 'assumed, since its config does not say it,'
       raise UserError(
-        f'{self._source}: {what} {found} is {heads or published}, which does not divide the width {width}; correct its '
+        f'{self.source}: {what} {found} is {heads or published}, which does not divide the width {width}; correct its '
         f'config, or put a config.json with {names[0]} beside the file'
       )
     return heads or published

@@ -76,12 +76,12 @@ MAX_LISTED = 200  # names in one sentence
 
 
 def pattern_of(name: str) -> re.Pattern:
-  """What names or paths of rows stand for: each {i} is a group with an integer."""
+  """A regex for a name or path of a row: each {i} is a group that matches an integer."""
   return re.compile('([0-9]+)'.join(re.escape(part) for part in name.split('{i}')) + r'\Z')
 
 
 def _numbered(name: str, numbers: Iterable[str | int]) -> str:
-  """A name or path with integers in the place of {i}, as far as there are such places and integers."""
+  """A name or path with its {i} replaced by integers, from the left, while there are integers."""
   for number in numbers:
     name = name.replace('{i}', str(number), 1)
   return name
@@ -108,7 +108,7 @@ def to_jax(
     source: what to call the input in an error.
 
   Raises:
-    UserError: lists every tensor that is unknown, missing, doubled or mis-shaped; nothing is converted then.
+    UserError: tensors are unknown, missing, doubled or mis-shaped; it lists them all, and nothing is converted.
   """
   rows = [(pattern_of(row.torch), row) for row in table]
   slots: dict[str, list[tuple[tuple[int, ...], str, Row]]] = {}
@@ -186,7 +186,7 @@ def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -
   """The way back: a flat mapping of paths to torch names, layouts and shapes.
 
   Raises:
-    UserError: lists every path that no row covers.
+    UserError: no row covers some paths; it lists them all.
   """
   rows = [row for row in table if isinstance(row, Row)]
   result, uncovered = {}, []
@@ -208,7 +208,7 @@ def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -
 
 
 def _torch_name(rows: Iterable[tuple[re.Pattern, Row | Ignored]], path: str) -> str:
-  """What the tensor of a path is called; of stacked layers, with {i} for their number."""
+  """The torch name of a path; stacked layers keep {i} for their number."""
   for _, row in rows:
     if isinstance(row, Row) and (match := pattern_of(row.path).match(path)):
       return _numbered(row.torch, match.groups())
@@ -216,5 +216,5 @@ def _torch_name(rows: Iterable[tuple[re.Pattern, Row | Ignored]], path: str) -> 
 
 
 def _stacks(row: Row) -> bool:
-  """Whether the last integer of the torch name is a layer that is stacked here."""
+  """Whether the last integer of the torch name numbers layers that are stacked here."""
   return row.torch.count('{i}') > row.path.count('{i}')

@@ -230,8 +230,11 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
 
 
 def default_fields(state: Mapping[str, Any]) -> dict[str, Any]:
-  """Config fields that follow from the names."""
-  return {'layer_norm_eps': 1e-6} if image_mae.is_official(state) else {}
+  """Config fields that follow from the tensors themselves."""
+  fields = {'layer_norm_eps': 1e-6} if image_mae.is_official(state) else {}
+  if 'scale_factor' in state:  # CompVis measured the scale of the latents (scale_by_std)
+    fields['scale_factor'] = float(np.asarray(state['scale_factor']).reshape(-1)[0])
+  return fields
 
 
 def model_kwargs(kind: Kind, state: Mapping[str, Any], fields: ConfigFields, source: str) -> dict[str, Any]:

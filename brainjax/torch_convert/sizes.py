@@ -12,6 +12,7 @@ from brainjax.torch_convert.config_fields import ConfigFields
 Shapes = Mapping[str, tuple[int, ...]]
 
 RESOLUTION = 256  # pixels of the pictures of every published first stage
+LATENT_SCALE = 0.18215  # of Stable Diffusion 1
 
 
 class KnownShapes(dict[str, tuple[int, ...]]):
@@ -75,7 +76,7 @@ def _fmri_encoder(shapes: KnownShapes, fields: ConfigFields, prefix: str, *more:
     'width': width,
     'depth': shapes.count(rf'{re.escape(prefix)}blocks\.(\d+)\.'),
     'num_heads': fields.heads(['num_heads'], 16, 'the number of heads', width),
-    'mlp_ratio': _mlp_ratio([(width, hidden), *more], fields.get('mlp_ratio')),
+    'mlp_ratio': _mlp_ratio([(width, hidden), *more], fields.get_if_clear('mlp_ratio')),
   }
 
 
@@ -168,7 +169,11 @@ def unet(heads: int) -> Callable[[KnownShapes, ConfigFields], dict[str, Any]]:
 
 
 def autoencoder(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
-  """Arguments of `VQModel` or `KLModel`."""
+  """Arguments of `VQModel` or `KLModel`.
+
+  Raises:
+    UserError: the latents of a VQ autoencoder are scaled.
+  """
   ch, levels = shapes.axis('encoder.conv_in.weight', 0), shapes.count(r'encoder\.down\.(\d+)\.')
   resolution = fields.count('first_stage_resolution') or RESOLUTION
   kwargs = {
@@ -183,12 +188,15 @@ def autoencoder(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   }
   if groups := fields.count('first_stage_num_groups') or fields.count('num_groups'):
     kwargs['num_groups'] = groups
+  scale = fields.get('scale_factor')  # of a latent diffusion model, in its config.yaml or as a buffer
   if 'quantize.embedding.weight' in shapes:
-    kwargs['n_embed'] = shapes.axis('quantize.embedding.weight', 0)
-  else:
-    scale = fields.get('scale_factor')  # of the latent diffusion model, in its config.yaml
-    kwargs['latent_scale'] = float(scale) if type(scale) in (int, float) and scale > 0 else 0.18215
-  return kwargs
+    if scale not in (None, 1):
+      raise UserError(f'{fields.source}: scale_factor is {scale}, but no VQ autoencoder here scales its latents')
+    return kwargs | {'n_embed': shapes.axis('quantize.embedding.weight', 0)}
+  if type(scale) not in (int, float) or not scale > 0:
+    scale = LATENT_SCALE
+    fields.notes.append(f'the scale of the latents is not in the file; assumed the published {scale}')
+  return kwargs | {'latent_scale': float(scale)}
 
 
 def classifier(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:

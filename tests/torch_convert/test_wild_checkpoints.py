@@ -18,8 +18,8 @@ from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError
 from brainjax.files import sha256
 from brainjax.models.image_mae import ImageMAE
-from brainjax.torch_convert import kinds
-from brainjax.torch_convert.config_fields import ConfigFields
+from brainjax.torch_convert import kinds, sizes
+from brainjax.torch_convert.config_fields import ConfigFields, flatten_config
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.torch_convert.source import open_source
 from brainjax.trees import unflatten
@@ -462,3 +462,25 @@ def test_heads_of_the_official_sizes(tmp_path):
     state = kinds.cleaned(kinds.KINDS['vit_mae'], state, notes)
     fields = ConfigFields({}, notes)
     assert kinds.model_kwargs(kinds.KINDS['vit_mae'], state, fields, 'a.pth')['num_heads'] == heads
+
+
+def test_fields_of_a_unet_are_not_taken_for_those_of_the_encoder():
+  config = {'model': {'unet': {'num_heads': 8}, 'mae': {'num_heads': 4, 'mlp_ratio': 1.0}, 'other': {'mlp_ratio': 4.0}}}
+  fields = ConfigFields(flatten_config(config), [])
+  assert (fields.heads(['unet_num_heads'], 1, 'heads'), fields.heads(['num_heads'], 16, 'heads')) == (8, 4)
+  assert fields.get_if_clear('mlp_ratio') is None and not fields.notes
+
+
+def test_a_measured_scale_of_the_latents(tmp_path):
+  state = released.random_state(released.scaled('ldm_label2img_pretrained'))
+  torch.save({'state_dict': state | {'scale_factor': torch.tensor(0.5)}}, tmp_path / 'a.ckpt')
+  with pytest.raises(UserError, match='scale_factor is 0.5, but no VQ autoencoder here scales its latents'):
+    convert_file(tmp_path / 'a.ckpt', plan_only=True)
+  torch.save({'state_dict': state | {'scale_factor': torch.tensor(1.0)}}, tmp_path / 'a.ckpt')
+  assert convert_file(tmp_path / 'a.ckpt', plan_only=True).kind == 'label2img'
+  shapes = {'encoder.conv_in.weight': (8, 3, 3, 3), 'encoder.down.0.block.0.conv1.weight': (8, 8, 3, 3)}
+  shapes = sizes.KnownShapes(shapes | {'post_quant_conv.weight': (4, 4, 1, 1)}, '', 'a.ckpt')
+  for config, scale in (({'scale_factor': 0.5}, 0.5), ({}, 0.18215)):
+    notes = []
+    assert sizes.autoencoder(shapes, ConfigFields(config, notes))['latent_scale'] == scale
+    assert len(notes) == (not config)

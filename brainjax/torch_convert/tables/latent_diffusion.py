@@ -20,9 +20,10 @@ SCHEDULE = [
     'posterior_mean_coef2',
     'lvlb_weights',
     'logvar',
-    'scale_factor',
   )
 ]
+
+SCALE = [Ignored('scale_factor', 'the scale of the latents is an argument of the first stage')]
 
 SAMPLER = [
   Ignored(name, 'left by a DDIM sampler, which computes it from the noise schedule')
@@ -77,6 +78,7 @@ TABLE = [
   *prefixed(conditioner.TABLE, 'cond_stage_model.', 'conditioner/'),
   Ignored('cond_stage_model.embedding.weight', 'the class embedder is replaced by the fMRI conditioner'),
   *SCHEDULE,
+  *SCALE,
   *SAMPLER,
   *AVERAGES,
   *TEXT_ENCODER,
