@@ -18,7 +18,7 @@ from brainjax.evaluation.networks import classifiers
 from brainjax.files import sha256
 from brainjax.trees import flatten
 
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-image', 'tensorflow-datasets')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets')
 TRAINED = ('contrast', 'attend', 'diffuse')
 DIGEST = 'SHA-256 over name, type, shape and bytes of every array in the order of names; of a file, over its bytes'
 
