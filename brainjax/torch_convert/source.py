@@ -217,7 +217,7 @@ def _config_inside(beside: Mapping[str, Any]) -> dict[str, Any]:
 def _config_beside(file: Path) -> dict[str, Any]:
   """The fields of a configuration file: Hugging Face, CompVis, OmegaConf (Hydra), Lightning or wandb."""
   try:
-    found = (json.loads if file.suffix == '.json' else yaml.safe_load)(file.read_text())
+    found = plain((json.loads if file.suffix == '.json' else yaml.safe_load)(file.read_text()))
   except (ValueError, yaml.YAMLError, OSError) as error:
     message = str(error).split('\n')[0]
     raise UserError(f'{file} (beside the weights) cannot be read ({message}); repair or remove it') from None

@@ -484,3 +484,9 @@ def test_a_measured_scale_of_the_latents(tmp_path):
     notes = []
     assert sizes.autoencoder(shapes, ConfigFields(config, notes))['latent_scale'] == scale
     assert len(notes) == (not config)
+
+
+def test_a_config_that_holds_itself(tmp_path):
+  torch.save(released.random_state(SHAPES), tmp_path / 'a.pth')
+  (tmp_path / 'config.yaml').write_text('a: &a {b: *a, num_heads: 4, decoder_num_heads: 2}')
+  assert convert_file(tmp_path / 'a.pth', plan_only=True).kwargs['num_heads'] == 4
