@@ -95,7 +95,9 @@ def _check_nifti(path: Path) -> None:
 
 
 def _check_volumes(path: Path, image: Any) -> None:
-  """Refuses volumes that are no real numbers, or that would take too much memory as float32."""
+  """Refuses volumes that are no real numbers, have no place in space, or would take too much memory as float32."""
+  if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(image.affine) < 4:
+    raise UserError(f'{path}: its affine {_rows(image.affine)} is singular; write the right one into the header')
   dtype = image.get_data_dtype()
   if dtype.kind not in 'fiu':
     raise UserError(f'{path}: values of type {dtype}; expected floating-point or integer numbers')
@@ -218,10 +220,8 @@ def _reorient(nibabel: Any, path: Path, image: Any, grid: tuple[int, ...], betas
         'qform codes are 0); write the right affine into both files'
       )
   orientations = nibabel.orientations
-  wanted = orientations.io_orientation(betas_image.affine)
-  if not np.isfinite([orientations.io_orientation(image.affine), wanted]).all():
-    raise UserError(f'{path}: its affine or that of {betas.name} is singular; write the right affine into both files')
-  turned = image.as_reoriented(orientations.ornt_transform(orientations.io_orientation(image.affine), wanted))
+  axes = [orientations.io_orientation(each.affine) for each in (image, betas_image)]
+  turned = image.as_reoriented(orientations.ornt_transform(*axes))
   if turned.shape != grid:
     raise UserError(f'{path}: shape {image.shape}, but {betas.name} has volumes of shape {grid}; {_RESAMPLE}')
   if not _is_same_grid(turned, grid, betas_image):
@@ -229,8 +229,8 @@ def _reorient(nibabel: Any, path: Path, image: Any, grid: tuple[int, ...], betas
       f'{path}: shape {image.shape} as {betas.name}, but another affine: {_rows(image.affine)}, not '
       f'{_rows(betas_image.affine)}; {_RESAMPLE}'
     )
-  axes = [''.join(map(str, nibabel.aff2axcodes(each.affine))) for each in (image, betas_image)]
-  print(f'{path}: axes {axes[0]}; turned to {axes[1]}, as {betas.name} has them')
+  names = [''.join(map(str, nibabel.aff2axcodes(each.affine))) for each in (image, betas_image)]
+  print(f'{path}: axes {names[0]}; turned to {names[1]}, as {betas.name} has them')
   return turned
 
 

@@ -146,6 +146,11 @@ def test_grids_that_differ(folder):
   )
   path = save(folder / 'c.nii', values, None)
   refused(r'c.nii does not say how it is oriented .its sform and qform codes are 0.', folder, Mask(path))
+  data = bytearray(save(folder / 's.nii', values).read_bytes())
+  for number in (0.0, np.nan):  # rows of the affine
+    data[280:328] = np.full(12, number, '<f4').tobytes()
+    path.write_bytes(data)
+    refused('c.nii: its affine .* is singular; write the right one into the header', folder, Mask(path))
   path = save(folder / 'd.nii', np.stack([values, values], axis=3))
   refused(r'shape \(3, 4, 5, 2\); expected one volume of 3 axes', folder, Mask(path))
 
