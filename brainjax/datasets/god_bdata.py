@@ -272,6 +272,8 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
   if same and _is_current(out, 'images', files):
     return []
   index = _class_index(described, stimuli)
+  for doubt in pictures.doubts(pictures.survey([used[s] for s in stimuli])['picture_kinds']):
+    print(f'look at this: {images}: {doubt}')
   stacked = {split: np.stack([_picture(used[s]) for s in part]) for split, part in rows.items()}
   _note(out, 'images').unlink(missing_ok=True)
   with atomic_write(out / god_raw.CLASS_INDEX) as path:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import registry, store
+from brainjax.datasets import pictures, registry, store
 from brainjax.errors import UserError
 
 MAX_SUBJECTS = 4  # drawn; facts are reported of all
@@ -102,10 +102,10 @@ def _look_paired(source: Any, folder: Path) -> Subject:
     f'{low if low == high else f"{low} to {high}"} times',
   ]
   kinds = _picture_kinds(facts, subject)
-  pictures: dict[str, dict[str, str]] = {}
+  seen_in: dict[str, dict[str, str]] = {}
   stimuli: dict[str, set[int]] = {}  # of each picture
   for split in ('train', 'test'):
-    seen = pictures.setdefault(split, {})
+    seen = seen_in.setdefault(split, {})
     statistics = _Statistics()
     for row in store.rows_of(store.undecoded(source, split)):
       statistics.add(row['fmri'])
@@ -122,9 +122,9 @@ def _look_paired(source: Any, folder: Path) -> Subject:
       _check_offsets(statistics, subject)
   if copies := sum(len(numbers) - 1 for numbers in stimuli.values()):
     subject.doubts.append(f'{copies} pictures are copies of another one, but count as different stimuli')
-  both = pictures['train'].keys() & pictures['test'].keys()
+  both = seen_in['train'].keys() & seen_in['test'].keys()
   if both:
-    subject.doubts.append(f'{len(both)} pictures are in both splits, such as {pictures["test"][min(both)]}')
+    subject.doubts.append(f'{len(both)} pictures are in both splits, such as {seen_in["test"][min(both)]}')
   explainable = facts.get('explainable_variance')
   if explainable is None:
     subject.doubts.append('no noise ceilings: test pictures were shown once, or the order of test trials is unknown')
@@ -149,16 +149,7 @@ def _picture_kinds(facts: store.Metadata, subject: Subject) -> dict[int, str]:
   more = f' and {len(sizes) - 3} other sizes' if len(sizes) > 3 else ''
   frequent = [f'{size} ({count})' for size, count in list(sizes.items())[:3]]
   subject.facts.append(f'width x height of picture files: {", ".join(frequent)}{more}')
-  for words, advice in (
-    ('EXIF', 'an EXIF orientation: {}. They are turned by it, as viewers do; if your experiment did not, remove it'),
-    ('transparency', 'transparency: {}. Does the background on the page agree with that of your experiment?'),
-    (
-      'not applied',
-      'a colour profile or gamma that is not applied: {}. If your experiment applied it, convert them to sRGB',
-    ),
-  ):
-    if count := sum(count for kind, (count, _) in kinds.items() if words in kind):
-      subject.doubts.append(f'picture files with {advice.format(count)}')
+  subject.doubts += pictures.doubts(kinds)
   return {number: f'{kind} ({count})' for kind, (count, number) in list(kinds.items())[: -NUM_PICTURES - 1 : -1]}
 
 

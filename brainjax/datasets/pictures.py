@@ -210,6 +210,22 @@ def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
   }
 
 
+def doubts(kinds: dict[str, list]) -> list[str]:
+  """What people should compare with their experiment, one sentence each; `picture_kinds` of `survey`."""
+  found = []
+  for words, advice in (
+    ('EXIF', 'an EXIF orientation: {}. They are turned by it, as viewers do; if your experiment did not, remove it'),
+    ('transparency', 'transparency: {}. Does the background on the page agree with that of your experiment?'),
+    (
+      'not applied',
+      'a colour profile or gamma that is not applied: {}. If your experiment applied it, convert them to sRGB',
+    ),
+  ):
+    if count := sum(count for kind, (count, _) in kinds.items() if words in kind):
+      found.append(f'picture files with {advice.format(count)}')
+  return found
+
+
 def png_bytes(pixels: np.ndarray) -> bytes:
   """`H W 3` uint8 as the bytes of a PNG file."""
   buffer = io.BytesIO()
