@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-from sklearn.linear_model import Ridge
 
 PENALTIES = tuple(float(10.0**power) for power in range(-2, 7))
 
@@ -62,6 +61,8 @@ def ridge(
   Raises:
     ValueError: shapes that do not fit, or more folds than groups.
   """
+  from sklearn.linear_model import Ridge  # slow to import, and only evaluation needs it
+
   train_fmri, train_targets, test_fmri = (np.asarray(x, np.float64) for x in (train_fmri, train_targets, test_fmri))
   if train_fmri.ndim != 2 or train_targets.ndim != 2 or len(train_fmri) != len(train_targets):
     raise ValueError(f'ridge needs N V and N T, found {train_fmri.shape} and {train_targets.shape}')

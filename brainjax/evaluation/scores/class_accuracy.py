@@ -3,7 +3,6 @@
 import functools
 
 import numpy as np
-from scipy.stats import hypergeom
 
 
 @functools.lru_cache(maxsize=64)
@@ -24,6 +23,8 @@ def success_by_rank(num_others: int, n: int, k: int) -> np.ndarray:
   Raises:
     ValueError: more alternatives than there are, or k below 1.
   """
+  from scipy.stats import hypergeom  # slow to import, and only evaluation needs it
+
   if not 2 <= n <= num_others + 1:
     raise ValueError(f'{n}-way needs at least {n} alternatives, found {num_others + 1}')
   if k < 1:

@@ -26,4 +26,4 @@ def nearest(samples: np.ndarray, training: np.ndarray, block: int = 64) -> tuple
   # N S H W 3 -> N S P and M H W 3 -> M P
   table = correlation_table(samples.reshape(*samples.shape[:2], -1), training.reshape(len(training), -1), block)
   rows = table.argmax(axis=-1)
-  return rows, np.take_along_axis(table, rows[..., None], axis=-1)[..., 0].astype(np.float32)
+  return rows, np.take_along_axis(table, rows[..., None], axis=-1)[..., 0]

@@ -97,7 +97,7 @@ def table(score: str, samples: np.ndarray, stimuli: np.ndarray, block_bytes: int
   block = max(1, min(len(stimuli), block_bytes // (4 * int(np.prod(stimuli.shape[1:])))))
   if score == 'pcc':
     rows = samples.reshape(*samples.shape[:2], -1)  # N S H W C -> N S P
-    return correlation_table(rows, stimuli.reshape(len(stimuli), -1), block).astype(np.float32)
+    return correlation_table(rows, stimuli.reshape(len(stimuli), -1), block)
   flat = jnp.asarray(samples).reshape(-1, *samples.shape[2:])  # N S H W C -> N*S H W C
   return np.asarray(_table(flat, jnp.asarray(stimuli), score, block)).reshape(*samples.shape[:2], len(stimuli))
 

@@ -73,7 +73,7 @@ def test_the_corrected_error_is_the_error_on_means(shape):
     total = []
     for k in range(5):
       x, y = trials[fold != k], targets[fold != k]
-      model = ridge.Ridge(alpha=penalty * np.square(x - x.mean(axis=0)).sum() / len(x)).fit(x, y)
+      model = Ridge(alpha=penalty * np.square(x - x.mean(axis=0)).sum() / len(x)).fit(x, y)
       for _ in range(100):
         new = fmri[fold == k] + spread * rng.normal(size=fmri[fold == k].shape) / np.sqrt(20)
         total.append(np.square(model.predict(new) - targets[fold == k]).mean())
