@@ -40,7 +40,7 @@ class Subject:
   pictures: list[tuple[str, str, np.ndarray]] = dataclasses.field(default_factory=list)
 
 
-def find(prepared: Path) -> dict[str, list[Path]]:
+def find_prepared(prepared: Path) -> dict[str, list[Path]]:
   """Data set -> folders of its prepared subjects (one folder for data without pictures), in order of names and numbers."""
   newest: dict[str, dict[Path, Path]] = {}  # data set -> folder of a subject -> that of its newest version
   for path in sorted(prepared.glob('*/**/dataset_info.json'), key=_by_number) if prepared.is_dir() else ():
@@ -55,7 +55,7 @@ def _by_number(path: Path) -> tuple[int, str]:
   return len(str(path)), str(path)
 
 
-def look(name: str, folders: list[Path]) -> list[Subject]:
+def check_prepared(name: str, folders: list[Path]) -> list[Subject]:
   """Reads every row of a data set once.
 
   Raises:
@@ -67,7 +67,7 @@ def look(name: str, folders: list[Path]) -> list[Subject]:
       source = tfds.builder_from_directory(folder)
       source.info.metadata  # noqa: B018  reads it
       has_pictures = registry.get(name).has_pictures
-      subjects += [_look_paired(source, folder)] if has_pictures else _look_hcp(source)
+      subjects += [_check_paired(source, folder)] if has_pictures else _check_hcp(source)
     except UserError:
       raise
     except Exception as error:
@@ -88,7 +88,7 @@ def noise_ceiling(explainable: np.ndarray, repetitions: float) -> np.ndarray:
   return explainable / np.maximum(explainable + (1 - explainable) / repetitions, 1e-12)
 
 
-def _look_paired(source: Any, folder: Path) -> Subject:
+def _check_paired(source: Any, folder: Path) -> Subject:
   facts = _facts_of(folder)
   subject = Subject(str(facts['subject']))
   subject.rois = {key.removeprefix('roi/'): np.asarray(mask) for key, mask in facts.items() if key.startswith('roi/')}
@@ -125,11 +125,17 @@ def _look_paired(source: Any, folder: Path) -> Subject:
   both = seen_in['train'].keys() & seen_in['test'].keys()
   if both:
     subject.doubts.append(f'{len(both)} pictures are in both splits, such as {seen_in["test"][min(both)]}')
+  _check_noise_ceilings(facts, subject)
+  return subject
+
+
+def _check_noise_ceilings(facts: store.Metadata, subject: Subject) -> None:
+  """Reports what share of the averaged test trials can be predicted."""
   explainable = facts.get('explainable_variance')
   if explainable is None:
     subject.doubts.append('no noise ceilings: test pictures were shown once, or the order of test trials is unknown')
   else:
-    ceiling = noise_ceiling(np.asarray(explainable, np.float64), float(repetitions.mean()))
+    ceiling = noise_ceiling(np.asarray(explainable, np.float64), np.mean(facts['repetitions']))
     subject.values = {roi: ceiling[mask] for roi, mask in subject.rois.items()}
     medians = {roi: f'{np.median(values):.2f}' for roi, values in subject.values.items()}
     subject.facts.append(f'noise ceiling of the averaged test trials, median: {_counts(medians)}')
@@ -137,7 +143,6 @@ def _look_paired(source: Any, folder: Path) -> Subject:
       subject.doubts.append(
         'half of the voxels have a noise ceiling below 0.05: do trials and pictures agree in order?'
       )
-  return subject
 
 
 def _picture_kinds(facts: store.Metadata, subject: Subject) -> dict[int, str]:
@@ -165,7 +170,7 @@ def _check_offsets(statistics: '_Statistics', subject: Subject) -> None:
     )
 
 
-def _look_hcp(source: Any) -> list[Subject]:
+def _check_hcp(source: Any) -> list[Subject]:
   facts = _facts_of(Path(source.data_dir))
   rois = {key.removeprefix('roi/'): np.asarray(mask) for key, mask in facts.items() if key.startswith('roi/')}
   data, start, subjects = source.as_data_source('train'), 0, []
@@ -237,8 +242,8 @@ def _counts(table: Any) -> str:
   return ', '.join(f'{name} {value}' for name, value in table.items())
 
 
-def lines(name: str, subjects: list[Subject]) -> list[str]:
-  """For people to read."""
+def format_report(name: str, subjects: list[Subject]) -> list[str]:
+  """Facts and doubts of a data set, one per line."""
   out = [f'{name}: {len(subjects)} subjects']
   for subject in subjects if len(subjects) <= 20 else subjects[:3]:
     out += [f'  {subject.name}: {fact}' for fact in subject.facts]

@@ -57,9 +57,9 @@ def test_doubts(tmp_path, capsys):
 def test_the_newest_version_counts(tmp_path, capsys):
   study = own_files.write(tmp_path / 'raw')
   own.prepare(study.source(), tmp_path / 'out')
-  (folder,) = overview.find(tmp_path / 'out')['own']
+  (folder,) = overview.find_prepared(tmp_path / 'out')['own']
   shutil.copytree(folder, folder.with_name('1.1.0'))
-  assert overview.find(tmp_path / 'out') == {'own': [folder]}
+  assert overview.find_prepared(tmp_path / 'out') == {'own': [folder]}
 
 
 def test_nothing_there_and_damage(prepared, tmp_path, capsys):
@@ -91,7 +91,7 @@ def test_kinds_of_pictures(tmp_path, capsys):
   assert prepare.main(['own', *files, '--background=red']) == 0
   assert prepare.main(['own', *files, '--background=white']) == 0
   assert 'prepared again, because raw files changed' in capsys.readouterr().out  # another colour makes other data
-  (subject,) = overview.look('own', overview.find(tmp_path / 'out')['own'])
+  (subject,) = overview.check_prepared('own', overview.find_prepared(tmp_path / 'out')['own'])
   kinds = 'PNG, RGB (8); PNG, RGB, turned by EXIF orientation 6 (1); PNG, RGBA, with transparency (1)'
   assert f'picture files: {kinds}' in subject.facts
   assert 'width x height of picture files: 12 x 8 (8), 20 x 30 (1), 9 x 9 (1)' in subject.facts
@@ -123,7 +123,9 @@ def test_constant_offsets(tmp_path, capsys):
     f'look at this: large: with one z-score for all voxels (config.data.zscore = "subject"), {share:.0%} of' in said
   )
   assert 'train with --config.data.zscore=voxel' in said and 'look at this: none: with one z-score' not in said
-  large = next(s for s in overview.look('own', overview.find(tmp_path / 'out')['own']) if s.name == 'large')
+  large = next(
+    s for s in overview.check_prepared('own', overview.find_prepared(tmp_path / 'out')['own']) if s.name == 'large'
+  )
   np.testing.assert_allclose(large.rows['subject'], (train - train.mean()) / train.std(), atol=1e-4)
   np.testing.assert_allclose(large.rows['voxel'], (train - train.mean(0)) / train.std(0), atol=1e-4)
 
