@@ -142,7 +142,7 @@ def _claim(out: Path, settings: dict) -> None:
     'made_by': 'python -m brainjax.simulate',
     'settings': settings,
     'files': {
-      str(GOD_FOLDER / 'sbj_<k>.npz'): 'arr_0 single training trials; arr_1 test trials, row = 50 * run + image; '
+      str(GOD_FOLDER / 'sbj_<k>.npz'): 'arr_0 single training trials; arr_1 test trials, row = 35 * picture + run; '
       'arr_2 mean of the 35 runs; arr_3 image of each training row; boolean masks of the areas',
       str(HCP_FOLDER / '<subject>' / hcp.FILE): 'V1 to V4: resting-state frames by voxels, z-scored over time',
     },

@@ -80,7 +80,7 @@ def test_noise_of_the_config(tmp_path, written):
   assert sha256(tmp_path / 'default' / place) == sha256(written / place)
 
   def reliability(folder):  # of the mean test response, over repetitions
-    trials = np.load(folder / place)['arr_1'].reshape(35, 50, 97)
+    trials = np.load(folder / place)['arr_1'].reshape(50, 35, 97).swapaxes(0, 1)
     return np.mean(trials.mean(0).var(0) / trials.var(axis=(0, 1)))
 
   assert reliability(tmp_path / 'quiet') > 1.5 * reliability(tmp_path / 'default')

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from brainjax.datasets import bdata, god_raw, pictures, raw, store, transforms
 from brainjax.errors import UserError
@@ -204,7 +203,7 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
   todo = [name for name in names if not _is_current(out, name, known[name])]
   if not todo and not _is_current(out, 'images', _picture_files(out, table, described)):
     todo = names  # pictures changed: their numbers may have
-  for name in tqdm(todo, 'god: reading', unit=' subjects', disable=None):
+  for name in store.progress(todo, 'god: reading', len(todo), 'subjects'):
     read[name] = read_subject(known[name])
     shown = {value: tuple(np.unique(stimuli).tolist()) for value, stimuli in read[name][1].items()}
     if set(shown[TRAINING]) & set(shown[TEST]):
@@ -274,7 +273,9 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
   index = _class_index(described, stimuli)
   for doubt in pictures.doubts(pictures.survey([used[s] for s in stimuli])['picture_kinds']):
     print(f'look at this: {images}: {doubt}')
-  stacked = {split: np.stack([_picture(used[s]) for s in part]) for split, part in rows.items()}
+  read = store.progress(used, 'god: pictures', len(used), 'pictures')
+  by_stimulus = {stimulus: _picture(used[stimulus]) for stimulus in read}
+  stacked = {split: np.stack([by_stimulus[stimulus] for stimulus in part]) for split, part in rows.items()}
   _note(out, 'images').unlink(missing_ok=True)
   with atomic_write(out / god_raw.CLASS_INDEX) as path:
     path.write_text(json.dumps(index, indent=1) + '\n')

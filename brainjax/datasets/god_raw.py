@@ -1,7 +1,7 @@
 """The raw Generic Object Decoding folder (published .npz format): read, checked against itself, nothing changed.
 
-Files: images_256.npz (train_images, test_images), sbj_k.npz (arr_0 training rows, arr_1 test trials, arr_2 test means,
-arr_3 picture of each training row, boolean voxel masks by ROI name), imagenet_class_index.json,
+Files: images_256.npz (train_images, test_images), sbj_k.npz (arr_0 training rows, arr_1 test trials picture by picture,
+arr_2 their means, arr_3 picture of each training row, boolean voxel masks by ROI name), imagenet_class_index.json,
 imagenet_training_label.csv, imagenet_testing_label.csv.
 """
 
@@ -227,8 +227,13 @@ def _mask(archive: raw.NpzReader, name: str, num_voxels: int) -> np.ndarray:
 def trial_order(trials: np.ndarray, means: np.ndarray, tolerance: float = 0.01) -> np.ndarray | None:
   """The stimulus of each trial: `K*R`, or None.
 
-  The format does not say whether the trials of a stimulus stand together or each repetition runs through all stimuli;
-  whichever reproduces the published means (to `tolerance` of their deviation) is right. None: neither does.
+  The format has the trials of a picture together (row R * picture + repetition). Some files have run after run (row
+  K * run + picture). The order is the one whose averages are the published means, to `tolerance` of their deviation.
+
+  Args:
+    trials: `K*R V`.
+    means: `K V`.
+    tolerance: mean absolute difference that is accepted, in deviations of the means.
   """
   count = len(means)
   repetitions = len(trials) // count

@@ -16,9 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from brainjax.datasets import neuroimaging
+from brainjax.datasets import neuroimaging, store
 from brainjax.datasets.raw import walk
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
@@ -250,7 +249,7 @@ def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | Non
 def _run(jobs: dict, columns: dict[str, np.ndarray], workers: int) -> Iterator[tuple[str, dict[str, str] | UserError]]:
   """Does the jobs with a progress bar; yields (subject, reasons of runs left out, or the fault)."""
   workers = min(workers, len(jobs))
-  with tqdm(total=len(jobs), desc='hcp', unit=' subjects', disable=None) as bar:
+  with store.progress(None, 'hcp', len(jobs), 'subjects') as bar:
     if workers == 1:
       for name, job in jobs.items():
         yield name, _try(*job, columns)

@@ -90,9 +90,9 @@ def write_subject(
 ) -> None:
   """Writes `sbj_<number>.npz`.
 
-  arr_0 (1200, V) single training trials in order of presentation; arr_1 (35 * 50, V) test trials, run after run, the
-  images of a run in the order of the test images (row 50 * run + image); arr_2 (50, V) their mean over runs; arr_3
-  (1200,) the image of each training row; and the boolean masks (V,) of the areas.
+  arr_0 (1200, V) single training trials in order of presentation; arr_1 (50 * 35, V) test trials, picture by picture,
+  those of a picture in the order of runs (row 35 * picture + run); arr_2 (50, V) their mean over runs; arr_3 (1200,) the
+  picture of each training row; and the boolean masks (V,) of the areas.
   """
   subject = cortex.Subject(config, seed, group=0, number=number)
   rng = np.random.default_rng([seed, 4, number])
@@ -105,7 +105,7 @@ def write_subject(
     np.savez(
       path,
       arr_0=training,
-      arr_1=trials.reshape(-1, config.num_voxels),  # run, image, voxel -> run * image, voxel
+      arr_1=trials.swapaxes(0, 1).reshape(-1, config.num_voxels),  # run, picture, voxel -> picture * run, voxel
       arr_2=trials.mean(0),
       arr_3=order,
       **subject.masks(),

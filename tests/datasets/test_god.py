@@ -162,3 +162,16 @@ def test_trials_and_explainable_variance(tmp_path, stimulus_first):
   np.testing.assert_allclose(
     god.God.of(tmp_path / 'out', 'sbj_1').info.metadata['explainable_variance'], share, atol=0.04
   )
+
+
+@pytest.mark.parametrize('dtype', ['>f4', '>f8', '<f8', '<f2'])
+def test_number_formats_of_the_arrays(prepared, tmp_path, dtype):
+  raw_files.write_god(tmp_path / 'raw')
+  arrays = {name: raw_files.god_arrays('sbj_1')[name].astype(dtype) for name in ('arr_0', 'arr_1', 'arr_2')}
+  arrays = {name: np.asfortranarray(array) for name, array in arrays.items()}
+  raw_files.change_subject(tmp_path / 'raw', **arrays, arr_3=raw_files.god_arrays('sbj_1')['arr_3'].astype('>f8'))
+  god.prepare(tmp_path / 'raw', tmp_path / 'out', ['sbj_1'])
+  for split in ('train', 'test'):
+    ours, expected = (god.load(folder, ['sbj_1'], split=split).columns for folder in (tmp_path / 'out', prepared))
+    np.testing.assert_allclose(ours['fmri'], expected['fmri'], atol=0.01 if dtype == '<f2' else 1e-5)
+    np.testing.assert_array_equal(ours['stimulus'], expected['stimulus'])

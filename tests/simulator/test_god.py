@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from brainjax.datasets import god_raw
 from brainjax.simulator import cortex, god, stimuli
 from tests import golden_files
 
@@ -68,7 +69,7 @@ def test_labels_name_the_pictures(folder):
 
 
 def test_average_is_over_runs(subject):
-  trials = subject['arr_1'].reshape(35, 50, NUM_VOXELS)
+  trials = subject['arr_1'].reshape(50, 35, NUM_VOXELS).swapaxes(0, 1)
   np.testing.assert_allclose(trials.mean(0), subject['arr_2'], atol=1e-6)
   # A run's rows follow the test images: trials of the same image agree across runs, others do not.
   first, second = trials[:17].mean(0), trials[17:].mean(0)
@@ -77,7 +78,7 @@ def test_average_is_over_runs(subject):
 
 
 def test_explainable_variance_is_that_of_the_specification(subject):
-  trials = subject['arr_1'].astype(np.float64).reshape(35, 50, NUM_VOXELS)
+  trials = subject['arr_1'].astype(np.float64).reshape(50, 35, NUM_VOXELS).swapaxes(0, 1)
   noise = trials.var(0, ddof=1).mean(0)
   signal = trials.mean(0).var(0, ddof=1) - noise / 35
   share = signal / (signal + noise)
@@ -130,3 +131,10 @@ def test_seeds_keep_categories_and_change_pictures():
   first, second = god.pictures(0, 64), god.pictures(1, 64)
   assert np.array_equal(first.scenes.attributes, second.scenes.attributes)
   assert (first.images != second.images).any((1, 2, 3)).all()
+
+
+def test_trials_are_in_the_documented_order(folder, subject):
+  # Row 35 * picture + run, as data/README.md says; the reader finds that order by the means.
+  np.testing.assert_allclose(subject['arr_1'][35 * 7 : 35 * 8].mean(0), subject['arr_2'][7], atol=1e-6)
+  stimulus = god_raw.trial_order(subject['arr_1'], subject['arr_2'])
+  np.testing.assert_array_equal(stimulus, np.arange(50 * 35) // 35)
