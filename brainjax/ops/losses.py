@@ -105,22 +105,14 @@ def info_nce_paired(
   return _cross_entropy(logits, positive, weight)
 
 
-def standardise(x: Shaped[Array, '... V']) -> Float[Array, '... V']:
-  """Centres each row and scales it to length 1, so that products of rows are Pearson correlations.
+def correlation(a: Shaped[Array, 'B V'], b: Shaped[Array, 'B V']) -> Float[Array, ' B']:
+  """Computes the Pearson correlation of each pair of rows; 0 if a row is constant."""
+  return (_unit(_centre(a)) * _unit(_centre(b))).sum(axis=-1)
 
-  A row that is constant, or not but for rounding, becomes zero: its correlation with everything is 0.
-  """
+
+def _centre(x: Shaped[Array, 'B V']) -> Float[Array, 'B V']:
+  """Subtracts the mean of each row. A row that is constant up to rounding becomes zero."""
   x = x.astype(jnp.float32)
   centred = x - x.mean(axis=-1, keepdims=True)
   varies = jnp.square(centred).sum(axis=-1, keepdims=True) > 1e-12 * jnp.square(x).sum(axis=-1, keepdims=True)
-  return _unit(jnp.where(varies, centred, 0))
-
-
-def correlation(a: Shaped[Array, 'B V'], b: Shaped[Array, 'B V']) -> Float[Array, ' B']:
-  """Computes the Pearson correlation of each pair of rows; 0 for a constant row."""
-  return (standardise(a) * standardise(b)).sum(axis=-1)
-
-
-def correlation_table(a: Shaped[Array, '... V'], b: Shaped[Array, 'U V']) -> Float[Array, '... U']:
-  """Computes the Pearson correlation of every row of `a` with every row of `b`; 0 for a constant row."""
-  return jnp.matmul(standardise(a), standardise(b).T, precision='highest')
+  return jnp.where(varies, centred, 0)
