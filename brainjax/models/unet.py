@@ -113,10 +113,10 @@ class SpatialTransformer(nn.Module):
     return x + h.reshape(x.shape)
 
 
-class Level(nn.Module):
-  """One entry of the UNet: a residual block, then a transformer if `num_heads`, then upsampling if `upsample`.
+class UNetBlock(nn.Module):
+  """One block of the UNet: a residual block, then a transformer if `num_heads`, then upsampling if `upsample`.
 
-  The upsampling convolution is named by its position in the entry, as the published weights name it.
+  The upsampling convolution is named by its position in the block, as the published weights name it.
   """
 
   features: int
@@ -208,7 +208,7 @@ class UNet(nn.Module):
     for level, mult in enumerate(self.channel_mult):
       for _ in range(self.num_res_blocks):
         index = len(skips)
-        h = self._level(f'input_{index}', mult, 2**level)(h, emb, context)
+        h = self._block(f'input_{index}', mult, 2**level)(h, emb, context)
         skips.append(self._tap(f'tap_input_{index}', h))
       if level != last:
         index = len(skips)
@@ -227,7 +227,7 @@ class UNet(nn.Module):
       for i in range(self.num_res_blocks + 1):
         upsample = level > 0 and i == self.num_res_blocks
         h = jnp.concatenate([h, skips.pop()], axis=-1)
-        h = self._level(f'output_{index}', mult, 2**level, upsample)(h, emb, context)
+        h = self._block(f'output_{index}', mult, 2**level, upsample)(h, emb, context)
         self._tap(f'tap_output_{index}', h)
         index += 1
 
@@ -253,10 +253,12 @@ class UNet(nn.Module):
       emb += condition(context)
     return emb
 
-  def _level(self, name: str, mult: int, downsampling: int, upsample: bool = False) -> Level:
+  def _block(self, name: str, mult: int, downsampling: int, upsample: bool = False) -> UNetBlock:
     features = mult * self.model_channels
     heads = self._heads(features) if downsampling in self.attention_resolutions else 0
-    return Level(features, heads, self.transformer_depth, upsample, self.remat, self.num_groups, self.dtype, name=name)
+    return UNetBlock(
+      features, heads, self.transformer_depth, upsample, self.remat, self.num_groups, self.dtype, name=name
+    )
 
   def _heads(self, channels: int) -> int:
     return self.num_heads if self.num_head_channels is None else channels // self.num_head_channels
