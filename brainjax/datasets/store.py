@@ -27,13 +27,15 @@ SHARD_BYTES = 256 << 20
 # What was done with each data set, 'god/sbj_1': 'kept', 'built' or 'rebuilt', and the names of changed raw files.
 States = dict[str, tuple[str, list[str]]]
 NPZ = 'npz'  # folder below --out for the files of published .npz formats that are made from original files
-NOWHERE = '.nowhere'  # data_dir of a builder that shall read nothing: it reads what it finds, which may be damaged
+NOWHERE = (
+  '.nowhere'  # data_dir of a builder that must read nothing: a builder reads existing data, which may be corrupt
+)
 
 
 class Metadata(tfds.core.Metadata):
   """`builder.info.metadata`: a dict whose arrays go to an .npz file and the rest to JSON, beside the records.
 
-  TFDS without this class reads the JSON alone. What is known of each voxel stands there too, as a list.
+  TFDS without this class reads the JSON alone, which therefore holds arrays of one value per voxel too, as lists.
   """
 
   def save_metadata(self, data_dir):
@@ -66,16 +68,20 @@ class Info(tfds.core.DatasetInfo):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A TFDS builder that streams its examples to ArrayRecord shards in the order they are generated.
+  """A TFDS builder that streams its examples to ArrayRecord shards in the order they are generated: record i is row i.
 
-  TFDS's own writer collects a split in memory, and needs TensorFlow once it holds more than 1 GB. Row order is kept:
-  record i is row i. `_split_generators(dl_manager)` reads `dl_manager.manual_dir` and gives
-  {split: (number of examples, iterable of examples)}. The raw files' fingerprint is in the metadata by then.
+  TFDS's own writer collects a split in memory, and needs TensorFlow once it holds more than 1 GB. A subclass gives the texts,
+  `_info`, `raw_files`, and `_split_generators(dl_manager)`, which reads `dl_manager.manual_dir` and returns
+  {split: (number of examples, iterable of examples)}. The fingerprint of the raw files is in the metadata before that.
   """
 
   MAX_SIMULTANEOUS_DOWNLOADS = 0
   MANUAL_DOWNLOAD_INSTRUCTIONS = 'See data/README.md for the raw files.'
   DESCRIPTION = HOMEPAGE = CITATION = LICENSE = ''
+
+  def __init_subclass__(cls, skip_registration: bool = True, **kwargs: Any):
+    # TFDS's own registry would refuse a module that is imported twice; ours is `registry.DATA_SETS`.
+    super().__init_subclass__(skip_registration=skip_registration, **kwargs)
 
   @classmethod
   def of(cls, prepared_dir: str | os.PathLike, subject: str = '') -> Self:
@@ -83,7 +89,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return cls(data_dir=os.fspath(prepared_dir))
 
   def about(self, features: tfds.features.FeaturesDict, supervised_keys: tuple[str, str] | None = None) -> Info:
-    """What `_info` gives."""
+    """The facts that `_info` returns."""
     return Info(
       builder=self,
       features=features,
@@ -148,7 +154,7 @@ def _write_shards(records: Iterable[bytes], count: int, template) -> tuple[list[
 
 
 def _close(writer: ArrayRecordWriter | None) -> None:
-  """Waits until all is written, and only here says whether it could be."""
+  """Waits until everything is written. A failed write is reported only here."""
   try:
     if writer is not None:
       writer.close()
@@ -177,7 +183,7 @@ def digest(names: list[str]) -> str:
 
 
 def changed_files(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
-  """Names of raw files that are other, new or gone. Bytes are read only if just the time differs."""
+  """Names of raw files that have changed, are new or are gone. Bytes are read only if the time alone differs."""
   changed = sorted(known.keys() ^ files.keys())
   for name in sorted(known.keys() & files.keys()):
     status = files[name].stat()
@@ -191,7 +197,7 @@ def changed_files(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
 
 
 def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.PathLike) -> tuple[str, list[str]]:
-  """Builds one data set below `out` unless it is there already and the raw files are the same.
+  """Builds one data set below `out`, unless it exists and its raw files have not changed.
 
   Args:
     make_builder: data_dir -> builder.
@@ -200,6 +206,9 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
 
   Returns:
     ('kept', 'built' or 'rebuilt', names of changed raw files).
+
+  Raises:
+    UserError: raw files are missing or do not fit, or `out` cannot be written. Existing data are then as before.
   """
   out = Path(out)
   raw_files = make_builder(os.fspath(out / NOWHERE)).raw_files(raw)
@@ -225,7 +234,7 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
 
 
 def _state(final: Path, raw_files: dict[str, Path]) -> tuple[str, list[str]]:
-  """What is to be done about a data set, as `prepare` tells it when it is done."""
+  """What `prepare` returns for a data set: what must be done, and why."""
   if not final.exists():
     return 'built', []
   try:
@@ -272,13 +281,13 @@ def _fingerprint_of(folder: Path) -> dict[str, dict]:
 
 
 def location(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> Path:
-  """The folder of a data set below `prepared_dir`; nothing there is read."""
+  """The folder of a data set below `prepared_dir`. Reads nothing."""
   nowhere = Path(prepared_dir) / NOWHERE
   return Path(prepared_dir) / Path(make_builder(os.fspath(nowhere)).data_dir).relative_to(nowhere)
 
 
 def is_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> bool:
-  """Whether the data set is there, whole or damaged."""
+  """Whether the data set exists, whole or corrupt."""
   return (location(make_builder, prepared_dir) / 'dataset_info.json').is_file()
 
 
@@ -289,7 +298,11 @@ def raw_digest(builder: Builder) -> str:
 
 
 def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike, command: str) -> Builder:
-  """The builder, if its data are there; otherwise a `UserError` with the `command` of prepare that makes them."""
+  """The builder of prepared data.
+
+  Raises:
+    UserError: the data are not prepared (the message gives the `command` of prepare that does it), or corrupt.
+  """
   folder = location(make_builder, prepared_dir)
   if not is_prepared(make_builder, prepared_dir):
     raise UserError(f'{folder}: not prepared yet; run: python -m brainjax.prepare {command} --out={prepared_dir}')
