@@ -75,23 +75,23 @@ def _lists(folder: Path, subject: str) -> list[Path]:
   """Presentation lists in the order of sessions and runs; not what macOS puts beside them (._run01.txt).
 
   Raises:
-    UserError: two lists have the same number, so that their order is not known.
+    UserError: two sessions or runs have the same number, or one has none, so their order is not known.
   """
   paths = [path for path in (folder / LISTS / subject).glob('*/*.txt') if not path.name.startswith('.')]
-  paths.sort(key=lambda path: (raw.natural_key(path.parent.name), raw.natural_key(path.name)))
-  seen: dict[tuple[int, int], Path] = {}
-  for path in paths:
-    numbers = _last_number(path.parent), _last_number(path)
-    if (other := seen.setdefault(numbers, path)) is not path:
-      raise UserError(f'{path}: session {numbers[0]}, run {numbers[1]}, the same as {other}; keep one of them')
-  return paths
+  sessions = _in_order({path.parent for path in paths})
+  return [path for session in sessions for path in _in_order({path for path in paths if path.parent == session})]
 
 
-def _last_number(path: Path) -> int:
-  numbers = re.findall(r'\d+', path.name)
-  if not numbers:
-    raise UserError(f'{path}: no number in this name; expected sessions and runs such as CSI1_sess01/run01.txt')
-  return int(numbers[-1])
+def _in_order(paths: set[Path]) -> list[Path]:
+  """Sessions or runs by the last number in their names: run2 before run10. A single one needs no number."""
+  numbers: dict[int, Path] = {}
+  for path in sorted(paths):
+    found = re.findall(r'\d+', path.name) or ['0'] * (len(paths) == 1)
+    if not found:
+      raise UserError(f'{path}: no number in this name; expected sessions and runs such as CSI1_sess01/run01.txt')
+    if (other := numbers.setdefault(int(found[-1]), path)) is not path:
+      raise UserError(f'{path}: has the number {found[-1]}, the same as {other.name}; keep one of them')
+  return [numbers[number] for number in sorted(numbers)]
 
 
 def _stimulus_files(folder: Path) -> list[Path]:

@@ -8,7 +8,6 @@ import io
 import json
 import math
 import os
-import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,12 +103,6 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     seen.add((status.st_dev, status.st_ino))
     folders.sort()
     yield Path(place), sorted(names)
-
-
-def natural_key(text: str | Path) -> list[tuple[int, str]]:
-  """Sorts names as people number them: run2 before run10."""
-  parts = re.split(r'(\d+)', str(text))  # texts and numbers take turns
-  return [(int(part), '') if i % 2 else (-1, part) for i, part in enumerate(parts)]
 
 
 def check_file(path: Path) -> Path:

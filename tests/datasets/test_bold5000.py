@@ -154,7 +154,10 @@ def test_runs_are_in_the_order_of_their_numbers(tmp_path):
     rows = np.round(data.columns['fmri'][:, 0] * std + mean).astype(int)
     assert [data.info['names'][i] for i in data.columns['stimulus'].tolist()] == [shown[row] for row in rows]
   (lists / 'CSI1_sess2' / 'CSI1_sess2_run01.txt').write_text('')
-  with pytest.raises(UserError, match='session 2, run 1, the same as .*run1.txt; keep one of them'):
+  with pytest.raises(
+    UserError,
+    match='run1.txt: has the number 1, the same as .*run01.txt; keep one of them',
+  ):
     bold5000.prepare(folder, tmp_path / 'other', ['CSI1'])
   (lists / 'CSI1_sess2' / 'CSI1_sess2_run01.txt').rename(lists / 'CSI1_sess2' / 'extra.txt')
   with pytest.raises(UserError, match='extra.txt: no number in this name'):
