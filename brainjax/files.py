@@ -91,9 +91,11 @@ def _is_alive(process: int) -> bool:
 
 
 def lock(file: Path, busy: Callable[[], None]) -> IO[str]:
-  """The open file, which this process alone holds until it is closed, however the process ends.
+  """Locks a file for this process and returns it open. The lock ends with `close`, or with the process, however it ends.
 
-  `busy` is called if somebody else holds it; if that returns, they are waited for. The holder may remove the file.
+  Args:
+    file: created if missing; its holder may remove it.
+    busy: called if another process holds the lock. It may raise an error; if it returns, the other process is waited for.
   """
   while True:
     handle = open(file, 'a')  # noqa: SIM115 - the caller closes it

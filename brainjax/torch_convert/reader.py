@@ -162,6 +162,11 @@ def read_file(path: str | os.PathLike) -> Content:
   if not path.exists():
     raise UserError(f'{path} does not exist; expected a file of weights (.pth, .ckpt, .bin or .safetensors)')
   if path.is_dir():
+    if any(path.glob('*.distcp')):
+      raise UserError(
+        f'{path} is a distributed checkpoint of PyTorch, which is not read here; make one file of it with '
+        'python -m torch.distributed.checkpoint.format_utils dcp_to_torch'
+      )
     held = sorted(entry.name for entry in path.iterdir())[:8]
     raise UserError(
       f'{path} is a directory, expected a file of weights; name the file inside it (it holds: {", ".join(held) or "nothing"})'

@@ -123,17 +123,20 @@ def weights_files(path: Path) -> tuple[list[Path], list[str]]:
 
 
 def _in_folder(folder: Path) -> Path:
-  """The file of weights, or the index of a sharded one, in a Hugging Face folder; the folder itself if there is none."""
+  """The file of weights, or the index or first shard of sharded ones, in a Hugging Face folder; else the folder itself."""
   for suffix in ('safetensors', 'bin'):
     for stem in _STEMS:
-      for pattern in (
-        f'{stem}.{suffix}',
-        f'{stem}.{suffix}.index.json',
-        f'{stem}-00001-of-*.{suffix}',
-        f'{stem}.*.{suffix}',  # a variant: fp16, bf16, non_ema
-        f'{stem}.{suffix}.index.*.json',
+      variants = [
+        file for file in folder.glob(f'{stem}.*.{suffix}') if not _SHARD.fullmatch(file.name)
+      ]  # fp16, non_ema
+      for files in (
+        folder.glob(f'{stem}.{suffix}'),
+        folder.glob(f'{stem}.{suffix}.index.json'),
+        folder.glob(f'{stem}-00001-of-*.{suffix}'),
+        variants,
+        folder.glob(f'{stem}.{suffix}.index.*.json'),
       ):
-        files = sorted(file for file in folder.glob(pattern) if '*' not in pattern[:-8] or not _SHARD.match(file.name))
+        files = sorted(files)
         if len(files) > 1:
           raise UserError(f'{folder} holds several variants: {_listed(file.name for file in files)}; name one file')
         if files:
@@ -150,7 +153,10 @@ def _weight_map(index: Path) -> dict[str, str]:
       return found
   except (ValueError, TypeError, KeyError, AttributeError):
     pass
-  raise UserError(f'{index} is no index of shards: expected a JSON object weight_map of tensor name -> file name')
+  raise UserError(
+    f'{index} is no index of shards: expected a JSON object weight_map of tensor name -> file name; name it, the '
+    'file of weights or their folder'
+  )
 
 
 def _check_index(index: Path, state: Mapping[str, Any]) -> None:

@@ -200,6 +200,8 @@ def test_shards(tmp_path):
     index.write_text(json.dumps(change))
     with pytest.raises(UserError, match=message):
       open_source(folder)
+  index.unlink()
+  assert open_source(folder).state.keys() == state.keys()
   index.write_text(json.dumps(whole))
   save_file({'blocks.0.norm1.bias': torch.ones(3)}, shard)
   with pytest.raises(UserError, match='another shard holds too: blocks.0.norm1.bias'):
@@ -484,6 +486,12 @@ def test_a_measured_scale_of_the_latents(tmp_path):
     notes = []
     assert sizes.autoencoder(shapes, ConfigFields(config, notes))['latent_scale'] == scale
     assert len(notes) == (not config)
+
+
+def test_a_distributed_checkpoint_is_named(tmp_path):
+  (tmp_path / '__0_0.distcp').write_bytes(b'x')
+  with pytest.raises(UserError, match='is a distributed checkpoint of PyTorch.*dcp_to_torch'):
+    convert_file(tmp_path)
 
 
 def test_a_config_that_holds_itself(tmp_path):
