@@ -309,7 +309,7 @@ def test_heads_are_not_guessed_against_a_config(tmp_path, text, message):
 
 def test_hyper_parameters_of_a_latent_diffusion_model(tmp_path):
   state = released.random_state(released.scaled('ldm_label2img_pretrained'))
-  parameters = {'unet_config': {'target': 'x', 'params': {'num_heads': 2}}, 'scale_factor': 0.5}
+  parameters = {'unet_config': {'target': 'x', 'params': {'num_heads': 2}}, 'scale_factor': 1.0}
   torch.save({'state_dict': state, 'hyper_parameters': parameters}, tmp_path / 'a.ckpt')
   assert convert_file(tmp_path / 'a.ckpt', plan_only=True).kwargs['unet']['num_heads'] == 2
 
