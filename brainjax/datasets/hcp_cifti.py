@@ -90,9 +90,8 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
   """Subject -> run -> file, subjects sorted; and the files that are left out, with the reason.
 
   The subject is a number of 6 digits: before the name of the file, or the innermost folder of such a name; else the first
-  folder below `raw`. A run that
-  is there in both releases is taken from YA2025. The joined file is used where single runs are missing altogether and all
-  are asked for.
+  folder below `raw`. If both releases contain a run, YA2025 is used. The file that joins all runs is used only if all four
+  are asked for and no single run exists.
   """
   check_runs(runs)
   found: dict[str, dict[str, Path]] = {}
@@ -124,7 +123,7 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     files = found.setdefault(subject, {})
     other = files.get(run)
     if other and ('tclean' in other.name or not match[3]):
-      skipped[short] = f'{other.name} is taken for the same run'
+      skipped[short] = f'{other.name} is used for the same run'
       continue
     if other:
       skipped[str(other.relative_to(raw))] = f'{path.name} is the later release of it'
@@ -163,7 +162,7 @@ def read_run(path: Path, columns: np.ndarray) -> np.ndarray:
 
 
 def convert(files: dict[str, Path], target: Path, columns: dict[str, np.ndarray]) -> dict[str, str]:
-  """Writes one subject's .npz and its note; returns reasons of the runs that had to be left out.
+  """Writes one subject's .npz and its note. Returns run -> why it was left out.
 
   Raises:
     UserError: no run can be read; nothing is written then.
@@ -206,7 +205,7 @@ def _note(target: Path) -> dict:
 
 
 def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | None = None) -> Summary:
-  """Makes `out`/<subject>/HCP_visual_voxel.npz for every subject below `raw`; what is there already is kept.
+  """Writes `out`/<subject>/HCP_visual_voxel.npz for every subject below `raw`, unless it exists and its files are unchanged.
 
   Args:
     raw: folder of the subjects, as downloaded.
@@ -215,7 +214,7 @@ def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | Non
     workers: processes; None: one a core, at most 8. Each needs about 1 GB.
 
   Raises:
-    UserError: not one subject could be had.
+    UserError: no subject can be prepared.
   """
   subjects, skipped = find(raw, runs)
   summary = Summary(skipped=skipped)
@@ -265,7 +264,7 @@ def _run(jobs: dict, columns: dict[str, np.ndarray], workers: int) -> Iterator[t
           bar.update()
       except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
-          'a worker process was killed, probably for want of memory; run again with fewer --workers, '
+          'a worker process was killed, probably because memory ran out; run again with fewer --workers, '
           'finished subjects are kept'
         ) from None
       except BaseException:
