@@ -1,4 +1,4 @@
-"""Stimuli and their reconstructions as the reconstruct stage leaves them, read and checked."""
+"""Stimuli and their reconstructions as the reconstruct stage writes them, read and checked."""
 
 import dataclasses
 import os
@@ -29,7 +29,11 @@ class Images:
   categories: np.ndarray | None = None
 
   def validate(self, source: str) -> 'Images':
-    """Returns itself, or raises one `UserError` that names the field of `source`."""
+    """Returns itself after checking that the arrays fit together.
+
+    Raises:
+      UserError: names the field of `source` that does not.
+    """
     n = self.stimuli.shape[0] if self.stimuli.ndim else 0
     for name, rank in (('stimuli', 4), ('samples', 5)):
       array = getattr(self, name)
@@ -63,14 +67,18 @@ class Images:
 
 
 def read_images(path: str | os.PathLike) -> Images:
-  """Reads images.npz as `reconstruct` leaves it; every fault of the file is a `UserError`."""
+  """Reads images.npz as `reconstruct` writes it.
+
+  Raises:
+    UserError: the file is missing or damaged, or an array has an unexpected shape or type.
+  """
   path = Path(path)
   if not path.is_file():
     raise UserError(f'{path} does not exist; run the reconstruct stage first')
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
-  except Exception as error:  # damaged archives make NumPy fail in any way
+  except Exception as error:  # NumPy raises many kinds of errors for damaged archives
     reason = ' '.join(str(error).split())[:200] or type(error).__name__
     raise UserError(f'{path} is not a readable .npz of plain arrays ({reason}); run reconstruct again') from error
   fields = [field.name for field in dataclasses.fields(Images)]

@@ -19,8 +19,8 @@ SEEN, UNSEEN, UNKNOWN = 'category seen in training', 'category not seen in train
 def subsets(train: ArrayDataset, test: ArrayDataset) -> dict[str, np.ndarray]:
   """Test items by whether their category has training pictures: name -> N bool.
 
-  A category is its WordNet id, or its name where the data set has categories without ids. A picture without a category
-  has the name of its file, which says nothing. `train` are the rows the model learned from.
+  A category is identified by its WordNet id, or by its name in data sets without ids. A picture of unknown category is
+  named after its file, so its name is not used. `train` are the rows that the model learned from.
   """
   seen = {_category(train, number) for number in train.info['names']} - {''}
   names = [_category(test, number) for number in test.columns['stimulus'].tolist()]
@@ -30,7 +30,7 @@ def subsets(train: ArrayDataset, test: ArrayDataset) -> dict[str, np.ndarray]:
 
 
 def _category(rows: ArrayDataset, number: int) -> str:
-  """'' where it is not known."""
+  """WordNet id or name of the category of a stimulus; '' if it is unknown."""
   if rows.info['class_indices'][number] == NO_CLASS:
     return rows.info['wordnet_ids'].get(number, '')
   return rows.info['wordnet_ids'].get(number) or rows.info['names'][number]
@@ -56,7 +56,7 @@ def zero_shot(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> di
 
 
 def _attributes(train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
-  """Of simulated scenes: how near a test category comes to a training category, counted in attributes."""
+  """For simulated scenes: how many attributes a test category shares with the most similar training category."""
   table = stimuli.categories().attributes
   a, b = (table[np.unique(rows.columns['class_index'])] for rows in (test, train))  # T 5, K 5
   shared = (a[:, None] == b[None]).sum(axis=-1).max(axis=1)

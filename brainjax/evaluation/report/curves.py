@@ -28,7 +28,7 @@ STYLE = {
 def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
   """Orders scalars by name and split: name -> split -> (steps, values). The later of two records of a step counts.
 
-  A scalar that is always 0, such as the number of skipped steps, is left out.
+  The number of skipped steps is left out while it is 0. Any other scalar that stays 0 is shown: it may be a fault.
   """
   result: dict[str, dict[str, dict[int, float]]] = {}
   for record in records:
@@ -45,7 +45,7 @@ def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.
   return {
     name: {split: ordered(points) for split, points in splits.items()}
     for name, splits in result.items()
-    if any(value for points in splits.values() for value in points.values())
+    if name != 'skipped_steps' or any(value for points in splits.values() for value in points.values())
   }
 
 

@@ -12,7 +12,7 @@ QUALITIES = (88, 75, 60, 45, 30)
 
 
 class NoRoom(Exception):
-  """The pictures do not fit, however small; `share` of them may."""
+  """The pictures do not fit into the budget even when small and coarse; about `share` of them would."""
 
   def __init__(self, share: float):
     super().__init__(f'{100 * share:.0f} % of the pictures fit')
@@ -33,7 +33,7 @@ def _address(picture: np.ndarray, quality: int | None, shrink: int) -> str:
 
 
 def addresses(pictures: Sequence[np.ndarray], budget: int) -> list[str]:
-  """Encodes all pictures alike, as well as the budget allows.
+  """Encodes all pictures with one quality, the best that the budget allows.
 
   Args:
     pictures: H W 3 uint8 each.
@@ -52,7 +52,7 @@ def addresses(pictures: Sequence[np.ndarray], budget: int) -> list[str]:
   probe = pictures[:: max(1, len(pictures) // 24)]
   needed = 0.0
   for quality, shrink in candidates:
-    # A sample tells what is hopeless without encoding everything.
+    # A few pictures show what cannot fit, without encoding all of them.
     needed = float(np.mean([len(_address(p, quality, shrink)) for p in probe])) * len(pictures)
     if needed > 1.2 * budget:
       continue

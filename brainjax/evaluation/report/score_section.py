@@ -71,7 +71,7 @@ def _table(name: str, heads: Iterable[str], rows: Iterable[str], css: str = 'pla
 
 def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float], least: float) -> str:
   unit, part = entry['unit'], entry[how]
-  # Chance is that of one sample; of the best of several the shuffled pairings tell it.
+  # Chance is that of one sample. For the best of several see the shuffled pairings.
   level = None if how == 'best_of_samples' else entry['chance']
   chance = '–' if level is None else drawings.number(level, unit)
   direction = '' if entry['higher_is_better'] else ' (smaller is better)'
@@ -199,10 +199,10 @@ def _zero_shot(scores: dict) -> str:
   shared = found.get('simulated_attributes')
   if shared:
     counts = shared['test_categories_by_most_attributes_shared_with_a_training_category']
-    told = ', '.join(f'{n} share {k}' for k, n in counts.items())
+    shares = ', '.join(f'{n} share {k}' for k, n in counts.items())
     text += (
       f' Simulated categories are combinations of {len(shared["attributes"])} attributes; with the training category '
-      f'most like them, {told} of these; test values without training pictures: '
+      f'most like them, {shares} of these; test values without training pictures: '
       f'{sum(shared["values_in_test_but_not_in_training"].values())}.'
     )
   return f'<h3>Seen or unseen</h3><p class="note">{escape(text)}</p>'

@@ -97,9 +97,11 @@ def test_a_resumed_step_counts_once():
   assert found['loss']['train'][1].tolist() == [3.0, 8.0]
 
 
-def test_a_count_that_stays_0_is_no_curve():
-  records = [{'step': i, 'split': 'train', 'loss': 1.0, 'skipped_steps': 0, 'rate': min(i, 1)} for i in range(3)]
-  assert list(curves.curves(records)) == ['loss', 'rate']
+def test_skipped_steps_are_shown_only_if_there_are_some():
+  records = [{'step': i, 'split': 'train', 'gradient_norm': 0.0, 'skipped_steps': 0} for i in range(3)]
+  assert list(curves.curves(records)) == ['gradient_norm']  # a gradient of 0 is a fault that must be seen
+  records.append({'step': 3, 'split': 'train', 'gradient_norm': 0.0, 'skipped_steps': 1})
+  assert curves.curves(records)['skipped_steps']['train'][1].tolist() == [0, 0, 0, 1]
 
 
 def test_no_metrics_no_file_and_damage_is_one_sentence(tmp_path):
