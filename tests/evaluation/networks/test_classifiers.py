@@ -58,12 +58,12 @@ def test_equals_pytorch(weights):
   images = np.random.default_rng(0).normal(size=(2, 224, 224, 3)).astype(np.float32)
   with torch.no_grad():
     expected = torch_lite0(torch, state, torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
-  found = EfficientNetLite(**weights.settings).apply({'params': unflatten(weights.params)}, images)
+  found = EfficientNetLite(**weights.kwargs).apply({'params': unflatten(weights.params)}, images)
   np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
 
 def test_every_tensor_is_used(weights):
-  assert weights.kind == 'efficientnet_lite0' and weights.settings == {'num_classes': 1000}
+  assert weights.kind == 'efficientnet_lite0' and weights.kwargs == {'num_classes': 1000}
   # 4.65 M trained values, as published, and mean and variance of the normalisations.
   trained = sum(x.size for path, x in weights.params.items() if not path.endswith(('/mean', '/var')))
   assert trained == 4_652_008
@@ -82,7 +82,7 @@ def test_knows_what_photographs_show(weights, name, classes):
 
 
 def test_converted_folder_is_the_same_classifier(weights, tmp_path):
-  save_weights(tmp_path / 'lite0', weights.params, {'kind': weights.kind, 'settings': weights.settings})
+  save_weights(tmp_path / 'lite0', weights.params, {'kind': weights.kind, 'settings': weights.kwargs})
   picture = np.random.default_rng(1).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
   a, b = classifiers.load('efficientnet_lite0'), classifiers.load(tmp_path / 'lite0')
   np.testing.assert_array_equal(a.features(picture), b.features(picture))
