@@ -3,17 +3,19 @@
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
-from brainjax import sharding, train
+from brainjax import reconstruct, sharding, train
+from brainjax.ops import diffusion
 from brainjax.stages import attend, contrast, diffuse, first_stage
 from brainjax.stages import data as stage_data
 from brainjax.stages.stage import Stage
-from brainjax.trees import flatten, split
+from brainjax.trees import flatten, split, subtree, unflatten
 
 STEPS_PER_EPOCH = 150  # only the schedule depends on it
 
@@ -57,6 +59,28 @@ def abstract_step(stage: Stage, batch_shapes: Mapping[str, tuple[int, ...]], mes
   counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
   state = train.TrainState(step=counter, nonfinite=counter, params=trained, opt_state=optimizer_state)
   return train.make_step(stage, mesh), (state, frozen, batch, key)
+
+
+def abstract_stage(name: str, config, mesh, rows: int, num_voxels: int) -> tuple[Callable, tuple]:
+  """(a stage's jitted step, its arguments): what `abstract_step` gives for a batch of so many rows."""
+  stage = make(name, config, mesh, num_voxels)
+  return abstract_step(stage, shapes(name, config, rows, num_voxels), mesh)
+
+
+def abstract_sampler(name: str, config, mesh, rows: int, num_voxels: int) -> tuple[Callable, tuple]:
+  """(the jitted sampler: conditioner, every step, decoder; its arguments). `name`: its section of the config."""
+  parts = diffuse.models(config, num_voxels)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  flat = laid_out(mesh, jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), key))
+  params = {part: unflatten(subtree(flat, part)) for part in parts._fields}
+  fields = {'fmri': ((rows, num_voxels), jnp.float32), 'item': ((rows,), jnp.int32), 'sample': ((rows,), jnp.int32)}
+  batch = {
+    field: jax.ShapeDtypeStruct(shape, kind, sharding=sharding.batch_sharding(mesh))
+    for field, (shape, kind) in fields.items()
+  }
+  options = {field: config[name][field] for field in ('num_steps', 'sampler', 'eta', 'guidance')}
+  sample = sharding.on_mesh(mesh, partial(reconstruct._sample, parts, diffusion.make_schedule(), **options))
+  return jax.jit(sample, out_shardings=sharding.replicated(mesh)), (params, batch, key)
 
 
 def laid_out(mesh, tree: Any) -> Any:

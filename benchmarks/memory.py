@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import time
-from functools import partial
 
 from benchmarks.rows import VOXELS
 
@@ -65,13 +64,15 @@ def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
   """Compiles one program and prints its row."""
   import jax
 
+  from benchmarks import full_stages
   from brainjax import sharding
   from brainjax.ops import attention
   from configs import god_sbj3
 
   config = god_sbj3.get_config()
   config.dtype = dtype
-  attention.on_cpu = lambda: False  # the accelerator's way, though this is traced on a CPU
+  if target == 'cpu':  # an accelerator's way without its kernels
+    attention.platform, attention._choice = (lambda: 'gpu'), 'xla'
   config.attend.random_init = config.diffuse.random_init = True  # there are no files to start from
   config.attend.image_init_from = config.diffuse.prior_init_from = ''
   mesh = sharding.make_mesh(devices // fsdp, fsdp, devices_of(target, devices))
@@ -79,7 +80,9 @@ def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
   started = time.monotonic()
   try:
     with contextlib.redirect_stdout(sys.stderr):  # that there are no weights to start from
-      compiled = (sampler if name == 'reconstruct' else step)(name, config, mesh, rows)
+      make = full_stages.abstract_sampler if name == 'reconstruct' else full_stages.abstract_stage
+      jitted, arguments = make(name, config, mesh, rows, VOXELS)
+      compiled = jitted.trace(*arguments).lower().compile()
     found = compiled.memory_analysis()
     # The new state takes the old one's place (alias); what is in the outputs besides counts with the temporaries.
     state = found.argument_size_in_bytes
@@ -97,40 +100,6 @@ def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
     '|',
     flush=True,
   )
-
-
-def step(name, config, mesh, rows):
-  """The compiled training step of a stage."""
-  from benchmarks import full_stages
-
-  stage = full_stages.make(name, config, mesh, VOXELS)
-  jitted, arguments = full_stages.abstract_step(stage, full_stages.shapes(name, config, rows, VOXELS), mesh)
-  return jitted.lower(*arguments).compile()
-
-
-def sampler(name, config, mesh, rows):
-  """The compiled sampler: conditioner, every step, decoder."""
-  import jax
-  import jax.numpy as jnp
-
-  from benchmarks import full_stages
-  from brainjax import reconstruct, sharding
-  from brainjax.ops import diffusion
-  from brainjax.stages import diffuse
-  from brainjax.trees import flatten, subtree, unflatten
-
-  parts = diffuse.models(config, VOXELS)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  flat = full_stages.laid_out(mesh, jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), key))
-  params = {part: unflatten(subtree(flat, part)) for part in parts._fields}
-  shapes = {'fmri': ((rows, VOXELS), jnp.float32), 'item': ((rows,), jnp.int32), 'sample': ((rows,), jnp.int32)}
-  batch = {
-    field: jax.ShapeDtypeStruct(shape, kind, sharding=sharding.batch_sharding(mesh))
-    for field, (shape, kind) in shapes.items()
-  }
-  options = {field: config[name][field] for field in ('num_steps', 'sampler', 'eta', 'guidance')}
-  sample = partial(reconstruct._sample, parts, diffusion.make_schedule(), **options)
-  return jax.jit(sample, out_shardings=sharding.replicated(mesh)).lower(params, batch, key).compile()
 
 
 if __name__ == '__main__':

@@ -90,7 +90,9 @@ def rows(device: str, quick: bool) -> list[Row]:
   table += [Row('cached', 32 if gpu else 2, TRAINING[:2], {'engineer': goal['engineer']})]  # released: it encodes
   table += [Row('unet', 2, FORWARD, {}), *(Row(name, 2, FORWARD[:1], {}) for name in ('encode', 'decode'))]
   goal = {'engineer': 0.25 if gpu else 1.0}
-  table += [Row('sample', batch, FORWARD[:1], goal) for batch in ((SAMPLES, 50 * SAMPLES) if gpu else (SAMPLES,))]
+  table += [
+    Row('sample', batch, FORWARD[:1], goal) for batch in ((SAMPLES, 8 * SAMPLES, 50 * SAMPLES) if gpu else (SAMPLES,))
+  ]
   return [*table, Row('loader', 250, ('engineer',), {}), Row('start', 0, (), {}), Row('start', 1, (), {})]
 
 

@@ -130,8 +130,13 @@ def put_into_page(text: str, device: str) -> None:
   where = (
     f'{about.get("gpu") or ""} {about["cores"]} cores of {about["cpu"]}; Python {about["python"]}, {versions}.'.strip()
   )
+  put_between(device, f'{where}\n\n{text}\n\n![Bars of each row](images/speed_{device}.png)')
+
+
+def put_between(name: str, text: str) -> None:
+  """Puts a text between the markers of that name in docs/performance.md."""
   page = ROOT / 'docs/performance.md'
-  begin, end = f'<!-- {device} -->', f'<!-- end of {device} -->'
+  begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
   head, _, rest = page.read_text().partition(begin)
   _, _, tail = rest.partition(end)
-  page.write_text(f'{head}{begin}\n{where}\n\n{text}\n\n![Bars of each row](images/speed_{device}.png)\n{end}{tail}')
+  page.write_text(f'{head}{begin}\n{text}\n{end}{tail}')

@@ -65,8 +65,11 @@ class Reconstructor:
     options = ('num_steps', 'sampler', 'eta', 'guidance')
     # The pictures go to every device, so that every host can read them all.
     whole = sharding.replicated(self._mesh)
-    self._sample = jax.jit(partial(_sample, self._models, self._schedule), static_argnames=options, out_shardings=whole)
-    self._denoise = jax.jit(partial(_denoise, self._models, self._schedule), static_argnames=(*options, 'at'))
+    sample, denoise = (
+      sharding.on_mesh(self._mesh, partial(f, self._models, self._schedule)) for f in (_sample, _denoise)
+    )
+    self._sample = jax.jit(sample, static_argnames=options, out_shardings=whole)
+    self._denoise = jax.jit(denoise, static_argnames=(*options, 'at'))
     self.num_voxels = self._models.conditioner.num_voxels
     self.info = info
 

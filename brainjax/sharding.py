@@ -1,5 +1,6 @@
 """Meshes: how batches and parameters are laid out on the devices of all hosts. No other module knows the layout."""
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,17 @@ def tree_shardings(mesh: Mesh, tree: Any) -> Any:
     return param_sharding(mesh, path, leaf.shape)
 
   return jax.tree_util.tree_map_with_path(layout, tree)
+
+
+def on_mesh(mesh: Mesh, function: Callable) -> Callable:
+  """The function, to be jitted, traced inside the mesh: attention then knows which devices share the batch."""
+
+  @functools.wraps(function)
+  def traced(*args, **kwargs):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args, **kwargs)
+
+  return traced
 
 
 def constrain(mesh: Mesh, tree: Any) -> Any:
@@ -176,7 +188,7 @@ class RowMap:
     self._mesh = make_mesh(1, -1, devices=jax.local_devices())
     self.params = jax.device_put(params, tree_shardings(self._mesh, params))
     self._size = padded(batch_size, self._mesh.size)
-    self._apply, self._prepare = jax.jit(apply), prepare
+    self._apply, self._prepare = jax.jit(on_mesh(self._mesh, apply)), prepare
 
   def __call__(self, rows: np.ndarray, done: Callable[[int], Any] = lambda count: None) -> np.ndarray:
     """Maps rows N ... to NumPy rows N ...; calls `done` with the number of rows of each finished batch."""

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def make_step(
     after = TrainState(step=state.step + 1, nonfinite=nonfinite, params=params, opt_state=opt_state)
     return sharding.constrain(mesh, after), metrics
 
-  return jax.jit(step, donate_argnums=0)
+  return jax.jit(sharding.on_mesh(mesh, step), donate_argnums=0)
 
 
 def train(
@@ -208,6 +209,7 @@ def _steps(
 def _make_validate(stage: Stage, mesh: Mesh, root: jax.Array) -> Callable[[TrainState, Params], dict[str, float]]:
   # The draws are those of step -1, the same at every validation, so that values are comparable.
   @jax.jit
+  @partial(sharding.on_mesh, mesh)
   def metrics_of(params: Params, frozen: Params, batch: Batch, root: jax.Array, index: jax.Array):
     key = jax.random.fold_in(jax.random.fold_in(root, np.uint32(2**32 - 1)), index)
     value, metrics = stage.loss(unflatten({**frozen, **params}), batch, key)

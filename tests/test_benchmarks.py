@@ -1,12 +1,16 @@
 """The speed table: its rows, its counts of operations, and that both sides have the same models."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import pytest
 
-from benchmarks import limits, rows, run
+from benchmarks import first_losses, limits, rows, run
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('diffusers')
@@ -103,6 +107,30 @@ def test_without_a_gpu_every_row_says_so(tmp_path, monkeypatch, capsys):
   found = json.loads((tmp_path / 'gpu.json').read_text())['rows']
   assert {result['not_measured'] for result in found.values()} == {run.NO_GPU}
   assert capsys.readouterr().out.count(run.NO_GPU) == len(rows.rows('gpu', False))
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_at_tiny_size_on_the_cpu(tmp_path):
+  script = Path(__file__).parent.parent / 'benchmarks/gpu.sh'
+  environment = os.environ | {'DRY': '1', 'SECONDS_LEFT': '3000', 'LIMIT_FACTOR': '10', 'PATH': _path_of_this_python()}
+  done = subprocess.run([script, tmp_path], env=environment, capture_output=True, text=True)
+  steps = (tmp_path / 'steps.txt').read_text().splitlines()
+  assert done.returncode == 0 and len(steps) == 12, done.stderr
+  assert [step for step in steps if ': status 0 after' not in step] == []
+  assert 'contrast: losses of 20 steps differ by' in (tmp_path / 'losses.txt').read_text()
+  assert {'contrast-2', 'sample-2'} <= set(json.loads((tmp_path / 'cpu_quick.json').read_text())['rows'])
+
+
+def _path_of_this_python() -> str:
+  return f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+
+
+def test_other_losses_are_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(first_losses, 'run', lambda stage, dtype: [1.0, 2.0 if stage == 'attend' else 1.0])
+  first_losses.main([f'--out={tmp_path / "one.json"}'])
+  monkeypatch.setattr(first_losses, 'run', lambda stage, dtype: [1.0, 1.0])
+  with pytest.raises(SystemExit, match='error: the losses of attend in .*two.json are not those in .*one.json'):
+    first_losses.main([f'--out={tmp_path / "two.json"}', f'--against={tmp_path / "one.json"}'])
 
 
 def test_unknown_rows_are_refused(tmp_path):

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, fan_in_uniform, group_norm, upsample_nearest
 from brainjax.ops.attention import attention
@@ -15,6 +15,7 @@ from brainjax.ops.types import Array
 from brainjax.trees import lists_to_tuples
 
 EPSILON = 1e-6
+CODES_AT_ONCE = 1024  # of a codebook, in the search for the nearest
 
 
 class ResBlock(nn.Module):
@@ -203,10 +204,7 @@ class VQModel(_FirstStage):
     The loss is mean |sg(z) - code|^2 + beta mean |z - sg(code)|^2 (van den Oord et al. 2017, eq. 3).
     """
     z = z.astype(jnp.float32)
-    # B h w N, in full precision: a rounded distance may select another code.
-    products = jnp.einsum('bhwc,nc->bhwn', z, self.codebook, precision=jax.lax.Precision.HIGHEST)
-    distances = jnp.sum(jnp.square(self.codebook), axis=-1) - 2 * products  # |z|^2 is the same for all codes
-    indices = jnp.argmin(distances, axis=-1).astype(jnp.int32)
+    indices = _nearest(*jax.lax.stop_gradient((z, self.codebook)))
     codes = jnp.take(self.codebook, indices, axis=0)
     axes = tuple(range(1, z.ndim))
     codebook_loss = jnp.mean(jnp.square(jax.lax.stop_gradient(z) - codes), axes)
@@ -295,6 +293,27 @@ class KLModel(_FirstStage):
 def first_stage(kwargs: Mapping[str, Any], dtype: DTypeLike = jnp.float32) -> VQModel | KLModel:
   """Builds a `VQModel` if the kwargs have `n_embed`, else a `KLModel`; lists, as in JSON, become tuples."""
   return (VQModel if 'n_embed' in kwargs else KLModel)(**lists_to_tuples(kwargs), dtype=dtype)
+
+
+def _nearest(z: Float[Array, 'B h w C'], codebook: Float[Array, 'N C']) -> Int[Array, 'B h w']:
+  """The index of the nearest code for each vector.
+
+  It compares with a part of the codes at a time: all distances at once (B h w N) take 5 GB for 40 latents of 64 x 64.
+  """
+  count = max(size for size in range(1, CODES_AT_ONCE + 1) if len(codebook) % size == 0)
+
+  def compare(best, part):
+    start, codes = part
+    # B h w count, in full precision: a rounded distance may select another code.
+    products = jnp.einsum('bhwc,nc->bhwn', z, codes, precision=jax.lax.Precision.HIGHEST)
+    distances = jnp.sum(jnp.square(codes), axis=-1) - 2 * products  # |z|^2 is the same for all codes
+    index, distance = jnp.argmin(distances, axis=-1).astype(jnp.int32), distances.min(axis=-1)
+    nearer = distance < best[1]
+    return (jnp.where(nearer, start + index, best[0]), jnp.where(nearer, distance, best[1])), None
+
+  starts = jnp.arange(0, len(codebook), count, dtype=jnp.int32)
+  best = jnp.zeros(z.shape[:-1], jnp.int32), jnp.full(z.shape[:-1], jnp.inf, jnp.float32)
+  return jax.lax.scan(compare, best, (starts, codebook.reshape(-1, count, codebook.shape[1])))[0][0]
 
 
 def _uniform_codes(key: jax.Array, shape: tuple[int, int]) -> Float[Array, 'N D']:

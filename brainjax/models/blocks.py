@@ -14,10 +14,12 @@ from jaxtyping import Float
 
 from brainjax.models.dense import Dense
 from brainjax.models.recompute import recomputed
-from brainjax.ops.attention import attention
+from brainjax.ops.attention import attention, self_attention
+from brainjax.ops.placement import on_each_device, platform, runs_kernels
 from brainjax.ops.types import Array
 
 Init = Callable[..., Any]
+TILE = 8  # rows of a TPU's registers: other lengths are copied from one layout to another in every product
 NORMAL: Init = nn.initializers.normal(0.02)
 XAVIER: Init = nn.initializers.xavier_uniform()
 
@@ -25,6 +27,29 @@ XAVIER: Init = nn.initializers.xavier_uniform()
 def layer_norm(epsilon: float, dtype: DTypeLike, name: str | None = None) -> nn.LayerNorm:
   """Normalisation over the last axis with float32 statistics (two passes, as PyTorch computes them)."""
   return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class PreNorm(nn.LayerNorm):
+  """The normalisation before a residual branch. On a TPU it is one kernel."""
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B L D']) -> tuple[Float[Array, 'B L D'], Float[Array, 'B L D']]:
+    """Returns the normalised tokens, and the tokens for the skip connection: the kernel sums both gradients."""
+    if not runs_kernels(len(x)):
+      return super().__call__(x), x
+    from brainjax.ops import layer_norm_kernel
+
+    if not layer_norm_kernel.supports(x.shape):
+      return super().__call__(x), x
+    scale = self.param('scale', self.scale_init, (x.shape[-1],), self.param_dtype)
+    bias = self.param('bias', self.bias_init, (x.shape[-1],), self.param_dtype)
+    norm = partial(layer_norm_kernel.norm_and_skip, epsilon=self.epsilon, dtype=self.dtype)
+    return on_each_device(norm, x, shared=(scale, bias))
+
+
+def pre_norm(epsilon: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
+  """Returns a `layer_norm` before a residual branch."""
+  return PreNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def table_init(table: Float[np.ndarray, 'L D']) -> Init:
@@ -57,6 +82,15 @@ def exact_gelu(x: Float[Array, '...']) -> Float[Array, '...']:
   return nn.gelu(x, approximate=False)
 
 
+def _rows(x: Float[Array, '... D']) -> Float[Array, '... D']:
+  """On a TPU: the tokens of all samples as rows of one matrix.
+
+  The barriers keep the compiler from splitting a product by samples, and from computing an activation once for each
+  tile of the next product.
+  """
+  return jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1])) if platform() == 'tpu' else x
+
+
 class MLP(nn.Module):
   """Two dense layers with an activation between them."""
 
@@ -68,8 +102,8 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B L D']) -> Float[Array, 'B L D']:
     dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
-    hidden = self.activation(dense(self.hidden, name='fc1')(x))
-    return dense(x.shape[-1], name='fc2')(hidden)
+    hidden = _rows(self.activation(dense(self.hidden, name='fc1')(_rows(x))))
+    return dense(x.shape[-1], name='fc2')(hidden).reshape(x.shape)
 
 
 class Attention(nn.Module):
@@ -78,12 +112,14 @@ class Attention(nn.Module):
   Attributes:
     num_heads: divides the width.
     fused_qkv: one matrix for queries, keys and values (self-attention only), or three.
+    length: tokens that are not padding (`run_stack`); None: all.
   """
 
   num_heads: int
   fused_qkv: bool = True
   kernel_init: Init = XAVIER
   dtype: DTypeLike = jnp.float32
+  length: int | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B M E'] | None = None) -> Float[Array, 'B L D']:
@@ -93,14 +129,15 @@ class Attention(nn.Module):
       raise ValueError(f'width {width} cannot be split into {self.num_heads} heads.')
     dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
     if self.fused_qkv:
-      query, key, value = jnp.split(dense(3 * width, name='qkv')(x), 3, axis=-1)
+      qkv = _rows(dense(3 * width, name='qkv')(_rows(x)))
+      out = self_attention(qkv.reshape(*x.shape[:2], -1), self.num_heads, self.length)
     else:
       source = x if context is None else context
       query = dense(width, name='query')(x)
       key, value = dense(width, name='key')(source), dense(width, name='value')(source)
-    query, key, value = (rearrange(y, 'b l (n d) -> b l n d', n=self.num_heads) for y in (query, key, value))
-    out = attention(query, key, value)
-    return dense(width, name='proj')(rearrange(out, 'b l n d -> b l (n d)'))
+      heads = (rearrange(y, 'b l (n d) -> b l n d', n=self.num_heads) for y in (query, key, value))
+      out = rearrange(attention(*heads, self.length if context is None else None), 'b l n d -> b l (n d)')
+    return dense(width, name='proj')(_rows(out)).reshape(x.shape)
 
 
 class Block(nn.Module):
@@ -113,13 +150,16 @@ class Block(nn.Module):
   kernel_init: Init = XAVIER
   dtype: DTypeLike = jnp.float32
   activation: Callable[[jax.Array], jax.Array] = exact_gelu
+  length: int | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B L D']) -> Float[Array, 'B L D']:
-    attention = Attention(self.num_heads, self.fused_qkv, self.kernel_init, self.dtype, name='attn')
-    x = x + attention(layer_norm(self.epsilon, self.dtype, 'norm1')(x))
+    attention = Attention(self.num_heads, self.fused_qkv, self.kernel_init, self.dtype, self.length, name='attn')
+    h, x = pre_norm(self.epsilon, self.dtype, 'norm1')(x)
+    x = x + attention(h)
     mlp = MLP(self.mlp_dim, self.kernel_init, self.dtype, self.activation, name='mlp')
-    return x + mlp(layer_norm(self.epsilon, self.dtype, 'norm2')(x))
+    h, x = pre_norm(self.epsilon, self.dtype, 'norm2')(x)
+    return x + mlp(h)
 
 
 def run_stack(
@@ -131,8 +171,10 @@ def run_stack(
 ) -> Float[Array, 'B L D']:
   """Runs `depth` equal blocks as one scan, inside a compact method; parameters are `blocks/...`, stacked on axis 0.
 
+  On a TPU the tokens are padded to whole tiles of eight. No token attends to the padding, which is cut off at the end.
+
   Args:
-    make_block: gives one block, called with a name.
+    make_block: gives one block, called with a name and with `length`, the tokens that are not padding.
     depth: how many.
     remat: what the backward pass recomputes of each block, see `recompute`.
     x: goes through the blocks.
@@ -144,4 +186,7 @@ def run_stack(
 
   body = recomputed(body, remat, in_scan=True)
   scan = nn.scan(body, variable_axes={'params': 0}, split_rngs={'params': True}, in_axes=nn.broadcast, length=depth)
-  return scan(make_block(name='blocks'), x, *context)[0]
+  length = x.shape[1]
+  padding = -length % TILE if runs_kernels(len(x)) else 0
+  x = jnp.pad(x, ((0, 0), (0, padding), (0, 0)))
+  return scan(make_block(name='blocks', length=length), x, *context)[0][:, :length]

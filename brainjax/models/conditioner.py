@@ -94,7 +94,7 @@ class FmriConditioner(nn.Module):
       dtype=self.dtype,
     )
 
-    def dense(fan_in: int, out: int) -> nn.Dense:
+    def dense(fan_in: int, out: int) -> Dense:
       return Dense(out, dtype=self.dtype, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in))
 
     if not self.global_pool:

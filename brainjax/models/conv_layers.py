@@ -21,9 +21,7 @@ def group_norm(epsilon: float, dtype: DTypeLike, name: str | None = None, num_gr
   )
 
 
-def dense(
-  features: int, dtype: DTypeLike, name: str | None = None, use_bias: bool = True, zero: bool = False
-) -> nn.Dense:
+def dense(features: int, dtype: DTypeLike, name: str | None = None, use_bias: bool = True, zero: bool = False) -> Dense:
   """Returns a dense layer over the last axis (on images a 1x1 convolution); `zero`: its kernel is zero at first."""
   kernel_init = nn.initializers.zeros if zero else fan_in_uniform
   return Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=kernel_init, name=name)

@@ -24,10 +24,11 @@ class CrossBlock(nn.Module):
   mlp_dim: int
   kernel_init: Init = XAVIER
   dtype: DTypeLike = jnp.float32
+  length: int | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B M E']) -> Float[Array, 'B L D']:
-    attention = partial(Attention, self.num_heads, False, self.kernel_init, self.dtype)
+    attention = partial(Attention, self.num_heads, False, self.kernel_init, self.dtype, self.length)
     norm1 = layer_norm(1e-12, self.dtype, 'norm1')
     queries = norm1(attention(name='self_attn')(norm1(x)))
     x = x + attention(name='cross_attn')(queries, context)

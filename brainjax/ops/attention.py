@@ -1,31 +1,129 @@
-"""Attention that keeps its scores within a memory limit: large batches are computed in parts."""
+"""Scaled dot-product attention with a float32 softmax, through one door.
+
+`attention` takes heads (B L N D); `self_attention` takes the output of one dense layer for queries, keys and values
+(B L 3ND). Which program computes it depends on the platform and the shapes:
+
+* 'pallas': one TPU kernel that keeps all scores on the chip (ops/attention_kernel.py);
+* 'cudnn': NVIDIA's fused attention, for 16-bit inputs and heads of up to 128; odd lengths are padded;
+* 'xla': plain matrix products. Where all scores would need too much memory, equal parts are computed one after the other.
+
+'auto' takes the fused program of the platform for the shapes that it supports, and 'xla' for all others. So do 'pallas'
+and 'cudnn', which fail on another platform. `policy` sets the choice (`config.attention`) for what is traced inside it.
+
+The platform is that of the mesh inside which a program is traced (`sharding.on_mesh`), or JAX's default. On a mesh the
+fused programs run on each device's part of the batch, and the memory limit counts what one device holds.
+"""
+
+import contextlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
-# Bytes of float32 scores (batch x heads x queries x keys) that may exist at once.
+from brainjax.errors import UserError
+from brainjax.ops.placement import num_devices, on_each_device, platform, runs_kernels
+
+CHOICES = ('auto', 'xla', 'pallas', 'cudnn')
+# Bytes of float32 scores (batch x heads x queries x keys) that may exist at once on a device.
 MAX_SCORES = 2**29
 # On a CPU: what its caches hold. Two to four times as fast as scores that go to memory and back (docs/performance.md).
 CACHED_SCORES = 6 * 2**20
+# Where each fused program runs.
+_PLATFORMS = {'pallas': 'tpu', 'cudnn': 'gpu'}
+
+_choice = 'auto'
 
 
-def on_cpu() -> bool:
-  """Whether programs are compiled for a CPU."""
-  return jax.default_backend() == 'cpu'
+@contextlib.contextmanager
+def policy(choice: str) -> Iterator[None]:
+  """Sets which program, one of `CHOICES`, computes attention in what is traced inside.
+
+  Raises:
+    UserError: an unknown choice, or a program of another platform.
+  """
+  global _choice
+  if choice not in CHOICES:
+    raise UserError(f'config.attention is {choice!r}; expected one of {", ".join(CHOICES)}.')
+  if (needed := _PLATFORMS.get(choice, platform())) != platform():
+    raise UserError(
+      f'config.attention is {choice!r}, which runs on a {needed.upper()} only, and this is a {platform().upper()}; '
+      "choose 'auto' or 'xla'."
+    )
+  before, _choice = _choice, choice
+  try:
+    yield
+  finally:
+    _choice = before
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-  """Scaled dot-product attention with a float32 softmax: B L N D, B M N D, B M N D -> B L N D.
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, key_length: int | None = None) -> jax.Array:
+  """Attention of heads: B L N D, B M N D, B M N D -> B L N D. Keys from `key_length` on are padding."""
+  batch, length, heads, width = query.shape
+  program = _select(batch, query.dtype, heads, width, key.shape[1])
+  if program == 'pallas':
+    from brainjax.ops import attention_kernel
+
+    flat = (x.reshape(batch, x.shape[1], heads * width) for x in (query, key, value))
+    return on_each_device(lambda *x: attention_kernel.attention(*x, heads, key_length), *flat).reshape(query.shape)
+  key, value = key[:, :key_length], value[:, :key_length]
+  if program == 'cudnn':
+    return on_each_device(_cudnn, query, key, value)
+  return _xla(query, key, value)
+
+
+def self_attention(qkv: jax.Array, num_heads: int, key_length: int | None = None) -> jax.Array:
+  """Attention of tokens to each other: queries, keys and values side by side, B L 3ND -> B L ND.
+
+  Tokens from `key_length` on are padding: no token attends to them.
+  """
+  batch, length, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+  if _select(batch, qkv.dtype, num_heads, width // num_heads, length) == 'pallas':
+    from brainjax.ops import attention_kernel
+
+    return on_each_device(lambda x: attention_kernel.self_attention(x, num_heads, key_length), qkv)
+  heads = (x.reshape(batch, length, num_heads, -1) for x in jnp.split(qkv, 3, axis=-1))
+  return attention(*heads, key_length).reshape(batch, length, width)
+
+
+def _select(batch: int, dtype: jnp.dtype, heads: int, width: int, keys: int) -> str:
+  """'pallas', 'cudnn' or 'xla'."""
+  if _choice == 'xla' or batch % num_devices():
+    return 'xla'
+  if runs_kernels(batch):
+    from brainjax.ops import attention_kernel
+
+    return 'pallas' if attention_kernel.supports(heads, width, keys) else 'xla'
+  if platform() == 'gpu' and jnp.dtype(dtype).itemsize == 2 and width <= 128 and width % 8 == 0:
+    return 'cudnn'
+  return 'xla'
+
+
+def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+  """cuDNN's attention. Its backward pass needs even lengths: one token is added, and the true lengths are given."""
+  lengths = query.shape[1], key.shape[1]
+  if not any(length % 2 for length in lengths):
+    return jax.nn.dot_product_attention(query, key, value, implementation='cudnn')
+  query, key, value = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (query, key, value))
+  given = (jnp.full(len(query), length, jnp.int32) for length in lengths)
+  names = ('query_seq_lengths', 'key_value_seq_lengths')
+  out = jax.nn.dot_product_attention(query, key, value, implementation='cudnn', **dict(zip(names, given, strict=True)))
+  return out[:, : lengths[0]]
+
+
+def _xla(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+  """Matrix products: B L N D, B M N D, B M N D -> B L N D.
 
   Where all scores would need more than the limit, equal parts are computed one after the other, and again in the
   backward pass: of the batch, then of the heads, then of the queries, padded. A part takes every n-th sample, so that it
   lies on all devices as the batch does.
   """
-  attend = _on_cpu if on_cpu() else jax.nn.dot_product_attention
-  limit = min(MAX_SCORES, CACHED_SCORES) if on_cpu() else MAX_SCORES
+  on_cpu = platform() == 'cpu'
+  attend = _on_cpu if on_cpu else jax.nn.dot_product_attention
+  limit = min(MAX_SCORES, CACHED_SCORES) if on_cpu else MAX_SCORES
   batch, length, heads, width = query.shape
-  scores = 4 * batch * length * heads * key.shape[1]
-  samples, scores = _parts(batch, scores, limit)
+  local = batch if batch % num_devices() else batch // num_devices()
+  scores = 4 * local * length * heads * key.shape[1]
+  samples, scores = _parts(local, scores, limit)
   groups, scores = _parts(heads, scores, limit)
   rows = -(-scores // limit)
   if samples * groups * rows == 1:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
 from brainjax.errors import UserError
+from brainjax.models.dense import cast_kernels
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
@@ -172,6 +173,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
     pretrained |= add_prefix('image', taken)
 
   def loss(params, batch, key):
+    params = cast_kernels(params, fmri_mae.dtype)
     image = transforms.imagenet_normalise((batch['image'] + 1) / 2, config.released.double_rescale)
     fmri, weight = batch['fmri'], batch['weight'][:, None]
     keys = jax.random.split(key)

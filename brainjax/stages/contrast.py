@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from brainjax import sharding
 from brainjax.checkpoints import load_weights
+from brainjax.models.dense import cast_kernels
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.ops import losses, patches
 from brainjax.stages import common
@@ -129,7 +130,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
     return mae.init(key, jnp.zeros((1, data.num_voxels)))['params']
 
   def loss(params, batch, key):
-    fmri = batch['fmri']
+    params, fmri = cast_kernels(params, mae.dtype), batch['fmri']
     # Both views in one pass: the batch twice, each copy with its own mask. A key for each view, so that the draws of a
     # row do not depend on how many rows fill the batch up.
     shape = (len(fmri), mae.num_patches)

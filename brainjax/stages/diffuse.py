@@ -13,6 +13,7 @@ from brainjax.datasets import transforms
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.dense import cast_kernels
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, losses
 from brainjax.stages import common
@@ -151,6 +152,7 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
   schedule = diffusion.make_schedule(**noise.get('schedule', {}))
 
   def loss(params, batch, key):
+    params = {name: cast_kernels(params[name], getattr(parts, name).dtype) for name in parts._fields}
     if stage.cached_crops:
       latent = batch['latent']
     else:  # the first stage is frozen and its input is data: no gradient is asked for
