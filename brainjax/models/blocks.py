@@ -15,7 +15,7 @@ from jaxtyping import Float
 from brainjax.models.dense import Dense
 from brainjax.models.recompute import recomputed
 from brainjax.ops.attention import attention, self_attention
-from brainjax.ops.placement import on_each_device, platform, runs_kernels
+from brainjax.ops.placement import on_each_device, runs_kernels
 from brainjax.ops.types import Array
 
 Init = Callable[..., Any]
@@ -82,15 +82,6 @@ def exact_gelu(x: Float[Array, '...']) -> Float[Array, '...']:
   return nn.gelu(x, approximate=False)
 
 
-def _rows(x: Float[Array, '... D']) -> Float[Array, '... D']:
-  """On a TPU: the tokens of all samples as rows of one matrix.
-
-  The barriers keep the compiler from splitting a product by samples, and from computing an activation once for each
-  tile of the next product.
-  """
-  return jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1])) if platform() == 'tpu' else x
-
-
 class MLP(nn.Module):
   """Two dense layers with an activation between them."""
 
@@ -102,8 +93,8 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B L D']) -> Float[Array, 'B L D']:
     dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
-    hidden = _rows(self.activation(dense(self.hidden, name='fc1')(_rows(x))))
-    return dense(x.shape[-1], name='fc2')(hidden).reshape(x.shape)
+    hidden = self.activation(dense(self.hidden, name='fc1')(x))
+    return dense(x.shape[-1], name='fc2')(hidden)
 
 
 class Attention(nn.Module):
@@ -129,15 +120,14 @@ class Attention(nn.Module):
       raise ValueError(f'width {width} cannot be split into {self.num_heads} heads.')
     dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
     if self.fused_qkv:
-      qkv = _rows(dense(3 * width, name='qkv')(_rows(x)))
-      out = self_attention(qkv.reshape(*x.shape[:2], -1), self.num_heads, self.length)
+      out = self_attention(dense(3 * width, name='qkv')(x), self.num_heads, self.length)
     else:
       source = x if context is None else context
       query = dense(width, name='query')(x)
       key, value = dense(width, name='key')(source), dense(width, name='value')(source)
       heads = (rearrange(y, 'b l (n d) -> b l n d', n=self.num_heads) for y in (query, key, value))
       out = rearrange(attention(*heads, self.length if context is None else None), 'b l n d -> b l (n d)')
-    return dense(width, name='proj')(_rows(out)).reshape(x.shape)
+    return dense(width, name='proj')(out)
 
 
 class Block(nn.Module):
