@@ -1,6 +1,6 @@
 """What the compilers of TPUs and GPUs make of our full-size programs. Needs no TPU and no GPU.
 
-python -m benchmarks.compiled --target=v5e --programs=contrast,attend [--json=FILE] [--docs]
+python -m benchmarks.compiled --target=v5e --programs=contrast,attend [--devices=8] [--json=FILE] [--docs]
 
 TPUs: `pip install -e '.[compiled]'` brings their compiler (libtpu), which runs on any Linux machine. Every instruction of
 the compiled text carries the cycles that the compiler expects. Their sum over all loops, divided by the clock, is the
@@ -52,6 +52,8 @@ class Chip(NamedTuple):
   topology: str = ''
 
 
+# Slices of so many v5e chips, as JAX calls them.
+SLICES = {8: 'v5e:2x4', 64: 'v5e:8x8', 256: 'v5e:16x16'}
 CHIPS = {
   'v5e': Chip(197e12, 819e9, 1.5e9, 1024 * 1.5e9, 'v5e:2x2'),
   'v5p': Chip(459e12, 2765e9, 1.75e9, 2 * 1024 * 1.75e9, 'v5p:2x2x1'),
@@ -76,11 +78,14 @@ def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--target', default='v5e', choices=CHIPS)
   parser.add_argument('--programs', default=','.join(PROGRAMS))
+  parser.add_argument('--devices', type=int, default=1, choices=(1, *SLICES), help='v5e chips that share the batch')
   parser.add_argument('--json', type=Path, help='file for the rows')
   parser.add_argument('--docs', action='store_true', help='also put the rows into benchmarks/results and docs')
   parser.add_argument('--cache', type=Path, default=ROOT / 'runs/compiled', help='folder of compiled texts')
   parser.add_argument('--set', action='append', default=[], help='field=value of the config, to try another way')
   args = parser.parse_args(argv)
+  if args.devices > 1 and (args.target != 'v5e' or args.docs):
+    raise SystemExit('error: --devices is for --target=v5e, without --docs.')
   names = args.programs.split(',')
   if unknown := set(names) - set(PROGRAMS):
     raise SystemExit(f'error: --programs has {", ".join(sorted(unknown))}; there are {", ".join(PROGRAMS)}.')
@@ -89,23 +94,27 @@ def main(argv: list[str] | None = None) -> None:
     if name == 'ridge':
       print(f'ridge: {RIDGE}', flush=True)
       continue
-    text, memory = compile_program(name, args.target, args.cache, args.set)
-    rows.append(read(name, args.target, text, memory))
+    text, memory = compile_program(name, args.target, args.devices, args.cache, args.set)
+    rows.append(read(name, args.target, text, memory, args.devices))
     print(format_program(rows[-1], text), flush=True)
+    if args.devices > 1:
+      print(format_collectives(text), flush=True)
     if args.json:
       args.json.write_text(json.dumps({'rows': rows}, indent=1) + '\n')
   if args.docs:
     publish(args.target, rows)
 
 
-def compile_program(name: str, target: str, cache: Path, changes: list[str]) -> tuple[str, dict[str, int]]:
+def compile_program(
+  name: str, target: str, devices: int, cache: Path, changes: list[str]
+) -> tuple[str, dict[str, int]]:
   """(compiled text, bytes of memory by kind) of a full-size program, kept in the folder `cache`."""
   os.environ |= {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}
   os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # there is no chip that two processes could share by mistake
   if not CHIPS[target].topology:
     # The compiler would time its choices on the chip.
     os.environ['XLA_FLAGS'] = '--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0'
-  lowered = lower(name, target, changes)
+  lowered = lower(name, target, devices, changes)
   compiler = 'libtpu' if CHIPS[target].topology else 'jax-cuda13-plugin'
   identity = f'{target} {importlib.metadata.version(compiler)} {lowered.as_text()}'
   file = cache / f'{name}_{target}_{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json.gz'
@@ -124,26 +133,27 @@ def compile_program(name: str, target: str, cache: Path, changes: list[str]) -> 
 
 
 @functools.cache
-def describe(target: str) -> Any:
-  """One device of the target, which need not exist."""
+def describe(target: str, count: int) -> list[Any]:
+  """So many devices of the target, which need not exist."""
   from jax.experimental import topologies
 
   if CHIPS[target].topology:
-    return topologies.get_topology_desc(CHIPS[target].topology, platform='tpu').devices[0]
+    topology = SLICES.get(count, CHIPS[target].topology)
+    return list(topologies.get_topology_desc(topology, platform='tpu').devices)[:count]
   import jax_plugins.xla_cuda13
 
   jax_plugins.xla_cuda13.initialize()
   text = (Path(__file__).parent / f'targets/{target}.txt').read_text()
-  return topologies.get_topology_desc(platform='cuda', target_config=text, topology='1x1x1').devices[0]
+  return topologies.get_topology_desc(platform='cuda', target_config=text, topology='1x1x1').devices
 
 
-def lower(name: str, target: str, changes: list[str]) -> Any:
-  """The program as JAX hands it to the compiler: published sizes, bfloat16, one device."""
+def lower(name: str, target: str, devices: int, changes: list[str]) -> Any:
+  """The program as JAX hands it to the compiler: published sizes, bfloat16, the batch shared by the devices."""
   from benchmarks import full_stages
   from brainjax import sharding
   from configs import god_sbj3
 
-  mesh = sharding.make_mesh(1, 1, [describe(target)])
+  mesh = sharding.make_mesh(-1, 1, describe(target, devices))
   config = god_sbj3.get_config()
   config.dtype = 'bfloat16'
   config.attend.random_init = config.diffuse.random_init = True  # there are no files to start from
@@ -151,12 +161,12 @@ def lower(name: str, target: str, changes: list[str]) -> Any:
   config.update_from_flattened_dict(dict(change.split('=', 1) for change in changes))
   stage, rows = PROGRAMS[name]
   make = full_stages.abstract_sampler if stage == 'reconstruct' else full_stages.abstract_stage
-  jitted, arguments = make(stage, config, mesh, rows, VOXELS)
+  jitted, arguments = make(stage, config, mesh, sharding.padded(rows, devices), VOXELS)
   return jitted.trace(*arguments).lower()
 
 
-def read(name: str, target: str, text: str, memory: dict[str, int]) -> dict[str, Any]:
-  """The row of a program."""
+def read(name: str, target: str, text: str, memory: dict[str, int], devices: int = 1) -> dict[str, Any]:
+  """The row of a program; `work_flops` is that of all devices."""
   chip, program = CHIPS[target], compiled_text.parse(text)
   results = {one.name: one.result for part in program.computations.values() for one in part}
   cycles = copies = fused = moved = 0
@@ -176,7 +186,7 @@ def read(name: str, target: str, text: str, memory: dict[str, int]) -> dict[str,
     'predicted_ms': 1e3 * seconds if seconds else None,
     'own_kernels_ms': 1e3 * kernels,
     'work_flops': work,
-    'mfu': work / chip.flops / seconds if seconds else None,
+    'mfu': work / devices / chip.flops / seconds if seconds else None,
     'bytes': moved,
     'peak_gb': (memory['argument'] + memory['temp'] + memory['output'] - memory['alias']) / 1e9,
     'copies': copies,
@@ -217,6 +227,18 @@ def format_program(row: dict[str, Any], text: str, count: int = 10) -> str:
     seconds[f'{one.name} x {times}: {one.result[:60]} {one.source[-110:]}'] += times * cost
   lines += [f'  {1e3 * cost:8.2f} ms  {what}' for what, cost in seconds.most_common(count) if cost]
   return '\n'.join(lines)
+
+
+def format_collectives(text: str) -> str:
+  """What the devices exchange in one run: a line for each kind, with how often and how many bytes a device receives."""
+  program = compiled_text.parse(text)
+  counts, moved = Counter(), Counter()
+  for one, times in compiled_text.executed(program):
+    kind = one.opcode.removesuffix('-start')
+    if kind in compiled_text.COLLECTIVES:
+      counts[kind] += times
+      moved[kind] += times * compiled_text.array_bytes(one.result, everywhere=True)
+  return '\n'.join(f'  {kind}: {counts[kind]} times, {moved[kind] / 1e6:,.1f} MB' for kind in counts)
 
 
 def publish(target: str, rows: list[dict[str, Any]]) -> None:

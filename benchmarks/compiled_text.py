@@ -8,6 +8,7 @@ from typing import NamedTuple
 ITEM_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's16': 2, 'u16': 2, 's64': 8, 'u64': 8, 'f64': 8}
 # Opcodes that move nothing: their results are other arrays, or parts of them.
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id', 'iota')
+COLLECTIVES = ('all-reduce', 'all-gather', 'all-to-all', 'reduce-scatter', 'collective-permute')
 CALLS = ('call', 'conditional', 'async-start')
 
 
@@ -121,11 +122,11 @@ def trip_count(program: Program, loop: Instruction) -> int:
   return max(counts)
 
 
-def array_bytes(shapes: str) -> int:
-  """Bytes of the arrays in a result that lie in the chip's main memory (layouts with S(...) lie elsewhere)."""
+def array_bytes(shapes: str, everywhere: bool = False) -> int:
+  """Bytes of the arrays in a result that lie in the chip's main memory (layouts with S(...) lie elsewhere), or of all."""
   total = 0
   for kind, sizes, layout in _SHAPE.findall(shapes):
-    if sizes and not re.search(r'S\(\d+\)', layout):
+    if sizes and (everywhere or not re.search(r'S\(\d+\)', layout)):
       total += math.prod(int(size) for size in sizes.split(',')) * ITEM_BYTES.get(kind, 4)
   return total
 

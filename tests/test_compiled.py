@@ -71,6 +71,13 @@ def test_the_table_shows_the_version_before(monkeypatch):
   assert table.splitlines()[2] == '| contrast | v5e | 2,244 ms | 700 ms | 0 ms | 31% | 0 | 0.0 (11.2) | 7 | 1 |'
 
 
+def test_collectives_are_counted():
+  line = '  %all-reduce.1 = f32[10,100]{1,0} all-reduce(%copy.12), replica_groups={{0,1}}, to_apply=%sum\n'
+  text = SAMPLE.replace('  ROOT %tuple.12', line + '  ROOT %tuple.12')
+  assert compiled.format_collectives(text) == '  all-reduce: 5 times, 0.0 MB'
+  assert compiled.format_collectives(text.replace('f32[10,100]', 'bf16[1000,1000]')) == '  all-reduce: 5 times, 10.0 MB'
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
   not importlib.util.find_spec('libtpu'),
