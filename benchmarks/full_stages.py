@@ -14,26 +14,21 @@ from brainjax import reconstruct, sharding, train
 from brainjax.ops import diffusion
 from brainjax.stages import attend, contrast, diffuse, first_stage
 from brainjax.stages import data as stage_data
-from brainjax.stages.stage import Stage
+from brainjax.stages.problem import Training
 from brainjax.trees import flatten, split, subtree, unflatten
 
 STEPS_PER_EPOCH = 150  # only the schedule depends on it
 
 
-def make(name, config, mesh, num_voxels: int) -> Stage:
+def make(name, config, mesh, num_voxels: int) -> Training:
   """The stage as `launch.py` makes it, but for its batches; random weights."""
-  data = stage_data.StageData(num_voxels, None, None, STEPS_PER_EPOCH, {'statistics': None}, {})
-  makers = {
-    'contrast': lambda: contrast.make(config, mesh),
-    'attend': lambda: attend.make(config, ''),
-    'diffuse': lambda: diffuse.make(config, ''),
-  }
+  data = stage_data.StageData(num_voxels, None, None, STEPS_PER_EPOCH, (), {})
   with (
-    mock.patch.object(stage_data, 'contrast', lambda *_: data),
+    mock.patch.object(contrast, '_data', lambda *_: data),
     mock.patch.object(stage_data, 'paired', lambda *_, **__: data),
     contextlib.redirect_stdout(sys.stderr),  # that there are no weights to start from
   ):
-    return makers[name]()
+    return {'contrast': contrast, 'attend': attend, 'diffuse': diffuse}[name].make(config, mesh)
 
 
 def shapes(name: str, config, num_rows: int, num_voxels: int) -> dict[str, tuple[int, ...]]:
@@ -41,24 +36,25 @@ def shapes(name: str, config, num_rows: int, num_voxels: int) -> dict[str, tuple
   sides = {'attend': config.image_mae.image_size, 'diffuse': config.data.image_size}
   found = {'fmri': (num_rows, num_voxels), 'weight': (num_rows,)}
   if name == 'diffuse' and config.diffuse.cached_crops:
-    found['latent'] = (num_rows, *diffuse.latent_shape(first_stage.model(config)))
+    found['latent'] = (num_rows, *first_stage.model(config).latent_shape)
   elif name in sides:
     found['image'] = (num_rows, sides[name], sides[name], 3)
   return found
 
 
-def abstract_step(stage: Stage, batch_shapes: Mapping[str, tuple[int, ...]], mesh) -> tuple[Callable, tuple]:
+def abstract_step(stage: Training, batch_shapes: Mapping[str, tuple[int, ...]], mesh) -> tuple[Callable, tuple]:
   """(the jitted step, its arguments: shapes with their layout on the mesh); nothing is allocated."""
   batch = {
     name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding.batch_sharding(mesh))
     for name, shape in batch_shapes.items()
   }
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(stage.init(k)), key)), stage.trainable)
-  optimizer_state = laid_out(mesh, jax.eval_shape(stage.optimizer.init, trained))
+  problem, key = stage.problem, jax.eval_shape(lambda: jax.random.key(0))
+  trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(problem.init(k)), key)), problem.trainable)
+  optimizer_state = laid_out(mesh, jax.eval_shape(problem.optimizer.init, trained))
   counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
   state = train.TrainState(step=counter, nonfinite=counter, params=trained, opt_state=optimizer_state)
-  return train.make_step(stage, mesh), (state, frozen, batch, key)
+  step = train.make_step(problem.loss, problem.optimizer, problem.learning_rate, mesh)
+  return step, (state, frozen, batch, key)
 
 
 def abstract_stage(name: str, config, mesh, rows: int, num_voxels: int) -> tuple[Callable, tuple]:
@@ -71,7 +67,7 @@ def abstract_sampler(name: str, config, mesh, rows: int, num_voxels: int) -> tup
   """(the jitted sampler: conditioner, every step, decoder; its arguments). `name`: its section of the config."""
   parts = diffuse.models(config, num_voxels)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  flat = laid_out(mesh, jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), key))
+  flat = laid_out(mesh, jax.eval_shape(lambda k: flatten(parts.init_params(k)), key))
   params = {part: unflatten(subtree(flat, part)) for part in parts._fields}
   fields = {'fmri': ((rows, num_voxels), jnp.float32), 'item': ((rows,), jnp.int32), 'sample': ((rows,), jnp.int32)}
   batch = {
@@ -79,6 +75,7 @@ def abstract_sampler(name: str, config, mesh, rows: int, num_voxels: int) -> tup
     for field, (shape, kind) in fields.items()
   }
   options = {field: config[name][field] for field in ('num_steps', 'sampler', 'eta', 'guidance')}
+  options |= {'guided': options['guidance'] != 1, 'noisy': options['eta'] != 0}
   sample = sharding.on_mesh(mesh, partial(reconstruct._sample, parts, diffusion.make_schedule(), **options))
   return jax.jit(sample, out_shardings=sharding.replicated(mesh)), (params, batch, key)
 

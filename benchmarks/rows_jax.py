@@ -13,9 +13,10 @@ from benchmarks import full_stages, rows
 from benchmarks.rows import PLMS_STEPS, Row, config, voxels
 from benchmarks.work import FEW, Work, elapsed, extrapolated
 from brainjax import reconstruct, sharding, train
+from brainjax.models.latent_diffusion import LatentDiffusion
 from brainjax.ops import diffusion
 from brainjax.stages import diffuse
-from brainjax.stages.stage import Stage
+from brainjax.stages.problem import Training
 from brainjax.trees import flatten, subtree, unflatten
 
 
@@ -61,7 +62,9 @@ class Pieces(NamedTuple):
   arguments: Callable[[], tuple]
 
 
-def _stage(row: Row, settings: ConfigDict, mesh: jax.sharding.Mesh, num_voxels: int) -> tuple[Stage, dict[str, tuple]]:
+def _stage(
+  row: Row, settings: ConfigDict, mesh: jax.sharding.Mesh, num_voxels: int
+) -> tuple[Training, dict[str, tuple]]:
   """The stage whose step a row is, and the shapes of a batch."""
   if row.name == 'cached':
     settings = settings.copy_and_resolve_references()
@@ -80,9 +83,10 @@ def training_step(row: Row, settings: ConfigDict, num_voxels: int) -> Pieces:
     batch = {name: rng.standard_normal(shape, np.float32).clip(-1, 1) for name, shape in shapes.items()}
     batch['weight'] = np.ones(row.batch, np.float32)
     init_key, root = sharding.put_same(tuple(jax.random.split(jax.random.key(0))), mesh)
-    return *train.initialise(stage, init_key, mesh), sharding.put_batch(batch, mesh), root
+    return *train.initialise(row.stage, stage.problem, init_key, mesh), sharding.put_batch(batch, mesh), root
 
-  return Pieces(train.make_step(stage, mesh), arguments)
+  problem = stage.problem
+  return Pieces(train.make_step(problem.loss, problem.optimizer, problem.learning_rate, mesh), arguments)
 
 
 def _training(row: Row, settings: ConfigDict, quick: bool) -> Work:
@@ -105,10 +109,10 @@ class Forward(NamedTuple):
   inputs: dict[str, tuple]  # name -> shape; 't' holds whole numbers
 
 
-def forward(name: str, settings: ConfigDict, batch: int, num_voxels: int) -> tuple[diffuse.Models, Forward]:
+def forward(name: str, settings: ConfigDict, batch: int, num_voxels: int) -> tuple[LatentDiffusion, Forward]:
   """The parts of the diffusion model, and one of its passes: 'unet', 'encode' or 'decode'."""
   parts = diffuse.models(settings, num_voxels)
-  side, latent = settings.data.image_size, diffuse.latent_shape(parts.first_stage)
+  side, latent = settings.data.image_size, parts.first_stage.latent_shape
   context = (parts.conditioner.context_tokens, parts.unet.context_dim)
   if name == 'unet':
     apply = lambda p, x, t, context: parts.unet.apply({'params': p}, x, t, context)
@@ -129,9 +133,9 @@ def _forward(row: Row, settings: ConfigDict, quick: bool) -> Work:
   return Work(lambda: jitted(params, *inputs.values()).block_until_ready())
 
 
-def _parameters(parts: diffuse.Models, wanted: list[str]) -> dict:
+def _parameters(parts: LatentDiffusion, wanted: list[str]) -> dict:
   """Random parameters of some of the parts; the others are not made."""
-  make = jax.jit(lambda key: {name: x for name, x in diffuse.init(parts, key).items() if name in wanted})
+  make = jax.jit(lambda key: {name: x for name, x in parts.init_params(key).items() if name in wanted})
   return make(jax.random.key(0))
 
 
@@ -145,7 +149,7 @@ def _sample(row: Row, settings: ConfigDict, quick: bool, full: bool) -> Work:
     'item': jnp.zeros(part_size, jnp.int32),
     'sample': jnp.arange(part_size),
   }
-  options = dict(sampler='plms', eta=0.0, guidance=1.0)
+  options = dict(sampler='plms', guided=False, noisy=False, eta=0.0, guidance=1.0)
   schedule = diffusion.make_schedule()
   whole = jax.jit(partial(reconstruct._sample, parts, schedule, num_steps=PLMS_STEPS, **options))
   latent = jax.jit(partial(reconstruct._latent, parts, schedule, **options), static_argnames='num_steps')
@@ -165,7 +169,7 @@ def _sample(row: Row, settings: ConfigDict, quick: bool, full: bool) -> Work:
 
   def seconds() -> float:
     sampling = extrapolated(lambda number: elapsed(lambda: steps[number](params, batch, root).block_until_ready()), few)
-    pictures = jnp.zeros((part_size, *diffuse.latent_shape(parts.first_stage)))
+    pictures = jnp.zeros((part_size, *parts.first_stage.latent_shape))
     return parts_of_batch * (sampling + elapsed(lambda: np.asarray(decode(params, pictures))))
 
   return Work(timed=seconds, warm=warm)
@@ -181,7 +185,7 @@ def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Call
 def abstract_forward(name: str, settings: ConfigDict, batch: int, num_voxels: int) -> tuple[Callable, tuple]:
   """(pass, shapes of its arguments)."""
   parts, (apply, part, shapes) = forward(name, settings, batch, num_voxels)
-  flat = jax.eval_shape(lambda k: flatten(diffuse.init(parts, k)), jax.eval_shape(lambda: jax.random.key(0)))
+  flat = jax.eval_shape(lambda k: flatten(parts.init_params(k)), jax.eval_shape(lambda: jax.random.key(0)))
   kinds = {name: jnp.int32 if name == 't' else jnp.float32 for name in shapes}
   inputs = [jax.ShapeDtypeStruct(shape, kinds[name]) for name, shape in shapes.items()]
   return jax.jit(apply), (unflatten(subtree(flat, part)), *inputs)

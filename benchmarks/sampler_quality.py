@@ -44,7 +44,7 @@ def main() -> None:
   )
   print('|---|---|---|---|---|---|---|', flush=True)
   for sampler, steps in WAYS:
-    options = dict(num_samples=args.samples, num_steps=steps, sampler=sampler)
+    options = dict(num_samples=args.samples, num_steps=steps, sampler=sampler, normalised=True)
     model(test.columns['fmri'][:8], **options)  # compiles for this batch of 40
     start = time.perf_counter()
     samples = model(test.columns['fmri'], **options)

@@ -19,8 +19,8 @@ from brainjax import pipeline, sharding
 from brainjax.errors import UserError, command_line
 from brainjax.files import atomic_write
 from brainjax.stages import contrast
-from brainjax.stages.stage import Batches
-from brainjax.train import train
+from brainjax.stages.problem import Batches
+from brainjax.train import LoopOptions, train
 from configs import demo
 
 SAMPLES = 400  # over the whole run
@@ -116,7 +116,8 @@ def soak(workdir: Path, num_steps: int) -> tuple[dict[str, Any], list[Sample]]:
   mesh = sharding.make_mesh()
   stage = contrast.make(config, mesh)
   watched = Watched(stage.batches, max(1, num_steps // SAMPLES))
-  train(stage._replace(batches=watched), workdir / 'contrast', mesh, config.seed, {})
+  options = LoopOptions.from_config(config, 'contrast')
+  train(stage._replace(batches=watched), options, workdir / 'contrast', mesh, config.seed, {})
   return compare(watched.samples), watched.samples
 
 

@@ -208,12 +208,12 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
   flat = add_prefix('conditioner', initial(cond, fmri[:1]))
   flat |= add_prefix('unet', initial(unet, latents[:1], np.zeros(1, np.int32), context))
   schedule, peak = diffusion.make_schedule(), 1e-3
-  parts = diffuse.Models(cond, unet, None)
 
   def loss(params, batch, key):
     del key
-    args = (batch[name] for name in ('latent', 'fmri', 't', 'eps'))
-    return diffusion.eps_loss(diffuse.predict_eps(parts, params, schedule, *args)[0], batch['eps']).mean(), {}
+    context = cond.apply({'params': params['conditioner']}, batch['fmri'])
+    args = batch['latent'], context, batch['t'], batch['eps']
+    return diffusion.eps_loss(diffuse.predict_noise(unet, params['unet'], schedule, *args), batch['eps']).mean(), {}
 
   trainable = diffuse.trainable(
     ConfigDict({'released': config.released.to_dict(), 'diffuse': {'train_unet': settings.train_unet}})

@@ -1,4 +1,4 @@
-"""THE training loop: jit, gradients of what trains, logging, checkpoints, resume. There is no second one."""
+"""THE training loop: jit, gradients of the trainable parameters, logging, checkpoints, resume. There is no second one."""
 
 import contextlib
 import math
@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn, Self
 
 import flax
 import jax
@@ -18,13 +18,14 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from brainjax import hosts, sharding, workdirs
+from brainjax import hosts, sharding
 from brainjax.checkpoints import RunCheckpoints
 from brainjax.errors import Stopped, UserError
 from brainjax.files import atomic_write
 from brainjax.metric_writer import MetricWriter, progress
-from brainjax.stages.stage import Batch, Stage
+from brainjax.stages.problem import Batch, Batches, Loss, Problem, Training
 from brainjax.trees import flatten, split, unflatten
 
 Params = Mapping[str, jax.Array]  # '/'-joined path -> array
@@ -32,6 +33,30 @@ Params = Mapping[str, jax.Array]  # '/'-joined path -> array
 IN_FLIGHT = 4
 # Seconds that a step may take to end after SIGTERM; schedulers wait 30 or more before they kill.
 GRACE = 25.0
+
+
+class LoopOptions(NamedTuple):
+  """How the loop runs.
+
+  Attributes:
+    name: of the stage, for messages and progress.
+    eval_every, checkpoint_every, log_every: in steps.
+    skip_nonfinite: steps with a loss or gradient that is not finite which are skipped before the run stops.
+    select: the parameters that `train` returns: 'last', or 'best' by validation loss.
+  """
+
+  name: str
+  eval_every: int
+  checkpoint_every: int
+  log_every: int
+  skip_nonfinite: int = 0
+  select: str = 'last'
+
+  @classmethod
+  def from_config(cls, config: ConfigDict, name: str) -> Self:
+    """The options of a stage: from its section and the fields that all stages share."""
+    stage = config[name]
+    return cls(name, stage.eval_every, stage.checkpoint_every, config.log_every, config.skip_nonfinite, stage.select)
 
 
 @flax.struct.dataclass
@@ -44,61 +69,68 @@ class TrainState:
   opt_state: Any
 
 
-def initialise(stage: Stage, key: jax.Array, mesh: Mesh) -> tuple[TrainState, Params]:
-  """(state at step 0, frozen parameters), each laid out on the mesh by path rule.
+def initialise(name: str, problem: Problem, key: jax.Array, mesh: Mesh) -> tuple[TrainState, Params]:
+  """(state at step 0, frozen parameters), each laid out on the mesh by path rule. `name` is the stage's, for messages.
 
   Raises:
-    UserError: a pretrained array has no place in the model, or another shape.
+    UserError: a pretrained array has no place in the model, or another shape; nothing trains.
   """
-  shapes = jax.eval_shape(lambda k: flatten(stage.init(k)), key)
+  shapes = jax.eval_shape(lambda k: flatten(problem.init(k)), key)
   unfit = [
     f'{path} {tuple(x.shape)} (model: {tuple(shapes[path].shape) if path in shapes else "no such parameter"})'
-    for path, x in stage.pretrained.items()
+    for path, x in problem.pretrained.items()
     if path not in shapes or shapes[path].shape != x.shape
   ]
   if unfit:
-    raise UserError(f'stage {stage.name}: the weights to start from do not fit the model in: ' + ', '.join(unfit[:10]))
-  fresh = [path for path in shapes if path not in stage.pretrained]
-  # Only what is not replaced is drawn: XLA removes the rest of the initialisation.
+    raise UserError(f'stage {name}: the weights to start from do not fit the model in: ' + ', '.join(unfit[:10]))
+  fresh = [path for path in shapes if path not in problem.pretrained]
+  # XLA removes the initialisation of everything that is replaced.
   flat = jax.jit(
-    lambda k: {path: x for path, x in flatten(stage.init(k)).items() if path in fresh},
+    lambda k: {path: x for path, x in flatten(problem.init(k)).items() if path in fresh},
     out_shardings={path: sharding.param_sharding(mesh, path, shapes[path].shape) for path in fresh},
   )(key)
-  for path, x in stage.pretrained.items():
+  for path, x in problem.pretrained.items():
     flat[path] = sharding.put_param(path, np.asarray(x, np.float32), mesh)
-  trained, frozen = split(flat, stage.trainable)
+  trained, frozen = split(flat, problem.trainable)
   if not trained:
-    raise UserError(f'stage {stage.name}: no parameter matches the expression of what trains, {stage.trainable!r}.')
-  abstract = jax.eval_shape(stage.optimizer.init, trained)
-  opt_state = jax.jit(stage.optimizer.init, out_shardings=sharding.tree_shardings(mesh, abstract))(trained)
+    raise UserError(f'stage {name}: no parameter matches {problem.trainable!r}, which selects what trains.')
+  abstract = jax.eval_shape(problem.optimizer.init, trained)
+  opt_state = jax.jit(problem.optimizer.init, out_shardings=sharding.tree_shardings(mesh, abstract))(trained)
   step, nonfinite = sharding.put_same((jnp.zeros((), jnp.int32),) * 2, mesh)
   return TrainState(step=step, nonfinite=nonfinite, params=trained, opt_state=opt_state), frozen
 
 
 def make_step(
-  stage: Stage, mesh: Mesh
+  loss: Loss,
+  optimizer: optax.GradientTransformation,
+  learning_rate: Callable[[Any], Any],
+  mesh: Mesh,
+  skip_nonfinite: int = 0,
 ) -> Callable[[TrainState, Params, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
   """The jitted step: `(state, frozen, batch, root key) -> (state, metrics)`; the state is donated.
 
-  In up to `skip_nonfinite` steps whose loss or gradient is not finite, parameters and optimizer stay as they were.
+  Args:
+    loss, optimizer, learning_rate: see `Problem`.
+    mesh: of all devices.
+    skip_nonfinite: in up to so many steps whose loss or gradient is not finite, parameters and optimizer stay unchanged.
   """
 
   def step(state: TrainState, frozen: Params, batch: Batch, root: jax.Array):
     key = jax.random.fold_in(root, state.step)
 
-    def loss(trained):
-      return stage.loss(unflatten({**frozen, **trained}), batch, key)
+    def loss_of(trained):
+      return loss(unflatten({**frozen, **trained}), batch, key)
 
-    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-    # Summed over the batch straight into shards; without being told the compiler may keep whole copies.
+    (value, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    # Sums over the batch go straight into shards. Without this constraint the compiler may keep whole copies.
     gradients = sharding.constrain(mesh, gradients)
-    updates, opt_state = stage.optimizer.update(gradients, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     gradient_norm = optax.global_norm(gradients)
     finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
     nonfinite = jnp.where(finite, state.nonfinite, state.nonfinite + 1)
-    if stage.skip_nonfinite:
-      skip = ~finite & (nonfinite <= stage.skip_nonfinite)
+    if skip_nonfinite:
+      skip = ~finite & (nonfinite <= skip_nonfinite)
       params, opt_state = jax.tree.map(
         lambda old, new: jnp.where(skip, old, new), (state.params, state.opt_state), (params, opt_state)
       )
@@ -107,7 +139,7 @@ def make_step(
       'loss': value,
       'gradient_norm': gradient_norm,
       'update_ratio': optax.global_norm(updates) / optax.global_norm(state.params),
-      'learning_rate': stage.learning_rate(state.step),
+      'learning_rate': learning_rate(state.step - state.nonfinite),  # a skipped step does not advance the schedule
     }
     after = TrainState(step=state.step + 1, nonfinite=nonfinite, params=params, opt_state=opt_state)
     return sharding.constrain(mesh, after), metrics
@@ -116,12 +148,19 @@ def make_step(
 
 
 def train(
-  stage: Stage, directory: Path, mesh: Mesh, seed: int, notes: Mapping[str, Any], wandb_project: str = ''
+  training: Training,
+  options: LoopOptions,
+  directory: Path,
+  mesh: Mesh,
+  seed: int,
+  notes: Mapping[str, Any],
+  wandb_project: str = '',
 ) -> dict[str, jax.Array]:
-  """Trains a stage, or goes on from its newest checkpoint, and returns the selected parameters, trained and frozen (flat).
+  """Trains a stage, or resumes from its newest checkpoint, and returns the selected parameters, trained and frozen (flat).
 
   Args:
-    stage: see `Stage`.
+    training: problem and data of the stage.
+    options: of the loop.
     directory: `<workdir>/<stage>`; gets metrics.jsonl, events, checkpoints.
     mesh: of all devices.
     seed: of parameters and of every draw.
@@ -129,41 +168,50 @@ def train(
     wandb_project: of Weights & Biases; empty: off.
 
   Raises:
-    UserError: weights that do not fit; a loss that is not finite (the batch is saved for replay); no whole checkpoint;
-      other data or weights to start from than those of the checkpoint.
+    UserError: the weights do not fit; a loss is not finite (the batch is saved for replay); every checkpoint is damaged;
+      the checkpoint was saved with other data or other start weights.
     Stopped: SIGTERM came, and the state of that step is saved.
   """
+  problem, batches = training.problem, training.batches
   init_key, root = sharding.put_same(tuple(jax.random.split(jax.random.key(seed))), mesh)
-  state, frozen = initialise(stage, init_key, mesh)
+  state, frozen = initialise(options.name, problem, init_key, mesh)
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-  inputs = dict(stage.info.get('inputs', {}))
+  inputs = dict(training.info.get('inputs', {}))
+  best_metric = 'loss' if options.select == 'best' else None
   with (
     _StopSignal() as stopping,
-    contextlib.closing(
-      RunCheckpoints(directory / 'checkpoints', 'loss' if stage.select == 'best' else None)
-    ) as checkpoints,
+    contextlib.closing(RunCheckpoints(directory / 'checkpoints', best_metric)) as checkpoints,
   ):
     first = 0
-    if found := checkpoints.latest(abstract):
-      first, state, saved = found
-      since = f'checkpoint {first} of stage {stage.name} was saved'
-      workdirs.refuse_other_inputs(saved.get('inputs', {}), inputs, since)
-      stage.batches.set_state(saved['data'])
+    if latest := checkpoints.latest(abstract):
+      first, state, saved = latest
+      since = f'checkpoint {first} of stage {options.name} was saved'
+      check_same_inputs(saved.get('inputs', {}), inputs, since)
+      batches.set_state(saved['data'])
 
     def save(step: int, state: TrainState, scores: Mapping[str, float] | None) -> None:
-      checkpoints.save(step, state, {**notes, 'inputs': inputs, 'data': stage.batches.get_state()}, scores)
+      checkpoints.save(step, state, {**notes, 'inputs': inputs, 'data': batches.get_state()}, scores)
 
     with contextlib.closing(MetricWriter(directory, first, wandb_project)) as writer:
-      state = _steps(stage, directory, mesh, root, first, state, frozen, writer, save, stopping)
+      state = _run_steps(training, options, directory, mesh, root, first, state, frozen, writer, save, stopping)
     stopping.begin_save()
     checkpoints.wait()
-    if stage.select == 'best' and (found := checkpoints.best(abstract)):
-      _, state, _ = found
+    if best_metric and (best := checkpoints.best(abstract)):
+      _, state, _ = best
   return {**frozen, **state.params}
 
 
-def _steps(
-  stage: Stage,
+def check_same_inputs(before: Mapping[str, str], now: Mapping[str, str], since: str) -> None:
+  """Raises a UserError where data or weights (name -> SHA-256) differ from those at an earlier moment (`since`)."""
+  if changed := sorted(name for name in before.keys() & now.keys() if before[name] != now[name]):
+    raise UserError(
+      f'not the same as when {since}: {", ".join(changed)}. Put the old ones back or choose another --workdir.'
+    )
+
+
+def _run_steps(
+  training: Training,
+  options: LoopOptions,
   directory: Path,
   mesh: Mesh,
   root: jax.Array,
@@ -174,119 +222,127 @@ def _steps(
   save: Callable[[int, TrainState, Mapping[str, float] | None], None],
   stopping: '_StopSignal',
 ) -> TrainState:
-  """Every step from `first` on, with what is due after it: logs, validation, checkpoints."""
-  step_fn = make_step(stage, mesh)
-  validate = _make_validate(stage, mesh, root) if stage.validation else None
-  with contextlib.closing(progress(stage.num_steps, stage.name, first)) as bar:
-    pending = _Pending(stage, writer, bar, directory, int(jax.device_get(state.nonfinite)) if first else 0)
-    for done in range(first + 1, stage.num_steps + 1):
-      batch = next(stage.batches)
+  """All steps after `first`, each with the logs, validations and checkpoints that are due after it."""
+  problem, num_steps = training.problem, training.num_steps
+  step_fn = make_step(problem.loss, problem.optimizer, problem.learning_rate, mesh, options.skip_nonfinite)
+  validate = _make_validate(problem.loss, training.validation, mesh, root) if training.validation else None
+  with contextlib.closing(progress(num_steps, options.name, first)) as bar:
+    nonfinite = int(jax.device_get(state.nonfinite)) if first else 0
+    log = _MetricLog(options, training.batches, writer, bar, directory, nonfinite)
+    for step in range(first + 1, num_steps + 1):
+      batch = next(training.batches)
       state, metrics = step_fn(state, frozen, sharding.put_batch(batch, mesh), root)
-      pending.add(done, metrics, batch)
+      log.add(step, metrics)
       bar.update()
-      last = done == stage.num_steps
-      stop = stopping.asked(done)
-      save_now = last or stop or done % stage.checkpoint_every == 0
-      evaluate = validate is not None and (last or done % stage.eval_every == 0)
-      if save_now or evaluate or done % stage.log_every == 0:
-        pending.log()
+      last = step == num_steps
+      stop = stopping.asked(step)
+      save_now = last or stop or step % options.checkpoint_every == 0
+      evaluate = validate is not None and (last or step % options.eval_every == 0)
+      if save_now or evaluate or step % options.log_every == 0:
+        log.write()
       scores = None
       if evaluate:
         scores = validate(state, frozen)
-        writer.write(done, 'validation', scores)
-        pending.started = time.monotonic()
+        writer.write(step, 'validation', scores)
+        log.started = time.monotonic()
       if stop:
         stopping.begin_save()
-      if save_now or (evaluate and stage.select == 'best'):
-        save(done, state, scores)
+      if save_now or (evaluate and options.select == 'best'):
+        save(step, state, scores)
       if stop:
         raise Stopped(
-          f'stopped by SIGTERM at step {done} of stage {stage.name}; the state is saved, the same command goes on.'
+          f'stopped by SIGTERM at step {step} of stage {options.name}; the state is saved. The same command resumes.'
         )
   return state
 
 
-def _make_validate(stage: Stage, mesh: Mesh, root: jax.Array) -> Callable[[TrainState, Params], dict[str, float]]:
-  # The draws are those of step -1, the same at every validation, so that values are comparable.
+def _make_validate(
+  loss: Loss, batches: Callable[[], Iterable[Mapping[str, np.ndarray]]], mesh: Mesh, root: jax.Array
+) -> Callable[[TrainState, Params], dict[str, float]]:
+  # Every validation draws what step -1 would draw, so that its values can be compared.
   @jax.jit
   @partial(sharding.on_mesh, mesh)
   def metrics_of(params: Params, frozen: Params, batch: Batch, root: jax.Array, index: jax.Array):
     key = jax.random.fold_in(jax.random.fold_in(root, np.uint32(2**32 - 1)), index)
-    value, metrics = stage.loss(unflatten({**frozen, **params}), batch, key)
+    value, metrics = loss(unflatten({**frozen, **params}), batch, key)
     return {**metrics, 'loss': value}, jnp.sum(batch['weight'])
 
   def validate(state: TrainState, frozen: Params) -> dict[str, float]:
-    results = [
-      metrics_of(state.params, frozen, sharding.put_batch(b, mesh), root, i) for i, b in enumerate(stage.validation())
-    ]
+    results = [metrics_of(state.params, frozen, sharding.put_batch(b, mesh), root, i) for i, b in enumerate(batches())]
     results = jax.device_get(results)
     total = sum(weight for _, weight in results)
     means = {name: float(sum(m[name] * weight for m, weight in results) / total) for name in results[0][0]}
-    return means | {name: _summary(name)([m[name] for m, _ in results]) for name in means if name.startswith('max_')}
+    return means | {name: _summarise(name, [m[name] for m, _ in results]) for name in means if name.startswith('max_')}
 
   return validate
 
 
-class _Pending:
-  """Metrics that are still on the device, with the batches they came from; fetched and checked at each log."""
+class _MetricLog:
+  """Metrics since the last line of the log. They stay on the device until then, so that the host never waits for a step."""
 
-  def __init__(self, stage: Stage, writer: MetricWriter, bar: Any, directory: Path, skipped: int):
-    self._stage, self._writer, self._bar, self._directory = stage, writer, bar, directory
+  def __init__(
+    self, options: LoopOptions, batches: Batches, writer: MetricWriter, bar: Any, directory: Path, nonfinite: int
+  ):
+    self._options, self._batches, self._writer, self._bar, self._directory = options, batches, writer, bar, directory
+    self._nonfinite = nonfinite  # steps so far
+    self._begin()
+
+  def _begin(self) -> None:
     self._steps: list[tuple[int, dict[str, jax.Array]]] = []
-    self._batches: list[Mapping[str, np.ndarray]] = []
-    self._skipped = skipped  # steps that were not finite
+    self._position = self._batches.get_state()  # of the first of these steps
     self.started = time.monotonic()
 
-  def add(self, step: int, metrics: dict[str, jax.Array], batch: Mapping[str, np.ndarray]) -> None:
+  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics of a step. Waits only where the host is `IN_FLIGHT` steps ahead of the device."""
     self._steps.append((step, metrics))
-    self._batches.append(batch)
     if len(self._steps) > IN_FLIGHT:
       jax.block_until_ready(self._steps[-1 - IN_FLIGHT][1]['loss'])
 
-  def log(self) -> None:
-    """Writes the means (of `max_...` the largest) since the last log, over finite steps.
+  def write(self) -> None:
+    """Writes the means (of `max_...` the largest) over finite steps since the last line.
 
     Raises:
       UserError: more steps than allowed were not finite. Nothing has been saved since the one too many.
     """
+    finite, allowed = [], self._options.skip_nonfinite
     values = jax.device_get(self._steps)
-    finite = []
-    for (step, metrics), batch in zip(values, self._batches, strict=True):
+    for step, metrics in values:
       if math.isfinite(metrics['loss']) and math.isfinite(metrics['gradient_norm']):
         finite.append(metrics)
         continue
-      self._skipped += 1
-      if self._skipped > self._stage.skip_nonfinite:
-        self._refuse(step, metrics, batch)
+      self._nonfinite += 1
+      if self._nonfinite > allowed:
+        self._save_batch_and_stop(step, metrics)
       hosts.log(
-        f'{self._stage.name}: step {step} is skipped, it was not finite: {self._skipped} of at most {self._stage.skip_nonfinite}'
+        f'{self._options.name}: step {step} is skipped, its loss or gradient is not finite: {self._nonfinite} of at most {allowed}'
       )
     if finite:
-      means = {name: _summary(name)([metrics[name] for metrics in finite]) for name in finite[0]}
-      means['skipped_steps'] = self._skipped
+      means = {name: _summarise(name, [metrics[name] for metrics in finite]) for name in finite[0]}
+      means['skipped_steps'] = self._nonfinite
       means['steps_per_second'] = len(values) / (time.monotonic() - self.started)
       self._writer.write(values[-1][0], 'train', means)
       self._bar.set_postfix_str(f'loss {means["loss"]:.4g}', refresh=False)  # shown when the bar is drawn next
-    self._steps.clear()
-    self._batches.clear()
-    self.started = time.monotonic()
+    self._begin()
 
-  def _refuse(self, step: int, metrics: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> None:
+  def _save_batch_and_stop(self, step: int, metrics: Mapping[str, Any]) -> NoReturn:
+    # Batches are not kept: it is read again.
+    self._batches.set_state(self._position)
+    for _ in range(self._steps[0][0], step + 1):
+      batch = next(self._batches)
     host = f'_host{jax.process_index()}' if jax.process_count() > 1 else ''  # each has its share of the batch
     path = self._directory / f'nonfinite_step{step}{host}.npz'
     with atomic_write(path) as temporary:
       np.savez(temporary, **batch)
     raise UserError(
-      f'stage {self._stage.name}: the loss of step {step} is {metrics["loss"]}, its gradient norm '
-      f'{metrics["gradient_norm"]}; the batch, with the numbers of its rows, is saved in {path}. Look at these data, lower '
-      'the learning rate in a new --workdir, or allow some such steps with config.skip_nonfinite. The last checkpoint is '
-      'intact.'
+      f'stage {self._options.name}: the loss of step {step} is {metrics["loss"]}, its gradient norm '
+      f'{metrics["gradient_norm"]}; the batch and its row numbers are saved in {path}. Check these rows, lower the learning '
+      'rate in a new --workdir, or allow some such steps with config.skip_nonfinite. The last checkpoint is intact.'
     )
 
 
-def _summary(name: str) -> Callable[[list], float]:
-  """How values of a metric become one: extremes stay extremes, everything else is averaged."""
-  return lambda values: float(np.max(values) if name.startswith('max_') else np.mean(values))
+def _summarise(name: str, values: list) -> float:
+  """One value of several steps: the largest of a `max_...`, else the mean."""
+  return float(np.max(values) if name.startswith('max_') else np.mean(values))
 
 
 class _StopSignal:

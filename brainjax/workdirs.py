@@ -1,4 +1,4 @@
-"""What a workdir holds: whose run is at work in it, which stages are complete, and with which config each was made."""
+"""A workdir: the run that works in it, the stages that are complete, and the config that each was made with."""
 
 import contextlib
 import json
@@ -15,22 +15,13 @@ from ml_collections import ConfigDict
 from brainjax import files, hosts
 from brainjax.errors import UserError
 from brainjax.files import atomic_write, put_aside
+from brainjax.stages import registry
+from brainjax.stages.registry import STAGES
+from brainjax.train import check_same_inputs
 
-METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
-PAIRED = METHOD[1:]  # those that read fMRI with pictures
-PRIOR = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
-STAGES = METHOD + PRIOR
-REMADE = ('reconstruct', 'evaluate')  # made again when the user names them
-# What evaluate leaves in the workdir itself.
-SCORES = ('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.png', 'report.html')
-# Models that a stage does not use.
-UNUSED = {
-  'contrast': {'image_mae', 'first_stage', 'unet', 'conditioner'},
-  'attend': {'first_stage', 'unet', 'conditioner'},
-}
 DEVICES = 'mesh.devices'  # as a field of --accept_changes: their number, where results depend on it
-# Fields that may differ between the runs of one workdir: they do not change results. Of a stage also how often it saves, and
-# how often it validates where that selects nothing.
+# Fields that may differ between the runs of one workdir, because they do not change results. The same holds for how often
+# a stage saves, and for how often it validates where validation selects nothing.
 FREE = ('stages', 'mesh', 'remat', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
 
 
@@ -39,20 +30,23 @@ def is_complete(folder: Path) -> bool:
   return (folder / 'complete.json').is_file()
 
 
-def with_paths(config: ConfigDict, workdir: Path) -> ConfigDict:
-  """The config with '{workdir}' replaced in its texts, which then name something below the workdir."""
+def fill_in_paths(config: ConfigDict, workdir: Path) -> ConfigDict:
+  """A copy of the config whose texts have the workdir's path in place of '{workdir}'.
+
+  Raises:
+    UserError: such a text leads out of the workdir.
+  """
   config = config.copy_and_resolve_references()
   for part, section in {'config': config, **{f'config.{name}': value for name, value in config.items()}}.items():
     for name, value in section.items() if isinstance(section, ConfigDict) else ():
       if isinstance(value, tuple):
-        section[name] = tuple(_below(workdir, item, f'{part}.{name}') for item in value)
+        section[name] = tuple(_fill_in(workdir, item, f'{part}.{name}') for item in value)
       else:
-        section[name] = _below(workdir, value, f'{part}.{name}')
+        section[name] = _fill_in(workdir, value, f'{part}.{name}')
   return config
 
 
-def _below(workdir: Path, value: Any, field: str) -> Any:
-  """A value with its '{workdir}' replaced, if it is a text that has it."""
+def _fill_in(workdir: Path, value: Any, field: str) -> Any:
   if not isinstance(value, str) or '{workdir}' not in value:
     return value
   path = value.replace('{workdir}', str(workdir))
@@ -74,17 +68,17 @@ def _portable(tree: Any, workdir: Path) -> Any:
 
 def relevant(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   """The part of the config that a stage's result depends on."""
-  order = METHOD if name in METHOD else PRIOR
-  later = set(STAGES) - set(order[: order.index(name) + 1]) | UNUSED.get(name, set())
+  ancestors = registry.ancestors(name)
+  unused = {stage for stage in STAGES if stage not in ancestors} | set(STAGES[name].unused)
   kept = json.loads(config.to_json_best_effort())
-  kept = {key: value for key, value in kept.items() if key not in later and key not in FREE}
+  kept = {key: value for key, value in kept.items() if key not in unused and key not in FREE}
   kept['simulate'].pop('workers')
-  for key in STAGES:
+  for key in ancestors:
     if key in kept:
       free = {'checkpoint_every'} if kept[key].get('select') == 'best' else {'checkpoint_every', 'eval_every'}
       kept[key] = {field: value for field, value in kept[key].items() if field not in free}
-  if name == 'contrast' and config.contrast.negatives == 'per_device':
-    kept['mesh'] = {'devices': jax.device_count()}  # each contrasts its own rows
+  if config.get(name, {}).get('negatives') == 'per_device':
+    kept['mesh'] = {'devices': jax.device_count()}  # each device contrasts its own rows
   return _portable(kept, workdir)
 
 
@@ -97,51 +91,70 @@ def refuse_unknown_fields(config: ConfigDict, accepted: Sequence[str]) -> None:
     )
 
 
-def refuse_other_config(config: ConfigDict, workdir: Path, name: str, asked: bool, accepted: Sequence[str]) -> None:
-  """A stage's folder made with another config is never mixed with this one's, unless it is to be made again."""
+def refuse_other_config(
+  given: ConfigDict, config: ConfigDict, workdir: Path, name: str, asked: bool, accepted: Sequence[str]
+) -> None:
+  """Raises a `UserError` where a stage's folder was made with another config, unless the stage is to be made again.
+
+  Args:
+    given: the config before `resolve`: earlier versions saved it.
+    config: the resolved one.
+    workdir: of the run.
+    name: of the stage.
+    asked: whether the user named the stage.
+    accepted: fields that may differ.
+  """
   folder = workdir / name
   if folder.exists() and not folder.is_dir():
     raise UserError(
       f'{folder} is a file, where the folder of stage {name} belongs; move it away or choose another --workdir.'
     )
-  remake = asked and name in REMADE
+  remake = asked and STAGES[name].remade
   begun = is_complete(folder) or (folder / 'weights').exists() or any((folder / 'checkpoints').glob('[0-9]*'))
-  if begun and not (folder / 'config.json').is_file():
+  if not begun:
+    return
+  if not (folder / 'config.json').is_file():
     raise UserError(
-      f'{folder} holds results, but no config.json that says what they were made with; put it back or move {folder} away.'
+      f'{folder} holds results, but no config.json that says how they were made; put it back or move {folder} away.'
     )
-  if begun:
-    before = _flat(_portable(_read_json(folder / 'config.json'), workdir))
-    now = _flat(relevant(config, workdir, name))
-    # What an earlier version had no field for was as the default of that field has it.
-    changed = sorted(field for field in before if before[field] != now.get(field))
-    if is_complete(folder) and DEVICES in changed:
-      changed.remove(DEVICES)  # nothing more is trained there
-    if taken := [field for field in changed if field in accepted]:
-      what = 'is complete and stays as it was made, with' if is_complete(folder) and not remake else 'goes on with'
-      hosts.log(f'{name}: {what} another {", ".join(taken)}, as --accept_changes says')
-    changed = [field for field in changed if field not in accepted]
-    if changed and not (remake and all(field.startswith(('reconstruct.', 'evaluate.')) for field in changed)):
-      told = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])
-      raise UserError(
-        f'{folder} was made with another config: {told}. Choose another --workdir, the config of that run, '
-        f'or move {folder} away to make it again. --accept_changes={",".join(changed)} goes on with the new values.'
-      )
+  before = _flat(_portable(_read_json(folder / 'config.json'), workdir))
+  now, also = _flat(relevant(config, workdir, name)), _flat(relevant(given, workdir, name))
+  # A field that only one version of brainjax has is at its default in the other.
+  changed = sorted(
+    field for field in before.keys() & now.keys() if before[field] not in (now[field], also.get(field, now[field]))
+  )
+  if is_complete(folder) and DEVICES in changed:
+    changed.remove(DEVICES)  # nothing more is trained there
+  if allowed := [field for field in changed if field in accepted]:
+    what = 'is complete and stays as it is; it was made' if is_complete(folder) and not remake else 'goes on'
+    hosts.log(f'{name}: {what} with another {", ".join(allowed)}, as --accept_changes allows')
+  changed = [field for field in changed if field not in accepted]
+  own = tuple(f'{stage}.' for stage, spec in STAGES.items() if spec.remade)
+  if not changed or remake and all(field.startswith(own) for field in changed):
+    return
+  listed = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])
+  accept = f'--accept_changes={",".join(changed)}'
+  advice = (
+    f'{accept} keeps what is complete as it is' if is_complete(folder) else f'{accept} goes on with the new values'
+  )
+  raise UserError(
+    f'{folder} was made with another config: {listed}. Choose another --workdir, the config of that run, '
+    f'or move {folder} away to make it again. {advice}.'
+  )
 
 
 def put_result_aside(workdir: Path, name: str) -> None:
   """Keeps the result of a stage that is made again."""
   aside = put_aside(workdir / name)
-  for file in (workdir / name for name in (SCORES if name == 'evaluate' else ())):
+  for file in (workdir / name for name in STAGES[name].results):
     if file.exists():
       file.rename(aside / file.name)
-  print(f'{name}: the result that was there is now in {aside}')
+  print(f'{name}: the earlier result is now in {aside}')
 
 
-def with_earlier(stages: Sequence[str]) -> list[str]:
-  """The stages and all before them, whose results they start from."""
-  last = {order: max((order.index(name) for name in stages if name in order), default=-1) for order in (METHOD, PRIOR)}
-  return [name for order, index in last.items() for name in order[: index + 1]]
+def with_ancestors(stages: Sequence[str]) -> list[str]:
+  """The stages and all whose results they start from."""
+  return list(dict.fromkeys(ancestor for name in stages for ancestor in registry.ancestors(name)))
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -169,14 +182,14 @@ def lock(workdir: Path) -> Iterator[None]:
   """Refuses a second run in one workdir, and hosts that do not share it. The lock goes with the process, however it ends."""
   file = workdir / '.lock'
   with contextlib.ExitStack() as held:
-    hosts.on_first(lambda: held.enter_context(_taken(file)))
+    hosts.on_first(lambda: held.enter_context(_locked(file)))
     if not hosts.all_equal(file.read_text() if file.is_file() else ''):
       raise UserError(f'--workdir={workdir} is not one folder that all hosts see; choose one on a shared file system.')
     yield
 
 
 @contextlib.contextmanager
-def _taken(file: Path) -> Iterator[None]:
+def _locked(file: Path) -> Iterator[None]:
   def busy():
     raise UserError(f'another run is at work in {file.parent}; wait for it or choose another --workdir.')
 
@@ -187,30 +200,29 @@ def _taken(file: Path) -> Iterator[None]:
     what = f'--workdir={file.parent}: {error.strerror}; choose a folder that can be written'
     raise UserError(f'{what}, on a file system with locks (Lustre: mount -o flock).') from error
   with handle:
+    if not os.fstat(handle.fileno()).st_nlink:  # the run that held it was refused and has just removed the folder
+      busy()
     handle.truncate(0)
     handle.write(f'{socket.gethostname()} {os.getpid()} {time.time()}\n')  # what the other hosts must find
     handle.flush()
     os.fsync(handle.fileno())
-    yield
+    try:
+      yield
+    finally:
+      if [path.name for path in file.parent.iterdir()] == [file.name]:  # a refused run leaves nothing
+        file.unlink()
+        file.parent.rmdir()
 
 
 def refuse_other_raw_files(workdir: Path, stages: Sequence[str], inputs: Mapping[str, str]) -> None:
-  """Raw files may change between two runs of a workdir; stages that saw other ones do not go together.
+  """Raises a `UserError` where the raw files changed since an earlier stage of the workdir was made.
 
   Args:
     workdir: of the run.
     stages: that are to be done.
     inputs: what one of them reads -> SHA-256.
   """
-  for earlier in with_earlier(stages):
+  for earlier in with_ancestors(stages):
     file = workdir / earlier / 'weights' / 'weights.json'
     if is_complete(workdir / earlier) and file.is_file():
-      refuse_other_inputs(_read_json(file).get('inputs', {}), inputs, f'{workdir / earlier} was made')
-
-
-def refuse_other_inputs(before: Mapping[str, str], now: Mapping[str, str], since: str) -> None:
-  """Raises a `UserError` where data or weights (what they are -> SHA-256) are not what they were."""
-  if changed := sorted(name for name in before.keys() & now.keys() if before[name] != now[name]):
-    raise UserError(
-      f'not the same as when {since}: {", ".join(changed)}. Put the old ones back or choose another --workdir.'
-    )
+      check_same_inputs(_read_json(file).get('inputs', {}), inputs, f'{workdir / earlier} was made')

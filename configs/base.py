@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
   # What the backward pass recomputes instead of keeping it: 'everything' (least memory, up to a third more work); 'cheap'
   # (all but products with weights; the fastest where there is room); 'nothing'.
   config.remat = 'everything'
+  config.plugins = ()  # Python modules to import first: they add stages or data sets (docs/architecture.md)
   config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})  # devices per axis; -1: the rest
   config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none
@@ -29,6 +30,9 @@ def get_config() -> ConfigDict:
   config.data.subjects = ('sbj_3',)  # attend and diffuse train on these, evaluate tests on these   (--kam_subs)
   config.data.other_subjects = ()  # attend and diffuse train on these too; nothing is tested on them
   config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
+  # z-score of the responses, with statistics of the training rows. 'subject': one mean and one deviation for all voxels of
+  # a subject (the paper's way); 'voxel': one of each per voxel (for responses whose baselines differ between voxels).
+  config.data.zscore = 'subject'
   config.data.hcp_rois = ('V1', 'V2', 'V3', 'V4')
   config.data.hcp_subject_limit = 0  # first so many subjects in sorted order; 0: all
   config.data.hcp_augmentation = 1.0  # rows after interpolating random pairs, as a multiple of the real ones; 1: none
@@ -94,6 +98,11 @@ def get_config() -> ConfigDict:
   config.unet.context_dim = 512
   config.unet.num_groups = 32  # of the normalisations
 
+  config.noise_schedule = ConfigDict()  # of the diffusion: roots of the betas at equal distances, as label2img has it
+  config.noise_schedule.num_steps = 1000
+  config.noise_schedule.start = 0.0015  # beta of the first step
+  config.noise_schedule.end = 0.0195  # beta of the last step
+
   config.conditioner = ConfigDict()
   config.conditioner.context_tokens = 77
   config.conditioner.global_pool = False
@@ -115,7 +124,8 @@ def get_config() -> ConfigDict:
   config.contrast.temperature = 0.1
 
   # Attend: phase 2 -------------------------------------------------------------------------------------------------
-  config.attend = training(num_epochs=60, batch_size=4, learning_rate=5.3e-5, warmup_epochs=2.0, clip_norm=0.8)
+  # The published command runs 4 processes with 4 rows each: 16 rows a step, 4,500 steps on GOD.
+  config.attend = training(num_epochs=60, batch_size=16, learning_rate=5.3e-5, warmup_epochs=2.0, clip_norm=0.8)
   config.attend.betas = (0.9, 0.95)
   config.attend.weight_decay = 0.05
   config.attend.random_init = False  # allow random weights where a file is missing: for trying things out

@@ -57,7 +57,7 @@ def dataset(split):
     rng.integers(0, 256, (rows, SIDE, SIDE, 3), np.uint8),
     np.arange(rows),
     signed_unit=True,
-    info={'statistics': None},
+    info={},
   )
 
 
@@ -81,21 +81,15 @@ def make(name, config, mesh):
   """The stage on the random data."""
 
   def data_of(*args, **kwargs):
-    return stage_data._stage_data(config, name, dataset('train'), dataset('val'), VOXELS, None)
+    return stage_data.make(config, name, [], dataset('train'), dataset('val'))
 
-  makers = {
-    'contrast': lambda: contrast.make(config, mesh),
-    'attend': lambda: attend.make(config, ''),
-    'diffuse': lambda: diffuse.make(config, ''),
-  }
   padded = functools.partial(sharding.padded, devices=mesh.size)
   with (
     mock.patch.object(sharding, 'padded', padded),
-    mock.patch.object(stage_data, 'contrast', data_of),
+    mock.patch.object(contrast, '_data', data_of),
     mock.patch.object(stage_data, 'paired', data_of),
-    mock.patch.object(stage_data, 'inputs', lambda *_: {}),  # there are no raw files
   ):
-    return makers[name]()
+    return {'contrast': contrast, 'attend': attend, 'diffuse': diffuse}[name].make(config, mesh)
 
 
 def losses_of(folder):
@@ -115,7 +109,9 @@ def run_train(name, *layouts):
       mesh, config = make_mesh(layout), settings(STEPS)
       shares = []
       with mock.patch.object(train, 'make_step', _watched(shares)):
-        train.train(make(name, config, mesh), Path(folder), mesh, config.seed, {})
+        train.train(
+          make(name, config, mesh), train.LoopOptions.from_config(config, name), Path(folder), mesh, config.seed, {}
+        )
       results[layout] = losses_of(Path(folder)) | {'share': shares[-1]}
   return results
 
@@ -144,7 +140,7 @@ def run_reshard(*layouts):
       mesh, config = make_mesh(layout), settings(20)
       # The schedule is that of 20 steps; only the end is nearer.
       stage = make('contrast', config, mesh)._replace(num_steps=4 * number, validation=None)
-      train.train(stage, Path(folder), mesh, config.seed, {})
+      train.train(stage, train.LoopOptions.from_config(config, 'contrast'), Path(folder), mesh, config.seed, {})
     return losses_of(Path(folder))
 
 
@@ -173,13 +169,15 @@ def contrast_rows():
 def run_reconstruct(*layouts):
   """Pictures of a random model on several meshes."""
   parts = diffuse.models(tiny.get_config(), VOXELS)
-  flat = jax.jit(lambda key: flatten(diffuse.init(parts, key)))(jax.random.key(0))
+  flat = jax.jit(lambda key: flatten(parts.init_params(key)))(jax.random.key(0))
   fmri = np.random.default_rng(1).standard_normal((3, VOXELS), np.float32)
-  info = {'settings': {name: common.settings(part) for name, part in parts._asdict().items()}}
+  info = {'settings': {name: common.kwargs_of(part) for name, part in parts._asdict().items()}}
   with tempfile.TemporaryDirectory() as folder:
     save_weights(Path(folder) / 'weights', jax.device_get(flat), info)
     return {
-      layout: Reconstructor(Path(folder) / 'weights', mesh=make_mesh(layout))(fmri, num_samples=3, num_steps=4).tolist()
+      layout: Reconstructor(Path(folder) / 'weights', mesh=make_mesh(layout))(
+        fmri, num_samples=3, num_steps=4, normalised=True
+      ).tolist()
       for layout in layouts
     }
 

@@ -151,7 +151,7 @@ from tests.test_train import _stage
 terminate = {3: lambda: os.kill(os.getpid(), signal.SIGTERM)} if this else {}
 stage = _stage(10**6, event=terminate, checkpoint_every=10**6, log_every=1)
 with hosts.ending_together():
-  train.train(stage, folder, sharding.make_mesh(), 3, {})
+  train.train(*stage, folder, sharding.make_mesh(), 3, {})
 """
 
 

@@ -10,9 +10,10 @@ from brainjax.checkpoints import load_weights, save_weights
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.latent_diffusion import LatentDiffusion
 from brainjax.models.unet import UNet
 from brainjax.reconstruct import Reconstructor
-from brainjax.stages import common, diffuse
+from brainjax.stages import common
 from brainjax.trees import flatten
 
 NUM_VOXELS = 32
@@ -20,7 +21,7 @@ NUM_VOXELS = 32
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-  parts = diffuse.Models(
+  parts = LatentDiffusion(
     FmriConditioner(num_voxels=NUM_VOXELS, patch_size=8, width=8, depth=1, num_heads=2, context_tokens=3, context_dim=8),
     UNet(
       model_channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), context_dim=8,
@@ -28,12 +29,12 @@ def weights(tmp_path_factory):
     ),
     VQModel(ch=8, ch_mult=(1, 2), num_res_blocks=1, n_embed=512, resolution=16, num_groups=4),
   )  # fmt: skip
-  params = flatten(jax.jit(lambda key: diffuse.init(parts, key))(jax.random.key(0)))
+  params = flatten(jax.jit(lambda key: parts.init_params(key))(jax.random.key(0)))
   # The last layer of the noise prediction starts at zero; then fMRI would not matter.
   rng = np.random.default_rng(0)
   params = {path: np.asarray(x) + 0.3 * rng.normal(size=x.shape).astype(np.float32) for path, x in params.items()}
   folder = tmp_path_factory.mktemp('weights') / 'weights'
-  settings = {name: common.settings(part) for name, part in parts._asdict().items()}
+  settings = {name: common.kwargs_of(part) for name, part in parts._asdict().items()}
   save_weights(folder, params, {'kind': 'diffuse', 'num_voxels': NUM_VOXELS, 'settings': settings})
   return folder
 
@@ -48,16 +49,18 @@ def fmri(trials=3, seed=0):
 
 
 def test_pictures_depend_on_trial_sample_and_seed_alone(model):
-  pictures = model(fmri(), num_samples=2, num_steps=4)
+  pictures = model(fmri(), num_samples=2, num_steps=4, normalised=True)
   assert pictures.shape == (3, 2, 16, 16, 3) and pictures.dtype == np.uint8
-  np.testing.assert_array_equal(model(fmri(), num_samples=2, num_steps=4, batch_size=4), pictures)
-  np.testing.assert_array_equal(model(fmri()[:1], num_samples=1, num_steps=4)[0, 0], pictures[0, 0])
-  np.testing.assert_array_equal(model(fmri()[0], num_samples=1, num_steps=4)[0, 0], pictures[0, 0])  # one trial, V
+  np.testing.assert_array_equal(model(fmri(), num_samples=2, num_steps=4, normalised=True, batch_size=4), pictures)
+  np.testing.assert_array_equal(model(fmri()[:1], num_samples=1, num_steps=4, normalised=True)[0, 0], pictures[0, 0])
+  np.testing.assert_array_equal(
+    model(fmri()[0], num_samples=1, num_steps=4, normalised=True)[0, 0], pictures[0, 0]
+  )  # one trial, V
   for other in (
-    model(fmri(), num_samples=2, num_steps=4, seed=1),
-    model(fmri(seed=1), num_samples=2, num_steps=4),
-    model(fmri(), num_samples=2, num_steps=4, sampler='ddim', eta=1.0),
-    model(fmri(), num_samples=2, num_steps=4, guidance=3.0),
+    model(fmri(), num_samples=2, num_steps=4, normalised=True, seed=1),
+    model(fmri(seed=1), num_samples=2, num_steps=4, normalised=True),
+    model(fmri(), num_samples=2, num_steps=4, normalised=True, sampler='ddim', eta=1.0),
+    model(fmri(), num_samples=2, num_steps=4, normalised=True, guidance=3.0),
     pictures[:, ::-1],
   ):
     assert (other != pictures).any(axis=(2, 3, 4)).all()
@@ -67,12 +70,14 @@ def test_pictures_depend_on_trial_sample_and_seed_alone(model):
   'options', [{}, {'sampler': 'dpm'}, {'sampler': 'ddim', 'eta': 0.5}], ids=['plms', 'dpm', 'ddim']
 )
 def test_denoising_ends_with_the_sample(model, options):
-  steps, noisy, expected = model.denoising(fmri()[0], num_steps=5, num_pictures=4, **options)
+  steps, noisy, expected = model.denoising(fmri()[0], num_steps=5, normalised=True, num_pictures=4, **options)
   assert steps.tolist() == [0, 2, 3, 5] and noisy.shape == expected.shape == (4, 16, 16, 3)
-  sample = model(fmri()[:1], num_samples=1, num_steps=5, **options)[0, 0]
+  sample = model(fmri()[:1], num_samples=1, num_steps=5, normalised=True, **options)[0, 0]
   np.testing.assert_allclose(noisy[-1].astype(int), sample.astype(int), atol=1)
   np.testing.assert_array_equal(noisy[0], expected[0])
-  assert len(model.denoising(fmri()[0], num_steps=2, num_pictures=9, **options)[0]) == 3  # no more than there are
+  assert (
+    len(model.denoising(fmri()[0], num_steps=2, normalised=True, num_pictures=9, **options)[0]) == 3
+  )  # no more than there are
 
 
 def test_the_noise_schedule_is_that_of_the_weights(weights, model, tmp_path):
@@ -83,9 +88,12 @@ def test_the_noise_schedule_is_that_of_the_weights(weights, model, tmp_path):
     tmp_path / 'weights', params, {'kind': 'diffuse', 'num_voxels': NUM_VOXELS, 'settings': info['settings']}
   )
   other = Reconstructor(tmp_path / 'weights')
-  assert (other(fmri(), num_samples=1, num_steps=4) != model(fmri(), num_samples=1, num_steps=4)).any()
+  assert (
+    other(fmri(), num_samples=1, num_steps=4, normalised=True)
+    != model(fmri(), num_samples=1, num_steps=4, normalised=True)
+  ).any()
   with pytest.raises(UserError, match='number of sampling steps is 101, expected 1 to 100'):
-    other(fmri(), num_steps=101)
+    other(fmri(), num_steps=101, normalised=True)
 
 
 def wrong():
@@ -108,7 +116,7 @@ def wrong():
 @pytest.mark.parametrize(('value', 'words'), [case[1:] for case in wrong()], ids=[case[0] for case in wrong()])
 def test_wrong_fmri_is_one_sentence(weights, model, tmp_path, capsys, value, words):
   with pytest.raises(UserError, match=words):
-    model(value, num_steps=2)
+    model(value, num_steps=2, normalised=True)
   np.save(tmp_path / 'fmri.npy', value)
   command = [f'--weights={weights}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}', '--num_steps=2']
   assert reconstruct.main(command) == 2
@@ -132,7 +140,7 @@ def test_wrong_options_are_one_sentence(model):
     ({'num_steps': 1001}, '1001'),
   ):
     with pytest.raises(UserError, match=words):
-      model(fmri(), **options)
+      model(fmri(), normalised=True, **options)
 
 
 def test_command_writes_pictures_and_never_over_others(weights, model, tmp_path, capsys):
@@ -140,7 +148,7 @@ def test_command_writes_pictures_and_never_over_others(weights, model, tmp_path,
   command = [f'--weights={weights}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}']
   command += ['--num_steps=4', '--num_samples=2', '--seed=3']
   assert reconstruct.main(command) == 0
-  expected = model(fmri(2), num_samples=2, num_steps=4, seed=3)
+  expected = model(fmri(2), num_samples=2, num_steps=4, normalised=True, seed=3)
   with np.load(tmp_path / 'out' / 'images.npz', allow_pickle=False) as archive:
     np.testing.assert_array_equal(archive['samples'], expected)
   with Image.open(tmp_path / 'out' / 'trial0001_sample0.png') as picture:
@@ -170,7 +178,7 @@ def test_command_tells_files_that_are_none(weights, tmp_path, capsys):
   np.save(tmp_path / 'fmri.npy', fmri())
   wrong_seed = [f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}', f'--seed={10**20}']
   assert reconstruct.main([f'--weights={weights}', *wrong_seed]) == 2
-  assert '--seed is 1' in capsys.readouterr().err
+  assert 'seed is 1' in capsys.readouterr().err
   assert (
     reconstruct.main([f'--weights={tmp_path}', f'--fmri={tmp_path / "fmri.npy"}', f'--out={tmp_path / "out"}']) == 2
   )

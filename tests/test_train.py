@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import pytest
 
 from brainjax import metric_writer, sharding, train
 from brainjax.errors import Stopped, UserError
-from brainjax.stages.stage import Stage
+from brainjax.stages.problem import Problem, Training
 
 
 class Counted:
@@ -51,21 +52,33 @@ def _stage(num_steps=6, broken=(), event=None, **fields):
     value = jnp.sum((params['trained']['w'] - batch['x'].mean() + 0.1 * noise) ** 2) * params['frozen']['w'].mean()
     return value, {'mean': batch['x'].mean(), 'max_x': batch['x'].max()}
 
-  default = dict(
-    name='small', init=init, pretrained={}, trainable='^trained/', loss=loss, optimizer=optax.adam(0.1),
-    learning_rate=lambda step: 0.1, batches=Counted(broken, event), validation=None, num_steps=num_steps, eval_every=2,
-    checkpoint_every=2, log_every=2, skip_nonfinite=0, select='last', info={},
-  )  # fmt: skip
-  return Stage(**default | fields)
+  problem = dict(
+    init=init,
+    pretrained={},
+    trainable='^trained/',
+    loss=loss,
+    optimizer=optax.adam(0.1),
+    learning_rate=lambda step: 0.1,
+  )
+  data = dict(batches=Counted(broken, event), validation=None, num_steps=num_steps, info={})
+  options = dict(name='small', eval_every=2, checkpoint_every=2, log_every=2)
+
+  def with_fields(default, names):
+    return default | {name: value for name, value in fields.items() if name in names}
+
+  problem = Problem(**with_fields(problem, Problem._fields))
+  return Training(problem, **with_fields(data, Training._fields)), train.LoopOptions(
+    **with_fields(options, train.LoopOptions._fields)
+  )
 
 
 def _run(stage, folder, seed=3):
-  return train.train(stage, folder, sharding.make_mesh(), seed, {})
+  return train.train(*stage, folder, sharding.make_mesh(), seed, {})
 
 
 def test_frozen_parameters_have_no_optimizer_state_and_do_not_change(tmp_path):
   stage = _stage()
-  state, frozen = train.initialise(stage, jax.random.key(0), sharding.make_mesh())
+  state, frozen = train.initialise('small', stage[0].problem, jax.random.key(0), sharding.make_mesh())
   assert list(state.params) == ['trained/w'] and list(frozen) == ['frozen/w']
   assert {x.shape for x in jax.tree.leaves(state.opt_state)} == {(), (7,)}
   result = _run(stage, tmp_path)
@@ -214,3 +227,26 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     UserError, match=r'trained/w \(8,\) \(model: \(7,\)\), other/w \(2,\) \(model: no such parameter\)'
   ):
     _run(stage, tmp_path)
+
+
+def test_the_logged_rate_is_the_one_used_after_a_skipped_step(tmp_path):
+  # Gradient descent with the rate 1, 1/2, 1/4, ... by update: the skipped step does not advance it.
+  rate = lambda count: 0.5**count
+  stage = _stage(4, broken=(1,), optimizer=optax.sgd(rate), learning_rate=rate, skip_nonfinite=1, log_every=1)
+  _run(stage, tmp_path)
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert [(line['step'], line['learning_rate']) for line in lines] == [(1, 1.0), (3, 0.5), (4, 0.25)]
+
+
+def test_batches_are_not_kept_between_logs(tmp_path):
+  alive, most = weakref.WeakValueDictionary(), []
+
+  class Watched(Counted):
+    def __next__(self):
+      batch = super().__next__()
+      alive[self.position] = batch['x']
+      most.append(len(alive))
+      return batch
+
+  _run(_stage(40, batches=Watched(), log_every=40, checkpoint_every=40), tmp_path)
+  assert max(most[10:]) < 12

@@ -4,11 +4,13 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 
 from brainjax.datasets import arrays, store, transforms
 from brainjax.datasets.data_set import DataSet
+from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 
 SPLITS = ('train', 'val', *arrays.TEST_SPLITS)
@@ -61,14 +63,16 @@ def load(
   val_seed: int = 0,
   patch_size: int = 16,
   num_voxels: int | None = None,
+  zscore: str = 'subject',
   train_proportion: Mapping[str, float] | None = None,
   full_extra_patch: bool = False,
   test_raw_scale: bool = False,
+  fitted: Mapping[str, InputTransform] | None = None,
 ) -> arrays.ArrayDataset:
   """Rows of one split, in memory.
 
-  fMRI: ROI, wrap-padding to whole patches, one z-score a subject with the statistics of its TRAINING rows (after the
-  validation stimuli are taken out), wrap-padding to the widest subject.
+  fMRI goes through one `InputTransform` per subject: ROI, z-score with the statistics of its TRAINING rows (validation
+  stimuli taken out), voxels repeated to whole patches and to the width of the widest subject.
 
   Args:
     data_set: whose.
@@ -80,30 +84,36 @@ def load(
     signed_unit: pictures as float32 in [-1, 1] instead of uint8.
     num_val_stimuli: training stimuli held out; 0 is the paper's protocol.
     val_seed: decides which.
-    patch_size: voxels in a patch.
-    num_voxels: wrap or truncate to this width instead of the widest subject's.
+    patch_size: voxels per patch.
+    num_voxels: repeat or cut voxels to this width instead of the widest subject's.
+    zscore: see `InputTransform.fit`.
     train_proportion: subject -> share of its training stimuli to keep (`target_sub_train_proportion`).
     full_extra_patch: as released, a divisible width gains a whole patch.
     test_raw_scale: as released, test rows are not normalised.
+    fitted: subject -> the transform that its weights carry. Test splits then do not read training rows, and `roi`,
+      `patch_size`, `num_voxels` and `zscore` are those of the transform.
 
   Returns:
-    Columns fmri `N V` float32; stimulus, class_index, subject (place in `subjects`) `N` int32; and the pictures.
-    `info`: subjects, roi, statistics, num_voxels and mask by subject; names, wordnet_ids and class_indices by stimulus;
-    picture_stimulus, the stimulus of each picture.
+    Columns fmri `N W` float32; stimulus, class_index, subject (place in `subjects`) `N` int32; and the pictures.
+    `info`: subjects; transforms, by subject; names, wordnet_ids and class_indices by stimulus; picture_stimulus, the
+    stimulus of each picture.
+
+  Raises:
+    UserError: data that are not prepared or cannot be read; an unknown subject, ROI or split; nothing left to train on.
   """
   arrays.check_split(split, SPLITS)
   if split == 'val' and not num_val_stimuli:
     raise UserError('num_val_stimuli is 0, so there is no validation split; hold some training stimuli out')
   if not subjects or len(set(subjects)) != len(subjects):
     raise UserError(f'subjects is {list(subjects)}; expected one or more different subjects, such as sbj_3')
-  shares = dict(train_proportion or {})
+  shares, fitted = dict(train_proportion or {}), fitted or {}
   for name, share in shares.items():
     if name not in subjects or not 0 < share <= 1:
       raise UserError(f'train_proportion of {name} is {share}; expected a share in (0, 1] of one of {list(subjects)}')
 
   is_test = split in arrays.TEST_SPLITS
   pictures = _Pictures(image_size != 0)
-  info: dict = {'subjects': list(subjects), 'roi': roi, 'statistics': {}, 'num_voxels': {}, 'mask': {}}
+  used: dict[str, InputTransform] = {}
   parts, names, wordnet_ids, class_indices, first_stimuli = [], {}, {}, {}, None
   for place, subject in enumerate(subjects):
     source = data_set.open(prepared_dir, subject)
@@ -111,50 +121,65 @@ def load(
     first_stimuli = first_stimuli or facts['stimuli_sha256']
     if facts['stimuli_sha256'] != first_stimuli:
       raise UserError(f'{source.data_dir}: other pictures than those of {subjects[0]}; prepare both again')
-    masks = {key.removeprefix('roi/'): value for key, value in facts.items() if key.startswith('roi/')}
-    mask = arrays.roi_mask(masks, roi, str(source.data_dir))
     if is_test and split not in source.info.splits:
       raise UserError(f'{source.data_dir}: no {split} split; it holds {", ".join(source.info.splits)}')
-
-    def padded(part: str, pictures: _Pictures, source=source, mask=mask) -> dict[str, np.ndarray]:
-      rows = _read(source, part, mask, pictures)
-      rows['fmri'] = transforms.pad_to_patch_size(rows['fmri'], patch_size, full_extra_patch)
-      return rows
-
-    train = padded('train', _Pictures(False) if is_test else pictures)
-    held_out = val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
-    kept = kept_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
-    is_kept = np.isin(train['stimulus'], kept)
-    mean, std = transforms.statistics(train['fmri'][is_kept]) if is_kept.any() else (0.0, 0.0)
-    if not std > 0:
-      raise UserError(
-        f'{source.data_dir}: {is_kept.sum()} training rows are left and the voxels of {roi} have no variance in them; '
-        'hold fewer stimuli out, keep a larger share, or check the ROI'
+    transform = fitted.get(subject) if is_test else None
+    if transform:
+      _check_same_voxels(transform, facts, source)
+    else:
+      masks = {key.removeprefix('roi/'): value for key, value in facts.items() if key.startswith('roi/')}
+      mask = arrays.roi_mask(masks, roi, str(source.data_dir))
+      train = _read(source, 'train', mask, _Pictures(False) if is_test else pictures)
+      held_out = val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
+      kept = kept_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
+      is_kept = np.isin(train['stimulus'], kept)
+      transform = InputTransform.fit(
+        train['fmri'][is_kept],
+        data_set=data_set.name,
+        subject=subject,
+        roi=roi if isinstance(roi, str) else '+'.join(roi),
+        mask=mask,
+        patch_size=patch_size,
+        full_extra_patch=full_extra_patch,
+        zscore=zscore,
+        where=str(source.data_dir),
       )
     if is_test:
-      part = padded(split, pictures)
+      part = _read(source, split, transform.mask, pictures)
     else:
       chosen = is_kept if split == 'train' else np.isin(train['stimulus'], held_out)
       part = {key: values[chosen] for key, values in train.items()}
-    if not (is_test and test_raw_scale):
-      part['fmri'] = transforms.normalize(part['fmri'], mean, std)
+    part['fmri'] = transform(part['fmri'], normalise=not (is_test and test_raw_scale))
     names.update(zip(part['stimulus'].tolist(), part.pop('name').tolist(), strict=True))
     wordnet_ids.update(zip(part['stimulus'].tolist(), part.pop('wordnet_id').tolist(), strict=True))
     class_indices.update(zip(part['stimulus'].tolist(), part['class_index'].tolist(), strict=True))
     part['subject'] = np.full(len(part['fmri']), place, np.int32)
     parts.append(part)
-    info['statistics'][subject] = (mean, std)
-    info['num_voxels'][subject] = int(mask.sum())
-    info['mask'][subject] = mask
+    used[subject] = transform
 
-  width = num_voxels or max(part['fmri'].shape[1] for part in parts)
+  width = num_voxels if num_voxels and not fitted else max(part['fmri'].shape[1] for part in parts)
   for part in parts:
     part['fmri'] = transforms.fit_width(part['fmri'], width)
   columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-  info |= {'names': names, 'wordnet_ids': wordnet_ids, 'class_indices': class_indices}
-  info['picture_stimulus'] = np.unique(columns['stimulus'])  # of each row of the table
+  info = {
+    'subjects': list(subjects),
+    'transforms': {subject: transform.with_width(width) for subject, transform in used.items()},
+    'names': names,
+    'wordnet_ids': wordnet_ids,
+    'class_indices': class_indices,
+    'picture_stimulus': np.unique(columns['stimulus']),  # of each row of the table
+  }
   table, place_of_row = pictures.table(columns['stimulus'], image_size) if pictures.wanted else (None, None)
   return arrays.ArrayDataset(columns, table, place_of_row, signed_unit, info=info)
+
+
+def _check_same_voxels(transform: InputTransform, facts: Mapping[str, Any], source: store.Builder) -> None:
+  stored = len(next(value for key, value in facts.items() if key.startswith('roi/')))
+  if len(transform.mask) != stored:
+    raise UserError(
+      f'{source.data_dir} has {stored} voxels, but the weights were trained on {len(transform.mask)} voxels of '
+      f'{transform.data_set}/{transform.subject}; use the data of that training.'
+    )
 
 
 def _read(source: store.Builder, split: str, mask: np.ndarray, pictures: _Pictures) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """The evaluate stage: scores a run's reconstructions and writes scores.json, report.html and two PNGs."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from brainjax.evaluation.score import ITEMS_FILE, evaluate, score_images
 from brainjax.reconstruct import Reconstructor
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
+from brainjax.stages.registry import StageSpec, WeightsField
+from brainjax.stages.rules import NOT_NEGATIVE, Rule
 
 
 def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -45,9 +48,9 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     'features': _features(config.evaluate.features),
   }
   train = stage_data.target_rows(config, 'train', image_size=config.data.image_size)
-  test = stage_data.test(config).take(np.arange(len(images.stimuli)))
-  trials = test_set.load_trials(config)
   reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config))
+  test = stage_data.test(config, reconstructor.transforms).take(np.arange(len(images.stimuli)))
+  trials = test_set.load_trials(config, reconstructor.transforms)
 
   drawn = _baselines(config, workdir, classifier, train, test, trials)
   facts = {
@@ -121,7 +124,9 @@ def _baselines(
 def _sample(config: ConfigDict, reconstructor: Reconstructor, rows: ArrayDataset) -> np.ndarray:
   """One picture of each row: N 1 H W 3."""
   options = {name: value for name, value in config.reconstruct.items() if name not in ('num_items', 'num_samples')}
-  return reconstructor(transforms.fit_width(rows.columns['fmri'], reconstructor.num_voxels), num_samples=1, **options)
+  return reconstructor(
+    transforms.fit_width(rows.columns['fmri'], reconstructor.num_voxels), num_samples=1, normalised=True, **options
+  )
 
 
 def _score_single_trials(
@@ -192,3 +197,31 @@ def summary(scores: dict[str, Any]) -> str:
     others = ' '.join(f'{scores["baselines"][b][name]["first_sample"]["value"]:<{len(b)}.3f}' for b in names)
     lines.append(f'{name:<20} {value:<24} {chance:>6}  {null:<16} {others}')
   return '\n'.join(lines)
+
+
+def _run(config: ConfigDict, workdir: Path) -> None:
+  # On the first host and its devices: the pictures of a test set are few.
+  hosts.on_first(lambda: print(summary(score(config, workdir))))
+
+
+def _rules(config: ConfigDict) -> dict[str, Rule]:
+  return {
+    'evaluate.num_bootstrap': Rule(lambda x: x >= 100, '100 or more'),
+    'evaluate.num_shuffles': Rule(lambda x: x >= 20, '20 or more'),
+    'evaluate.single_trials': NOT_NEGATIVE,
+  }
+
+
+STAGE = StageSpec(
+  'evaluate',
+  after='reconstruct',
+  run=_run,
+  weights=(
+    WeightsField('classifier', check=classifiers.check),
+    WeightsField('features', check=partial(classifiers.check, needs_classes=False)),
+  ),
+  sources=stage_data.paired_sources,
+  rules=_rules,
+  remade=True,
+  results=('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.png', 'report.html'),
+)

@@ -1,5 +1,6 @@
 """The test set: categories seen in training or not, single trials, and the noise ceiling of its fMRI."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import overview, transforms
 from brainjax.datasets.arrays import ArrayDataset
+from brainjax.datasets.input_transform import InputTransform
 from brainjax.datasets.paired import NO_CLASS, explainable_variance
 from brainjax.errors import UserError
 from brainjax.evaluation.statistics import repetitions, resampling
@@ -70,14 +72,21 @@ def _attributes(train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
   }
 
 
-def load_trials(config: ConfigDict) -> dict[str, ArrayDataset | str]:
-  """Single test trials of each test subject; the reason as text for a subject without them."""
+def load_trials(
+  config: ConfigDict, fitted: Mapping[str, InputTransform] | None = None
+) -> dict[str, ArrayDataset | str]:
+  """Single test trials of each test subject; the reason as text for a subject without them.
+
+  Args:
+    config: the run's.
+    fitted: subject -> the input transform of the weights in use.
+  """
   result: dict[str, ArrayDataset | str] = {}
   for subject in config.data.subjects:
     single = config.copy_and_resolve_references()
     single.data.subjects, single.data.other_subjects = (subject,), ()
     try:
-      result[subject] = stage_data.rows(single, 'test_trials', image_size=0)
+      result[subject] = stage_data.rows(single, 'test_trials', image_size=0, fitted=fitted)
     except UserError as error:
       result[subject] = str(error)
   return result

@@ -47,7 +47,7 @@ class StepTable(NamedTuple):
   sigma: np.ndarray
 
 
-def step_table(schedule: Schedule, steps: Int[np.ndarray, ' steps'], eta: float = 0.0) -> StepTable:
+def step_table(schedule: Schedule, steps: Int[np.ndarray, ' steps'], eta: float | jax.Array = 0.0) -> StepTable:
   """Computes the constants of the sampling steps (Song et al. 2021, eq. 12 and 16).
 
   Args:
@@ -69,7 +69,7 @@ def step_table(schedule: Schedule, steps: Int[np.ndarray, ' steps'], eta: float 
   return StepTable(steps[::-1], *(table[::-1].astype(np.float32) for table in (alpha, alpha_prev, sigma)))
 
 
-def guided(eps_fn_cond: EpsFn, eps_fn_uncond: EpsFn, scale: float) -> EpsFn:
+def guided(eps_fn_cond: EpsFn, eps_fn_uncond: EpsFn, scale: float | jax.Array) -> EpsFn:
   """Adds classifier-free guidance: eps_uncond + scale (eps_cond - eps_uncond) (Ho & Salimans 2022)."""
 
   def eps_fn(x: Start, t: Int[Array, ' B']) -> Start:
@@ -190,7 +190,7 @@ def ddim(
   schedule: Schedule,
   steps: Int[np.ndarray, ' steps'],
   *,
-  eta: float = 0.0,
+  eta: float | jax.Array = 0.0,
   noise: Float[Array, 'steps B H W C'] | None = None,
   key: jax.Array | None = None,
   quantize_x0: QuantizeFn | None = None,
@@ -217,7 +217,7 @@ def ddim(
     ValueError: eta > 0 without noise or key, with both, or with noise of another shape.
   """
   table = step_table(schedule, steps, eta)
-  draw = _noise_source(noise, key, len(table.t), x_T.shape) if eta else None
+  draw = None if noise is None and key is None else _noise_source(noise, key, len(table.t), x_T.shape)
 
   def step(x, entry):
     i, row = entry

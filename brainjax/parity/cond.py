@@ -7,7 +7,8 @@ from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.parity import replay
 from brainjax.parity.golden import GRADIENT_FLOOR, Golden
-from brainjax.torch_convert import hand_over, sizes
+from brainjax.stages import transfer
+from brainjax.torch_convert import sizes
 from brainjax.torch_convert.tables import conditioner, fmri_mae
 from brainjax.trees import unflatten
 
@@ -30,7 +31,7 @@ def _check_target(golden: Golden, prefix: str, fmri: np.ndarray, phase1: replay.
   state = golden.inputs(f'{prefix}/state')
   model = FmriConditioner(**replay.settings(sizes.conditioner, state, golden.config, golden))
   flat = replay.load(model, conditioner.TABLE, state, golden, fmri)
-  _check_hand_over(golden, prefix, flat, model, phase1)
+  _check_transfer(golden, prefix, flat, model, phase1)
   probe = golden.input(f'{prefix}/probe')
 
   def probed(params):
@@ -46,12 +47,12 @@ def _check_target(golden: Golden, prefix: str, fmri: np.ndarray, phase1: replay.
   golden.close_all(f'{prefix}/grad_norm', ours, floor=GRADIENT_FLOOR * replay.norm(expected))
 
 
-def _check_hand_over(
+def _check_transfer(
   golden: Golden, prefix: str, flat: replay.Flat, model: FmriConditioner, phase1: replay.Flat
 ) -> None:
   """What our hand-over takes from the checkpoint must be what the reference's loader took."""
   shapes = {path: np.shape(x) for path, x in flat.items()}
-  taken = hand_over.mae_to_conditioner(phase1, shapes, drop_norms=model.global_pool)  # quirk B12
+  taken = transfer.mae_to_conditioner(phase1, shapes, drop_norms=model.global_pool)  # quirk B12
   ours = replay.to_torch(conditioner.TABLE, taken)
   for name, value in ours.items():
     golden.equal(

@@ -13,11 +13,12 @@ from brainjax import optim, trees
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
+from brainjax.models.latent_diffusion import LatentDiffusion
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, samplers
 from brainjax.parity import published, replay
 from brainjax.parity.golden import FORWARD, TRAJECTORY, Golden, relative_error
-from brainjax.stages import common, diffuse
+from brainjax.stages import diffuse, transfer
 from brainjax.torch_convert import schedule_buffers, sizes
 from brainjax.torch_convert.tables import latent_diffusion
 from brainjax.trees import split, unflatten
@@ -33,7 +34,7 @@ AS_IS = (
 class Loaded(NamedTuple):
   """The models of the file, and its schedule."""
 
-  parts: diffuse.Models
+  parts: LatentDiffusion
   flat: replay.Flat
   schedule: diffusion.Schedule
 
@@ -95,7 +96,7 @@ def _load(golden: Golden, schedule: diffusion.Schedule) -> Loaded:
   first_stage = VQModel(**replay.settings(sizes.autoencoder, state, {}, golden, 'first_stage_model.'))
   one_head = replay.settings(sizes.conditioner, state, {'num_heads': 1}, golden, 'cond_stage_model.')
   conditioner = FmriConditioner(**one_head)
-  parts = diffuse.Models(conditioner, unet, first_stage)
+  parts = LatentDiffusion(conditioner, unet, first_stage)
 
   def init(key):
     keys = jax.random.split(key, 3)
@@ -105,10 +106,16 @@ def _load(golden: Golden, schedule: diffusion.Schedule) -> Loaded:
       'first_stage': first_stage.init(keys[2], image)['params'],
     }
 
-  expected = common.fresh_shapes(init)
+  expected = transfer.init_shapes(init)
   flat = replay.engine.to_jax(latent_diffusion.TABLE, state, expected, f'{golden.path}: its PyTorch state')
   conditioner = _with_heads(conditioner, trees.subtree(flat, 'conditioner'), fmri, cond, config.get('num_heads'))
   return Loaded(parts._replace(conditioner=conditioner), flat, schedule)
+
+
+def _predict(parts: LatentDiffusion, params, schedule, latent, fmri, t, eps) -> jax.Array:
+  """The predicted noise of `latent: B h w C` at the steps `t: B` with the noise `eps`, given `fmri: B V`."""
+  context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
+  return diffuse.predict_noise(parts.unet, params['unet'], schedule, latent, context, t, eps)
 
 
 def _with_heads(model: FmriConditioner, flat: replay.Flat, fmri, cond, num_heads: int | None) -> FmriConditioner:
@@ -145,7 +152,7 @@ def _check_single(golden: Golden, loaded: Loaded) -> None:
   golden.close('q_posterior/variance', posterior.variance)
   golden.close('q_posterior/log_variance', posterior.log_variance)
 
-  predicted = replay.jit(lambda params: diffuse.predict_eps(parts, params, schedule, x0, fmri, t, noise)[0])(params)
+  predicted = replay.jit(lambda params: _predict(parts, params, schedule, x0, fmri, t, noise))(params)
   loss = diffusion.eps_loss(predicted, noise)
   golden.close('p_losses/loss', loss.mean())
   golden.close('p_losses/loss_simple', loss.mean())
@@ -277,7 +284,7 @@ def _check_training(golden: Golden, loaded: Loaded) -> None:
   def loss(params, batch, key):
     del key
     latent = parts.first_stage.apply({'params': params['first_stage']}, batch['image'], method='encode')
-    predicted, _ = diffuse.predict_eps(parts, params, schedule, latent, batch['fmri'], batch['t'], batch['eps'])
+    predicted = _predict(parts, params, schedule, latent, batch['fmri'], batch['t'], batch['eps'])
     return diffusion.eps_loss(predicted, batch['eps']).mean(), {}
 
   arrays = {

@@ -14,8 +14,7 @@ import optax
 from brainjax import optim, sharding, train, trees
 from brainjax.errors import UserError
 from brainjax.parity.golden import Golden
-from brainjax.stages import common
-from brainjax.stages.stage import Stage
+from brainjax.stages import transfer
 from brainjax.torch_convert import engine, sizes
 from brainjax.torch_convert.config_fields import ConfigFields
 from brainjax.trees import flatten, lists_to_tuples, unflatten
@@ -51,7 +50,7 @@ def load(
   model: nn.Module, table: Table, state: Mapping[str, np.ndarray], golden: Golden, *inputs: Any, **more: Any
 ) -> Flat:
   """Path -> array of a model, from a PyTorch state dict."""
-  expected = common.fresh_shapes(lambda key: model.init(key, *inputs, **more)['params'])
+  expected = transfer.init_shapes(lambda key: model.init(key, *inputs, **more)['params'])
   return engine.to_jax(table, state, expected, f'{golden.path}: its PyTorch state')
 
 
@@ -134,22 +133,18 @@ def steps(
 
   Args:
     doubt: follows along.
-    loss: as in `Stage`; the recorded draws are fields of the batch, the key is not used.
+    loss: see `Problem`; the recorded draws are fields of the batch, the key is not used.
   """
   trained, frozen = trees.split(flat, trainable)
   trained, frozen = (jax.tree.map(jnp.array, part) for part in (trained, frozen))
-  stage = Stage(
-    name=name, init=None, pretrained={}, trainable=trainable, loss=loss, optimizer=optimizer,
-    learning_rate=learning_rate, batches=None, validation=None, num_steps=0, eval_every=0, checkpoint_every=0,
-    log_every=0, skip_nonfinite=0, select='last', info={},
-  )  # fmt: skip
+  step_fn = train.make_step(loss, optimizer, learning_rate, sharding.make_mesh())
   step, nonfinite = (jnp.zeros((), jnp.int32) for _ in range(2))  # two buffers: the step donates both
   state = train.TrainState(step=step, nonfinite=nonfinite, params=trained, opt_state=optimizer.init(trained))
   run, key = None, jax.random.key(0)
   for batch in batches:
     batch = jax.tree.map(jnp.asarray, batch)
     if run is None:
-      lowered = train.make_step(stage, sharding.make_mesh()).lower(state, frozen, batch, key)
+      lowered = step_fn.lower(state, frozen, batch, key)
       run = lowered.compile(compiler_options=COMPILER_OPTIONS)
     state, metrics = run(state, frozen, batch, key)
     if doubt:

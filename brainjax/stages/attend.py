@@ -1,30 +1,35 @@
 """Phase 2: fMRI and image autoencoders reconstruct each other's masked input by cross-attention (paper, section 3.2)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from brainjax.datasets import transforms
+from brainjax.datasets import arrays, transforms
 from brainjax.errors import UserError
 from brainjax.models.dense import cast_kernels
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
-from brainjax.ops import losses, patches
-from brainjax.stages import common
+from brainjax.ops import losses, masking, patches
+from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
-from brainjax.stages.stage import Stage
-from brainjax.torch_convert import hand_over
+from brainjax.stages.problem import Training
+from brainjax.stages.registry import Sizes, StageSpec, WeightsField
+from brainjax.stages.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.trees import add_prefix, subtree
 
-# The fMRI side trains whole; of the image side the cross-attention and the decoder. Position tables are constants.
+# All of the fMRI side trains, and the cross-attention and decoder of the image side. Position tables are constants.
 TRAINABLE = r'^(fmri|image/(encoder/cross|decoder))/(?!(.*/)?pos_embed)'
 # Quirk B15: the decoder's table trains too.
 TRAINABLE_B15 = TRAINABLE + r'|^image/decoder/pos_embed'
+OPTIMIZER = {'decay_all': False, 'clip_groups': ('fmri/', 'image/')}
 
 
 def models(config: ConfigDict, num_voxels: int) -> tuple[FmriMAE, ImageMAE]:
-  """The two autoencoders for so many voxels."""
+  """The fMRI and the image autoencoder for `num_voxels` voxels."""
   stage = config.attend
   dtype = common.compute_dtype(config)
   depth = stage.cross_depth if stage.cross_attention else 0
@@ -81,7 +86,7 @@ def forward(
   """
   image_tokens = fmri_tokens = None
   if fmri_mae.cross_depth:
-    # Frozen, as all of the image encoder without its cross-attention is.
+    # The image encoder is frozen, apart from its cross-attention.
     image_tokens = jax.lax.stop_gradient(image_mae.apply({'params': params['image']}, image, method='encode'))
     fmri_tokens = fmri_mae.apply({'params': params['fmri']}, fmri, method='encode')
   fmri_out = fmri_mae.apply({'params': params['fmri']}, fmri, fmri_noise, mask_ratio, image_tokens)
@@ -102,7 +107,7 @@ def attend_loss(
 
   Args:
     fmri_out, image_out: what `forward` returns.
-    fmri: B V. image: B H W 3, as ImageNet normalises. weight: B 1, 0 for rows that only fill the batch.
+    fmri: B V. image: B H W 3, as ImageNet normalises. weight: B 1, 0 for padding.
     loss_weights: of the fMRI and of the image error.
     normalise_patches: image patches are predicted with mean 0 and variance 1.
 
@@ -123,7 +128,7 @@ def attend_loss(
     'fmri_correlation': losses.weighted_mean(
       losses.correlation(patches.unpatchify_1d(fmri_out['pred']), fmri), weight[:, 0]
     ),
-    # Of all predicted with all true values; what the release calls so compares two predicted patches (B4).
+    # All predicted values with all true values. The release compares two predicted patches under this name (B4).
     'image_correlation': losses.weighted_mean(
       losses.correlation(image_out['pred'].reshape(rows, -1), image_target.reshape(rows, -1)), weight[:, 0]
     ),
@@ -131,46 +136,39 @@ def attend_loss(
   return loss_weights[0] * fmri_loss + loss_weights[1] * image_loss, metrics
 
 
-def make(config: ConfigDict, fmri_weights: str) -> Stage:
+def make(config: ConfigDict, mesh: Mesh) -> Training:
   """The stage; its weights are `fmri/...` and `image/...`.
 
-  Args:
-    config: the run's.
-    fmri_weights: of the contrast stage, or a converted phase-1 checkpoint.
+  Raises:
+    UserError: the start weights are missing or do not fit.
   """
-  config = config.copy_and_resolve_references()
+  del mesh
   stage = config.attend
-  phase1, info = common.start_weights(
-    fmri_weights, 'attend.init_from', 'the fMRI autoencoder of phase 1', stage.random_init
+  phase1, info = transfer.load_start_weights(
+    stage.init_from, 'attend.init_from', 'the fMRI autoencoder of phase 1', stage.random_init
   )
-  vit, vit_info = common.start_weights(
+  vit, _ = transfer.load_start_weights(
     stage.image_init_from, 'attend.image_init_from', 'the image autoencoder (facebook/vit-mae-base)', stage.random_init
   )
-  # The demo's prior holds its image autoencoder beside other parts.
-  vit, vit_sizes = subtree(vit, 'image_mae') or vit, vit_info.get('settings', {})
-  phase1, sizes = common.fmri_side(phase1, info)
-  common.take_sizes(config.fmri_mae, sizes, fmri_weights)
-  # The first decoder layers are taken; weights of phase 2 bring their cross-attention.
-  if (depth := sizes.get('decoder_depth', stage.decoder_depth)) < stage.decoder_depth:
+  kwargs = transfer.fmri_kwargs(info)
+  if (depth := kwargs.get('decoder_depth', stage.decoder_depth)) < stage.decoder_depth:
     raise UserError(
-      f'config.attend.decoder_depth is {stage.decoder_depth}, but the weights {fmri_weights} have {depth} decoder layers; '
-      f'choose at most {depth}.'
+      f'config.attend.decoder_depth is {stage.decoder_depth}, but the weights {stage.init_from} have {depth} decoder '
+      f'layers; choose at most {depth}.'
     )
-  if stage.cross_attention and sizes.get('cross_depth'):
-    common.take_sizes(stage, {'cross_depth': sizes['cross_depth']}, fmri_weights)
-  common.take_sizes(config.image_mae, vit_sizes.get('image_mae', vit_sizes), stage.image_init_from)
-  pretrained_width = sizes.get('num_voxels') if config.released.wrap_to_pretrained_width else None
+  pretrained_width = kwargs.get('num_voxels') if config.released.wrap_to_pretrained_width else None
   data = stage_data.paired(config, 'attend', config.image_mae.image_size, num_voxels=pretrained_width)
   fmri_mae, image_mae = models(config, data.num_voxels)
-  shapes = common.fresh_shapes(lambda key: init(fmri_mae, image_mae, key))
+  shapes = transfer.init_shapes(lambda key: init(fmri_mae, image_mae, key))
   pretrained = {}
   if phase1:
-    common.tell_resized('attend', fmri_weights, sizes, data.num_voxels)
-    taken = hand_over.contrast_to_attend(phase1, subtree(shapes, 'fmri'), fmri_weights)
-    pretrained |= add_prefix('fmri', taken)
+    transfer.log_resized('attend', stage.init_from, kwargs, data.num_voxels)
+    fmri = transfer.mae_to_mae(transfer.fmri_weights(phase1), subtree(shapes, 'fmri'), stage.init_from)
+    pretrained |= add_prefix('fmri', fmri)
   if vit:
-    taken = hand_over.image_to_attend(vit, subtree(shapes, 'image'), stage.image_init_from)
-    pretrained |= add_prefix('image', taken)
+    # The demo's prior has its image autoencoder beside other parts.
+    image = transfer.mae_to_mae(subtree(vit, 'image_mae') or vit, subtree(shapes, 'image'), stage.image_init_from)
+    pretrained |= add_prefix('image', image)
 
   def loss(params, batch, key):
     params = cast_kernels(params, fmri_mae.dtype)
@@ -191,20 +189,106 @@ def make(config: ConfigDict, fmri_weights: str) -> Stage:
       image_prediction=image_out['pred'],
     )
 
-  fields = common.training_fields(
-    config, 'attend', data.steps_per_epoch, decay_all=False, clip_groups=('fmri/', 'image/')
-  )
-  return Stage(
+  return common.training(
+    config,
+    'attend',
     init=lambda key: init(fmri_mae, image_mae, key),
-    pretrained=pretrained,
-    trainable=TRAINABLE_B15 if config.released.train_decoder_positions else TRAINABLE,
     loss=loss,
+    trainable=TRAINABLE_B15 if config.released.train_decoder_positions else TRAINABLE,
+    pretrained=pretrained,
     batches=data.train,
     validation=data.validation,
+    steps_per_epoch=data.steps_per_epoch,
+    optimizer=OPTIMIZER,
     info={
       'num_voxels': data.num_voxels,
-      'inputs': data.inputs | common.digests({'attend.init_from': phase1, 'attend.image_init_from': vit}),
-      'settings': {'fmri': common.settings(fmri_mae), 'image': common.settings(image_mae)},
+      'inputs': data.inputs | transfer.digests({'attend.init_from': phase1, 'attend.image_init_from': vit}),
+      'settings': {'fmri': common.kwargs_of(fmri_mae), 'image': common.kwargs_of(image_mae)},
+      'input': [transform.to_json() for transform in data.transforms],
     },
-    **fields,
   )
+
+
+def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[Sizes]:
+  stage, sizes = config.attend, []
+  if 'init_from' in infos:
+    kwargs = transfer.fmri_kwargs(infos['init_from'])
+    sizes.append(Sizes('fmri_mae', kwargs, stage.init_from))
+    if stage.cross_attention and kwargs.get('cross_depth'):  # weights of phase 2
+      sizes.append(Sizes('attend', {'cross_depth': kwargs['cross_depth']}, stage.init_from))
+  if 'image_init_from' in infos:
+    settings = infos['image_init_from'].get('settings', {})
+    kwargs = settings.get('image_mae') or settings.get('image') or settings
+    sizes.append(Sizes('image_mae', kwargs, stage.image_init_from))
+  return sizes
+
+
+def _rules(config: ConfigDict) -> dict[str, Rule]:
+  stage, image = config.attend, config.image_mae
+  num_patches = (image.image_size // image.patch_size) ** 2 if image.patch_size > 0 else 0
+  return {
+    'attend.decoder_depth': POSITIVE,
+    'attend.image_decoder_depth': POSITIVE,
+    'attend.cross_depth': POSITIVE,
+    'attend.mask_ratio': INNER_SHARE,
+    'attend.image_mask_ratio': Rule(
+      lambda x: INNER_SHARE.holds(x) and masking.num_kept(num_patches, x) > 0,
+      f'{INNER_SHARE.expected}, so that at least one of the {num_patches} patches of image_mae is left',
+    ),
+    'attend.fmri_weight': Rule(
+      lambda x: x >= 0 and x + stage.image_weight > 0, '0 or more, and not 0 together with attend.image_weight'
+    ),
+    'attend.image_weight': NOT_NEGATIVE,
+  }
+
+
+def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
+  depth = config.attend.decoder_depth
+  if not (config.attend.init_from or config.contrast.init_from) and depth > config.contrast.decoder_depth:
+    raise UserError(
+      f'config.attend.decoder_depth is {depth}; expected at most config.contrast.decoder_depth, '
+      f'{config.contrast.decoder_depth}: attend starts with the decoder of contrast.'
+    )
+
+
+def rebuild(
+  config: ConfigDict, params: Any, kwargs: Mapping[str, Any], fmri: np.ndarray, rows: arrays.ArrayDataset
+) -> Mapping[str, jax.Array]:
+  """Masked fMRI rebuilt with the help of the pictures, for the report: fmri B V -> 'pred' B L P, 'mask' B L."""
+  fmri_mae, image_mae = FmriMAE(**kwargs['fmri']), ImageMAE(**kwargs['image'])
+  pictures = rows.pictures[rows.picture_row[: len(fmri)]]
+  pictures = np.stack([transforms.resize_image(picture, image_mae.image_size) for picture in pictures])
+  image = transforms.imagenet_normalise((transforms.to_signed_unit(pictures) + 1) / 2, config.released.double_rescale)
+  fmri_noise, image_noise = (
+    jax.random.uniform(key, (len(fmri), mae.num_patches))
+    for key, mae in zip(jax.random.split(jax.random.key(config.seed)), (fmri_mae, image_mae), strict=True)
+  )
+  ratios = config.attend.mask_ratio, config.attend.image_mask_ratio
+
+  @jax.jit
+  def masked_pass(params, fmri, image, fmri_noise, image_noise):
+    return forward(fmri_mae, image_mae, params, fmri, image, fmri_noise, image_noise, *ratios)[0]
+
+  return masked_pass(params, fmri, image, fmri_noise, image_noise)
+
+
+STAGE = StageSpec(
+  'attend',
+  after='contrast',
+  make=make,
+  weights=(
+    WeightsField(
+      'image_init_from',
+      needed=True,
+      origin='pytorch_model.bin of facebook/vit-mae-base (Hugging Face), by python -m brainjax.convert pytorch_model.bin',
+    ),
+    WeightsField('init_from'),
+  ),
+  sources=stage_data.paired_sources,
+  train_rows=stage_data.train_rows,
+  sizes=_sizes,
+  rules=_rules,
+  check=_check,
+  unused=('first_stage', 'unet', 'conditioner'),
+  rebuild=rebuild,
+)

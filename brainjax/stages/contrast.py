@@ -1,26 +1,30 @@
 """Phase 1: the double-contrastive masked autoencoder learns fMRI (paper, section 3.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from brainjax import sharding
-from brainjax.checkpoints import load_weights
+from brainjax.datasets import arrays, god, hcp
+from brainjax.errors import UserError
 from brainjax.models.dense import cast_kernels
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.ops import losses, patches
-from brainjax.stages import common
+from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
-from brainjax.stages.stage import Stage
-from brainjax.torch_convert import hand_over
+from brainjax.stages.problem import Training
+from brainjax.stages.registry import Sizes, Source, StageSpec, WeightsField
+from brainjax.stages.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 
-# Sin-cos position tables are constants that lie among the parameters; they never train here.
+# Sin-cos position tables are stored as parameters and never train.
 TRAINABLE = r'^(?!.*(pos_embed|position_embeddings))'
+OPTIMIZER = {'decay_all': False}
 
 
 def model(config: ConfigDict, num_voxels: int) -> FmriMAE:
@@ -58,12 +62,12 @@ def contrast_loss(
     views: the autoencoder's result on the batch stacked once per view: pred (views B) L p, mask (views B) L.
     fmri: B V.
     weights: of the terms; a term whose weight is 0 is not computed.
-    info_nce: (queries B V, keys B V, row weight B) -> B, with the negatives that are wanted.
-    self_info_nce: another one for the self term; by default the same.
-    row_weight: B, 0 for rows that only fill the batch: they count nowhere.
+    info_nce: (queries B V, keys B V, row weight B) -> B; decides which rows are negatives.
+    self_info_nce: used for the self term instead of `info_nce`.
+    row_weight: B, 0 for padding, which does not affect the result.
 
   Returns:
-    The scalar total, and each unweighted term with the mean correlation of reconstruction and input.
+    The scalar total, and metrics: each unweighted term, and the mean correlation of reconstruction and input.
   """
   batch, patch_size = fmri.shape[0], views['pred'].shape[-1]
   target = patches.patchify_1d(fmri, patch_size)
@@ -91,7 +95,7 @@ def contrast_loss(
 
 
 def loss_weights(config: ConfigDict) -> Weights:
-  """What `config.contrast` and the quirks in `config.released` say."""
+  """The weights that `config.contrast` and the quirks in `config.released` set."""
   stage, released = config.contrast, config.released
   return Weights(
     mask=float(stage.mask_loss and not released.no_mask_loss),
@@ -111,28 +115,70 @@ def contrasts(negatives: str, temperature: float, mesh: Mesh) -> tuple[Callable,
   return info_nce, partial(losses.info_nce_paired, temperature=temperature) if negatives == 'paired' else None
 
 
-def make(config: ConfigDict, mesh: Mesh) -> Stage:
-  """The stage; its weights are those of one `FmriMAE`."""
-  config = config.copy_and_resolve_references()
+def train_rows(config: ConfigDict) -> arrays.JoinedDataset:
+  """Resting-state windows, and the training fMRI of `contrast_god_subjects`, repeated to the width of the widest."""
+  parts = []
+  if config.data.hcp:
+    parts.append(
+      hcp.load(
+        config.data.prepared,
+        config.data.hcp_rois,
+        max_subjects=config.data.hcp_subject_limit or None,
+        patch_size=config.fmri_mae.patch_size,
+        augmentation_times=config.data.hcp_augmentation,
+        augmentation_seed=config.seed,
+        full_extra_patch=config.released.full_extra_patch,
+      )
+    )
+  if config.data.contrast_god_subjects:
+    parts.append(_god_rows(config, 'train'))
+  if not parts:
+    raise UserError(
+      'config.data.hcp and config.data.contrast_god_subjects are both empty: contrast has no data to learn from.'
+    )
+  return arrays.JoinedDataset(parts, max(part.num_voxels for part in parts))
+
+
+def _god_rows(config: ConfigDict, split: str) -> arrays.ArrayDataset:
+  options = stage_data.row_options(config) | {'image_size': 0}
+  if config.data.dataset != god.DATA_SET.name:  # whose ROIs have other names
+    options['roi'] = god.DATA_SET.default_roi
+  return god.load(config.data.prepared, config.data.contrast_god_subjects, split=split, **options)
+
+
+def _data(config: ConfigDict) -> stage_data.StageData:
+  train, val, transforms = train_rows(config), None, []
+  if config.data.contrast_god_subjects:
+    transforms = [t.with_width(train.num_voxels) for t in train.parts[-1].info['transforms'].values()]
+    if config.data.num_val_stimuli:
+      val = arrays.JoinedDataset([_god_rows(config, 'val')], train.num_voxels)
+  return stage_data.make(config, 'contrast', sources(config), train, val, transforms)
+
+
+def make(config: ConfigDict, mesh: Mesh) -> Training:
+  """The stage; its weights are those of one `FmriMAE`.
+
+  Raises:
+    UserError: the start weights are missing or do not fit.
+  """
   stage = config.contrast
-  before, sizes = {}, {}
+  start, start_info = {}, {}
   if stage.init_from:
-    before, sizes = common.fmri_side(*load_weights(stage.init_from))
-    common.take_sizes(config.fmri_mae, sizes, stage.init_from)
-    common.take_sizes(stage, {name: sizes[name] for name in ('decoder_depth',) if name in sizes}, stage.init_from)
-  data = stage_data.contrast(config)
+    start, start_info = transfer.load_start_weights(stage.init_from, 'contrast.init_from', 'an fMRI autoencoder')
+    start = transfer.fmri_weights(start)
+  data = _data(config)
   mae = model(config, data.num_voxels)
   weights = loss_weights(config)
   num_views = 2 if weights.cross_contrast else 1
   info_nce, self_info_nce = contrasts(stage.negatives, stage.temperature, mesh)
 
   def init(key):
-    return mae.init(key, jnp.zeros((1, data.num_voxels)))['params']
+    return mae.init(key, *mae.example_inputs())['params']
 
   def loss(params, batch, key):
     params, fmri = cast_kernels(params, mae.dtype), batch['fmri']
-    # Both views in one pass: the batch twice, each copy with its own mask. A key for each view, so that the draws of a
-    # row do not depend on how many rows fill the batch up.
+    # Both views in one pass: the batch twice, each copy with its own mask. Each view has its own key, so that the draws
+    # of a row do not depend on the padding of the batch.
     shape = (len(fmri), mae.num_patches)
     noise = jnp.concatenate([jax.random.uniform(view, shape) for view in jax.random.split(key, num_views)])
     views = mae.apply({'params': params}, jnp.concatenate([fmri] * num_views), noise, stage.mask_ratio)
@@ -140,21 +186,93 @@ def make(config: ConfigDict, mesh: Mesh) -> Stage:
     return total, metrics | common.extremes(batch['weight'], latent=views['latent'], prediction=views['pred'])
 
   pretrained = {}
-  if before:
-    common.tell_resized('contrast', stage.init_from, sizes, data.num_voxels)
-    pretrained = hand_over.contrast_to_attend(before, common.fresh_shapes(init), stage.init_from)
+  if start:
+    transfer.log_resized('contrast', stage.init_from, transfer.fmri_kwargs(start_info), data.num_voxels)
+    pretrained = transfer.mae_to_mae(start, transfer.init_shapes(init), stage.init_from)
 
-  return Stage(
+  return common.training(
+    config,
+    'contrast',
     init=init,
-    pretrained=pretrained,
-    trainable=TRAINABLE,
     loss=loss,
+    trainable=TRAINABLE,
+    pretrained=pretrained,
     batches=data.train,
     validation=data.validation,
+    steps_per_epoch=data.steps_per_epoch,
+    optimizer=OPTIMIZER,
     info={
       'num_voxels': data.num_voxels,
-      'inputs': data.inputs | common.digests({'contrast.init_from': before}),
-      'settings': common.settings(mae),
+      'inputs': data.inputs | transfer.digests({'contrast.init_from': start}),
+      'settings': common.kwargs_of(mae),
+      'input': [transform.to_json() for transform in data.transforms],
     },
-    **common.training_fields(config, 'contrast', data.steps_per_epoch, decay_all=False),
   )
+
+
+def sources(config: ConfigDict) -> list[Source]:
+  """The prepared data that contrast reads."""
+  subjects = tuple(config.data.contrast_god_subjects)
+  return [Source(god.DATA_SET.name, subjects)] * bool(subjects) + [Source(hcp.DATA_SET.name)] * bool(config.data.hcp)
+
+
+def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[Sizes]:
+  if 'init_from' not in infos:
+    return []
+  kwargs, source = transfer.fmri_kwargs(infos['init_from']), config.contrast.init_from
+  depth = {name: kwargs[name] for name in ('decoder_depth',) if name in kwargs}
+  return [Sizes('fmri_mae', kwargs, source), Sizes('contrast', depth, source)]
+
+
+def _rules(config: ConfigDict) -> dict[str, Rule]:
+  stage = config.contrast
+  masked = stage.mask_loss and not config.released.no_mask_loss
+  contrasted = stage.self_contrast and stage.self_weight or stage.cross_contrast and stage.cross_weight
+  return {
+    'contrast.mask_ratio': INNER_SHARE if masked else SHARE,
+    'contrast.temperature': POSITIVE,
+    'contrast.self_weight': NOT_NEGATIVE,
+    'contrast.cross_weight': NOT_NEGATIVE,
+    'contrast.mask_loss': Rule(
+      lambda _: masked or contrasted,
+      'True, where no contrastive loss is on with a weight: nothing is learned otherwise',
+    ),
+    'contrast.separate_loss': Rule(
+      lambda x: not x or stage.cross_contrast and stage.cross_weight,
+      'False where contrast.cross_contrast is off or has no weight: there is no second view then',
+    ),
+    'contrast.negatives': one_of('global', 'per_device', 'paired'),
+    'contrast.decoder_depth': POSITIVE,
+  }
+
+
+def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
+  if config.contrast.select == 'best' and not config.data.contrast_god_subjects:
+    raise UserError(
+      'config.contrast.select is best, but config.data.contrast_god_subjects is empty, which leaves contrast nothing to '
+      'select by: only GOD stimuli are held out.'
+    )
+
+
+def rebuild(
+  config: ConfigDict, params: Any, kwargs: Mapping[str, Any], fmri: np.ndarray, rows: arrays.ArrayDataset
+) -> Mapping[str, jax.Array]:
+  """Masked fMRI rebuilt by the stage's weights, for the report: fmri B V -> 'pred' B L P, 'mask' B L."""
+  del rows
+  mae = FmriMAE(**kwargs)
+  noise = jax.random.uniform(jax.random.key(config.seed), (len(fmri), mae.num_patches))
+  return jax.jit(mae.apply, static_argnums=3)({'params': params}, fmri, noise, config.contrast.mask_ratio)
+
+
+STAGE = StageSpec(
+  'contrast',
+  make=make,
+  weights=(WeightsField('init_from'),),
+  sources=sources,
+  train_rows=train_rows,
+  sizes=_sizes,
+  rules=_rules,
+  check=_check,
+  unused=('image_mae', 'first_stage', 'unet', 'conditioner'),
+  rebuild=rebuild,
+)

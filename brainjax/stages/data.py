@@ -1,4 +1,4 @@
-"""Which rows each training stage reads, from the config: the bridge from `config.data` to datasets and loaders."""
+"""Which rows each stage reads, from the config: the bridge from `config.data` to datasets and loaders."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,30 +9,42 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax import hosts, sharding
-from brainjax.datasets import arrays, god, hcp, loader, paired_rows, registry, store, transforms
+from brainjax.datasets import arrays, loader, paired_rows, registry, store, transforms
+from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 from brainjax.ops import masking
-from brainjax.stages.stage import Batches
+from brainjax.stages.problem import Batches
+from brainjax.stages.registry import STAGES, Source
 
 
 class StageData(NamedTuple):
-  """Training and validation batches of one stage, and their fMRI width V."""
+  """What a stage trains on.
+
+  Attributes:
+    num_voxels: V, the width of the fMRI rows.
+    train: this host's share of the training batches.
+    validation: gives this host's share of the validation batches; None where nothing is held out.
+    steps_per_epoch: training steps.
+    transforms: how the responses of each subject became rows.
+    inputs: see `inputs`.
+  """
 
   num_voxels: int
   train: Batches
   validation: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None
   steps_per_epoch: int
-  facts: dict[str, Any]  # of the rows: subjects, statistics, voxel counts
-  inputs: dict[str, str]  # see `inputs`
+  transforms: Sequence[InputTransform]
+  inputs: Mapping[str, str]
 
 
-def _options(config: ConfigDict) -> dict[str, Any]:
-  """Arguments of `load` that are the same for every split and stage."""
+def row_options(config: ConfigDict) -> dict[str, Any]:
+  """Arguments of `paired_rows.load` that are the same for every split and stage."""
   return {
     'roi': config.data.roi,
     'num_val_stimuli': config.data.num_val_stimuli,
     'val_seed': config.seed,
     'patch_size': config.fmri_mae.patch_size,
+    'zscore': config.data.zscore,
     'full_extra_patch': config.released.full_extra_patch,
   }
 
@@ -42,171 +54,170 @@ def rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
   data = config.data
   subjects = (*data.subjects, *data.other_subjects)
   shares = {data.subjects[0]: data.target_train_proportion}
-  options = _options(config) | {'train_proportion': shares} | options
+  options = row_options(config) | {'train_proportion': shares} | options
   return paired_rows.load(registry.get(data.dataset), data.prepared, subjects, split=split, **options)
 
 
 def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
   """`rows` without those of `other_subjects`; as wide as with them."""
-  found = rows(config, split, **options)
-  return found.take(np.flatnonzero(found.columns['subject'] < len(config.data.subjects)))
+  everything = rows(config, split, **options)
+  return everything.take(np.flatnonzero(everything.columns['subject'] < len(config.data.subjects)))
 
 
-def inputs(config: ConfigDict, name: str) -> dict[str, str]:
-  """The raw files behind the data of a stage: what they are -> SHA-256 of all of them."""
-  data = config.data
-  data_set = god.DATA_SET if name == 'contrast' else registry.get(data.dataset)
-  subjects = data.contrast_god_subjects if name == 'contrast' else (*data.subjects, *data.other_subjects)
-  sources = {f'{data_set.name}/{subject}': data_set.open(data.prepared, subject) for subject in subjects}
-  if name == 'contrast' and data.hcp:
-    sources['hcp'] = hcp.DATA_SET.open(data.prepared)
-  return {f'raw files of {source}': store.raw_digest(builder) for source, builder in sources.items()}
+def train_rows(config: ConfigDict) -> arrays.ArrayDataset:
+  """Training rows of attend and diffuse, without pictures."""
+  return rows(config, 'train', image_size=0)
+
+
+def test(config: ConfigDict, fitted: Mapping[str, InputTransform] | None = None) -> arrays.ArrayDataset:
+  """Averaged test trials of `config.data.subjects` with their pictures, uint8; for reconstruct and evaluate only.
+
+  Args:
+    config: the run's.
+    fitted: subject -> the input transform of the weights in use, see `paired_rows.load`.
+  """
+  raw_scale = config.released.god_test_raw_scale and config.data.dataset == 'god'
+  return target_rows(config, 'test', image_size=config.data.image_size, test_raw_scale=raw_scale, fitted=fitted)
+
+
+def paired_sources(config: ConfigDict) -> list[Source]:
+  """The prepared data of stages that read fMRI with pictures."""
+  return [Source(config.data.dataset, (*config.data.subjects, *config.data.other_subjects))]
+
+
+def inputs(config: ConfigDict, sources: Sequence[Source]) -> dict[str, str]:
+  """The raw files behind prepared data: description -> SHA-256 of all of them."""
+  builders = {
+    f'{source.data_set}/{subject}' if subject else source.data_set: registry.get(source.data_set).open(
+      config.data.prepared, subject
+    )
+    for source in sources
+    for subject in source.subjects or ('',)
+  }
+  return {f'raw files of {name}': store.raw_digest(builder) for name, builder in builders.items()}
 
 
 def check(config: ConfigDict, stages: Sequence[str]) -> None:
-  """Opens the training data of all stages, so that what does not fit is told before the first one trains for days.
+  """Opens the training data of all stages, so that a misfit is reported before the first one trains for days.
 
   Raises:
     UserError: an unknown ROI, nothing left to train on, a batch larger than the data, too few patches.
   """
-  size = config.fmri_mae.patch_size
-  train_rows = rows(config, 'train', image_size=0) if {'attend', 'diffuse'} & set(stages) else None
-  for name in ('contrast', 'attend', 'diffuse'):
-    if name not in stages:
+  readers = {STAGES[name].train_rows for name in stages} - {None}
+  datasets = {reader: reader(config) for reader in readers}
+  for name in stages:
+    if not (reader := STAGES[name].train_rows):
       continue
-    train = _contrast_rows(config)[0] if name == 'contrast' else train_rows
-    patches = train.num_voxels // size
-    if _batch_size(config, name) > len(train):
+    data = datasets[reader]
+    patch_size, width = config.fmri_mae.patch_size, data.num_voxels
+    if batch_size(config, name) > len(data):
       raise UserError(
-        f'config.{name}.batch_size is {config[name].batch_size}, but there are only {len(train)} training samples; '
+        f'config.{name}.batch_size is {config[name].batch_size}, but there are only {len(data)} training samples; '
         'choose a smaller one'
       )
-    if patches < 2 or name != 'diffuse' and not masking.num_kept(patches, config[name].mask_ratio):
+    num_patches = width // patch_size
+    if num_patches < 2 or not masking.num_kept(num_patches, config[name].get('mask_ratio', 0.0)):
       raise UserError(
-        f'config.fmri_mae.patch_size is {size}, which makes {patches} patches of {train.num_voxels} voxels: too few for '
+        f'config.fmri_mae.patch_size is {patch_size}, which makes {num_patches} patches of {width} voxels: too few for '
         f'{name} and its mask ratio; choose smaller patches or an ROI with more voxels'
       )
 
 
-def contrast(config: ConfigDict) -> StageData:
-  """Resting-state windows, and the training fMRI of `contrast_god_subjects`, wrap-padded to the widest."""
-  train, val = _contrast_rows(config)
-  return _stage_data(config, 'contrast', train, val, train.num_voxels, _sparse(config))
-
-
-def _contrast_rows(config: ConfigDict) -> tuple[arrays.JoinedDataset, arrays.JoinedDataset | None]:
-  data = config.data
-  parts: dict[str, list[arrays.Dataset]] = {'train': [], 'val': []}
-  if data.hcp:
-    parts['train'].append(
-      hcp.load(
-        data.prepared,
-        data.hcp_rois,
-        max_subjects=data.hcp_subject_limit or None,
-        patch_size=config.fmri_mae.patch_size,
-        augmentation_times=data.hcp_augmentation,
-        augmentation_seed=config.seed,
-        full_extra_patch=config.released.full_extra_patch,
-      )
-    )
-  if data.contrast_god_subjects:
-    # ROIs of other data sets have other names.
-    options = _options(config) | {'image_size': 0} | ({} if data.dataset == 'god' else {'roi': 'VC'})
-    for split in ('train', 'val') if data.num_val_stimuli else ('train',):
-      parts[split].append(god.load(data.prepared, data.contrast_god_subjects, split=split, **options))
-  if not parts['train']:
-    raise UserError(
-      'config.data.hcp and config.data.contrast_god_subjects are both empty: contrast has no data to learn from.'
-    )
-  width = max(part.num_voxels for part in parts['train'])
-  train = arrays.JoinedDataset(parts['train'], width)
-  return train, arrays.JoinedDataset(parts['val'], width) if parts['val'] else None
-
-
 def paired(
   config: ConfigDict,
-  name: str,
+  stage: str,
   image_size: int,
   *,
   transform: loader.Transform | None = None,
   num_voxels: int | None = None,
   encode: Callable[[np.ndarray, str], np.ndarray] | None = None,
 ) -> StageData:
-  """fMRI and pictures of `config.data.subjects`.
+  """fMRI and pictures of `config.data.subjects` and `other_subjects`.
 
   Args:
     config: the run's.
-    name: of the stage.
+    stage: name.
     image_size: pixels.
     transform: of one training item.
-    num_voxels: wrap or cut fMRI to this width.
+    num_voxels: repeat or cut voxels to this width.
     encode: (pictures P H W 3 uint8, split) -> latents P ...; the items then hold 'latent' instead of 'image'.
   """
   options = {'image_size': image_size, 'signed_unit': encode is None, 'num_voxels': num_voxels}
 
   def load(split: str) -> arrays.ArrayDataset:
-    found = rows(config, split, **options)
+    data = rows(config, split, **options)
     if not encode:
-      return found
-    return dataclasses.replace(found, pictures=encode(found.pictures, split), picture_name='latent')
+      return data
+    return dataclasses.replace(data, pictures=encode(data.pictures, split), picture_name='latent')
 
   train = load('train')
   val = load('val') if config.data.num_val_stimuli else None
-  return _stage_data(config, name, train, val, train.num_voxels, _chain(_sparse(config), transform))
+  sources = paired_sources(config)
+  return make(config, stage, sources, train, val, list(train.info['transforms'].values()), transform)
 
 
-def test(config: ConfigDict) -> arrays.ArrayDataset:
-  """Averaged test trials of `config.data.subjects` with their pictures, uint8; for reconstruct and evaluate only."""
-  raw_scale = config.released.god_test_raw_scale and config.data.dataset == 'god'
-  return target_rows(config, 'test', image_size=config.data.image_size, test_raw_scale=raw_scale)
+def make(
+  config: ConfigDict,
+  stage: str,
+  sources: Sequence[Source],
+  train: arrays.Dataset,
+  val: arrays.Dataset | None,
+  input_transforms: Sequence[InputTransform] = (),
+  transform: loader.Transform | None = None,
+) -> StageData:
+  """The data of a stage.
 
-
-def _stage_data(config, name, train, val, width, transform) -> StageData:
-  batch_size = _batch_size(config, name)
-  shares = loader_shares(name, batch_size)
-  batches = loader.make_loader(train, batch_size, seed=config.seed, transform=transform, **shares)
+  Args:
+    config: the run's.
+    stage: name.
+    sources: the prepared data that the rows come from.
+    train, val: rows.
+    input_transforms: of the subjects in `train`.
+    transform: of one training item, after `data.sparse_augmentation`.
+  """
+  size = batch_size(config, stage)
+  shares = loader_shares(stage, size)
+  transform = _chain(_sparse(config), transform)
+  batches = loader.make_loader(train, size, seed=config.seed, transform=transform, **shares)
 
   def validation():
-    return loader.make_loader(val, batch_size, seed=config.seed, shuffle=False, repeat=False, **shares)
+    return loader.make_loader(val, size, seed=config.seed, shuffle=False, repeat=False, **shares)
 
   held_out = validation if val is not None else None
-  return StageData(width, batches, held_out, batches.steps_per_epoch, dict(train.info), inputs(config, name))
+  return StageData(
+    train.num_voxels, batches, held_out, batches.steps_per_epoch, input_transforms, inputs(config, sources)
+  )
 
 
-def _batch_size(config: ConfigDict, name: str) -> int:
-  return 2 if name == 'diffuse' and config.released.batch_of_two else config[name].batch_size
+def batch_size(config: ConfigDict, stage: str) -> int:
+  """Rows of a batch over all devices. As released, diffuse trains with 2 (quirk B7)."""
+  return 2 if stage == 'diffuse' and config.released.batch_of_two else config[stage].batch_size
 
 
-def loader_shares(name: str, batch_size: int) -> dict[str, int]:
-  """Arguments of `make_loader` that give this host its part of a batch, filled up so that all devices share it evenly."""
-  filled = sharding.padded(batch_size)
-  if filled != batch_size:
+def loader_shares(stage: str, size: int) -> dict[str, int]:
+  """Arguments of `make_loader` that give this host its part of a batch, padded so that all devices share it evenly."""
+  padded = sharding.padded(size)
+  if padded != size:
     hosts.log(
-      f'{name}: a batch of {batch_size} rows on {jax.device_count()} devices is filled up to {filled} rows, whose filling '
-      'does not count; a multiple of the devices would use them all'
+      f'{stage}: a batch of {size} rows on {jax.device_count()} devices is padded to {padded} rows. The padding does not '
+      'affect the loss; a multiple of the number of devices would use them all'
     )
-  return {'filled_size': filled, 'shard_index': jax.process_index(), 'shard_count': jax.process_count()}
+  return {'filled_size': padded, 'shard_index': jax.process_index(), 'shard_count': jax.process_count()}
 
 
 def _sparse(config: ConfigDict) -> loader.Transform | None:
   share = config.data.sparse_augmentation
   if not share:
     return None
-
-  def transform(item, rng):
-    return {**item, 'fmri': transforms.sparse(item['fmri'], rng, share)}
-
-  return transform
+  return lambda item, rng: {**item, 'fmri': transforms.sparse(item['fmri'], rng, share)}
 
 
 def _chain(*steps: loader.Transform | None) -> loader.Transform | None:
   steps = [step for step in steps if step]
-  if not steps:
-    return None
 
   def transform(item, rng):
     for step in steps:
       item = step(item, rng)
     return item
 
-  return transform
+  return transform if steps else None

@@ -1,99 +1,49 @@
 """Phase 3: the fMRI encoder conditions a latent diffusion model (paper, section 3.3)."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import KLModel, VQModel
-from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.dense import cast_kernels
+from brainjax.models.latent_diffusion import LatentDiffusion, latent_diffusion
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, losses
-from brainjax.stages import common
+from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
-from brainjax.stages.stage import Stage
-from brainjax.torch_convert import hand_over
-from brainjax.trees import add_prefix, lists_to_tuples, subtree
+from brainjax.stages.problem import Training
+from brainjax.stages.registry import Sizes, StageSpec, WeightsField
+from brainjax.stages.rules import SHARE, Rule
+from brainjax.trees import add_prefix, flatten, subtree
+
+OPTIMIZER = {'decay_all': True}
 
 
-class Models(NamedTuple):
-  """The three parts of the latent diffusion model; the fields are the first parts of their parameters' paths."""
-
-  conditioner: FmriConditioner
-  unet: UNet
-  first_stage: VQModel | KLModel
-
-
-def models(config: ConfigDict, num_voxels: int, sizes: Mapping[str, Any] | None = None) -> Models:
-  """The parts as the config sizes them, for so many voxels.
-
-  Args:
-    config: the run's.
-    num_voxels: V.
-    sizes: constructor arguments of `unet` and `first_stage` that the weights of a prior bring along: they win.
-  """
-  dtype = common.compute_dtype(config)
-  mae, sizes = config.fmri_mae, sizes or {}
-  unet_sizes = {'remat': config.remat} | config.unet.to_dict()
-  if 'unet' in sizes:  # the releases say no number of groups: theirs is the default
-    unet_sizes |= {'num_groups': UNet.num_groups} | lists_to_tuples(sizes['unet'])
-  context = {'context_dim': unet_sizes['context_dim'], **config.conditioner.to_dict()}
-  time_cond = context.pop('time_condition')
-  if unet_sizes.get('time_cond'):  # such as that of a fine-tuned model
-    time_cond = True
-    context |= {name: unet_sizes[name] for name in ('context_tokens', 'global_pool') if name in unet_sizes}
-  conditioner = FmriConditioner(
-    num_voxels=num_voxels,
-    patch_size=mae.patch_size,
-    width=mae.width,
-    depth=mae.depth,
-    num_heads=mae.num_heads,
-    mlp_ratio=mae.mlp_ratio,
-    remat=config.remat,
-    dtype=dtype,
-    **context,
-  )
-  first_stage = first_stage_module.model(config, sizes.get('first_stage'))
-  unet_sizes |= {
-    'in_channels': first_stage.embed_dim,
-    'out_channels': first_stage.embed_dim,
-    'context_tokens': conditioner.context_tokens,
-    'time_cond': time_cond,
-    'global_pool': conditioner.global_pool,
+def models(config: ConfigDict, num_voxels: int) -> LatentDiffusion:
+  """Conditioner, UNet and first stage for `num_voxels` voxels."""
+  mae = config.fmri_mae
+  conditioner = {
+    'num_voxels': num_voxels,
+    **{name: mae[name] for name in ('patch_size', 'width', 'depth', 'num_heads', 'mlp_ratio')},
+    'context_dim': config.unet.context_dim,
+    **config.conditioner.to_dict(),
   }
-  unet = UNet(**unet_sizes, dtype=dtype)
-  return Models(conditioner, unet, first_stage)
-
-
-def latent_shape(first_stage: VQModel | KLModel) -> tuple[int, int, int]:
-  """h w C of the latent of one picture."""
-  side = first_stage.resolution // 2 ** (len(first_stage.ch_mult) - 1)
-  return side, side, first_stage.embed_dim
-
-
-def init(parts: Models, key: jax.Array) -> dict[str, Any]:
-  """All parameters: `conditioner/...`, `unet/...`, `first_stage/...`."""
-  keys = jax.random.split(key, 3)
-  tokens = 1 if parts.conditioner.global_pool else parts.conditioner.context_tokens
-  size = parts.first_stage.resolution
-  return {
-    'conditioner': parts.conditioner.init(keys[0], jnp.zeros((1, parts.conditioner.num_voxels)))['params'],
-    'unet': parts.unet.init(
-      keys[1],
-      jnp.zeros((1, *latent_shape(parts.first_stage))),
-      jnp.zeros(1, jnp.int32),
-      jnp.zeros((1, tokens, parts.unet.context_dim)),
-    )['params'],
-    'first_stage': parts.first_stage.init(keys[2], jnp.zeros((1, size, size, 3)))['params'],
+  time_cond = conditioner.pop('time_condition')
+  kwargs = {
+    'conditioner': conditioner,
+    'unet': config.unet.to_dict() | {'time_cond': time_cond},
+    'first_stage': first_stage_module.kwargs(config),
   }
+  return latent_diffusion(kwargs, common.compute_dtype(config), config.remat)
 
 
 def trainable(config: ConfigDict) -> str:
@@ -102,88 +52,132 @@ def trainable(config: ConfigDict) -> str:
   return rf'^conditioner/(?!mae/({constants})$)|^unet/(.*/)?({config.diffuse.train_unet})'
 
 
-def make(config: ConfigDict, fmri_weights: str) -> Stage:
-  """The stage; its weights are those of `Models`.
+def make(config: ConfigDict, mesh: Mesh) -> Training:
+  """The stage; its weights are those of a `LatentDiffusion`.
 
-  Args:
-    config: the run's.
-    fmri_weights: of the attend or contrast stage, or a converted phase-1 or phase-2 checkpoint; or of a model that is
-      fine-tuned already, whose conditioner goes on.
+  `diffuse.init_from` names weights of the attend or contrast stage, a converted phase-1 or phase-2 checkpoint, or a
+  fine-tuned model, whose conditioner trains further.
+
+  Raises:
+    UserError: the start weights are missing or do not fit.
   """
-  config = config.copy_and_resolve_references()
+  del mesh
   stage = config.diffuse
-  prior, prior_info = common.start_weights(
+  prior, _ = transfer.load_start_weights(
     stage.prior_init_from, 'diffuse.prior_init_from', 'a UNet and its first stage, such as label2img', stage.random_init
   )
-  fmri, fmri_info = common.start_weights(
-    fmri_weights, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init
+  fmri, fmri_info = transfer.load_start_weights(
+    stage.init_from, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init
   )
-  fine_tuned = subtree(fmri, 'conditioner')
-  if fine_tuned:
-    fmri_sizes = fmri_info['settings']['conditioner']
-    common.take_sizes(config.conditioner, fmri_sizes, fmri_weights)
-  else:
-    fmri, fmri_sizes = common.fmri_side(fmri, fmri_info)
-  common.take_sizes(config.fmri_mae, fmri_sizes, fmri_weights)
-  sizes = prior_info.get('settings', {})
-  if prior:
-    check_prior(stage.prior_init_from, sizes, config.data.image_size)
   encode, transform = None, _crop(stage)
   if stage.cached_crops:
-    first_stage = first_stage_module.model(config, sizes.get('first_stage'))
-    encode, transform = partial(_encode, config, first_stage, subtree(prior, 'first_stage')), _one_of_the_crops
+    encode = partial(_encode, config, first_stage_module.model(config), subtree(prior, 'first_stage'))
+    transform = _one_of_the_crops
   data = stage_data.paired(config, 'diffuse', config.data.image_size, transform=transform, encode=encode)
-  parts = models(config, data.num_voxels, sizes)
-  shapes = common.fresh_shapes(lambda key: init(parts, key))
+  parts = models(config, data.num_voxels)
   pretrained = {path: x for path, x in prior.items() if path.startswith(('unet/', 'first_stage/'))}
-  wanted = subtree(shapes, 'conditioner')
-  if fmri and not fine_tuned:
-    common.tell_resized('diffuse', fmri_weights, fmri_sizes, data.num_voxels)
-    drop_norms = config.released.pool_drops_norms and parts.conditioner.global_pool
-    pretrained |= add_prefix('conditioner', hand_over.mae_to_conditioner(fmri, wanted, drop_norms, fmri_weights))
-  elif fine_tuned:
-    if fmri_sizes['num_voxels'] != data.num_voxels:
-      raise UserError(
-        f'diffuse.init_from = {fmri_weights!r} is a fine-tuned model for {fmri_sizes["num_voxels"]} voxels, these data have '
-        f'{data.num_voxels}; it has layers over its patches, which cannot be resized. Start from weights of phase 1 or 2.'
-      )
-    pretrained |= add_prefix('conditioner', hand_over.conditioner_again(fine_tuned, wanted, fmri_weights))
-  noise = {'schedule': sizes['schedule']} if 'schedule' in sizes else {}  # the prior's, where its file says it
-  schedule = diffusion.make_schedule(**noise.get('schedule', {}))
+  if fmri:
+    shapes = subtree(transfer.init_shapes(parts.init_params), 'conditioner')
+    pretrained |= add_prefix('conditioner', _start_conditioner(config, parts, fmri, fmri_info, shapes))
+  noise_schedule = config.noise_schedule.to_dict()
+  schedule = diffusion.make_schedule(**noise_schedule)
 
   def loss(params, batch, key):
     params = {name: cast_kernels(params[name], getattr(parts, name).dtype) for name in parts._fields}
     if stage.cached_crops:
       latent = batch['latent']
-    else:  # the first stage is frozen and its input is data: no gradient is asked for
+    else:  # the first stage is frozen and its input is data: it needs no gradient
       latent = parts.first_stage.apply({'params': params['first_stage']}, batch['image'], method='to_latent')
-    key_t, key_eps = jax.random.split(key)
-    t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
-    eps = jax.random.normal(key_eps, latent.shape)
-    pred, context = predict_eps(parts, params, schedule, latent, batch['fmri'], t, eps)
-    value = losses.weighted_mean(diffusion.eps_loss(pred, eps), batch['weight'])
-    return value, common.extremes(batch['weight'], context=context, prediction=pred)
+    context = parts.conditioner.apply({'params': params['conditioner']}, batch['fmri'])
+    value, prediction = denoising_loss(parts.unet, params['unet'], schedule, latent, context, key, batch['weight'])
+    return value, common.extremes(batch['weight'], context=context, prediction=prediction)
 
-  fields = common.training_fields(config, 'diffuse', data.steps_per_epoch, cosine=stage.cosine_schedule, decay_all=True)
-  return Stage(
-    init=lambda key: init(parts, key),
-    pretrained=pretrained,
-    trainable=trainable(config),
+  return common.training(
+    config,
+    'diffuse',
+    init=parts.init_params,
     loss=loss,
+    trainable=trainable(config),
+    pretrained=pretrained,
     batches=data.train,
     validation=data.validation,
+    steps_per_epoch=data.steps_per_epoch,
+    cosine=stage.cosine_schedule,
+    optimizer=OPTIMIZER,
     info={
       'num_voxels': data.num_voxels,
-      'inputs': data.inputs | common.digests({'diffuse.init_from': fmri, 'diffuse.prior_init_from': prior}),
-      'settings': {name: common.settings(part) for name, part in parts._asdict().items()} | noise,
-      'statistics': data.facts['statistics'],
+      'inputs': data.inputs | transfer.digests({'diffuse.init_from': fmri, 'diffuse.prior_init_from': prior}),
+      'settings': {name: common.kwargs_of(part) for name, part in parts._asdict().items()}
+      | {'schedule': noise_schedule},
+      'input': [transform.to_json() for transform in data.transforms],
     },
-    **fields,
   )
 
 
-def check_prior(source: str, sizes: Mapping[str, Any], image_size: int) -> None:
-  """Raises a `UserError` where a prior with these sizes cannot be fine-tuned on pictures of this size."""
+def _start_conditioner(
+  config: ConfigDict,
+  parts: LatentDiffusion,
+  weights: transfer.Flat,
+  info: Mapping[str, Any],
+  shapes: transfer.Shapes,
+) -> dict[str, np.ndarray]:
+  """Initial values of the conditioner, from an fMRI autoencoder or from a fine-tuned model."""
+  source, num_voxels = config.diffuse.init_from, parts.conditioner.num_voxels
+  if fine_tuned := subtree(weights, 'conditioner'):
+    before = info['settings']['conditioner']['num_voxels']
+    if before != num_voxels:
+      raise UserError(
+        f'diffuse.init_from = {source!r} is a fine-tuned model for {before} voxels, these data have {num_voxels}; it has '
+        'layers over its patches, which cannot be resized. Start from weights of phase 1 or 2.'
+      )
+    return transfer.conditioner_to_conditioner(fine_tuned, shapes, source)
+  transfer.log_resized('diffuse', source, transfer.fmri_kwargs(info), num_voxels)
+  drop_norms = config.released.pool_drops_norms and parts.conditioner.global_pool
+  return transfer.mae_to_conditioner(transfer.fmri_weights(weights), shapes, drop_norms, source)
+
+
+def predict_noise(
+  unet: UNet,
+  params: Any,
+  schedule: diffusion.Schedule,
+  latent: jax.Array,
+  context: jax.Array,
+  t: jax.Array,
+  eps: jax.Array,
+) -> jax.Array:
+  """The UNet's prediction B h w C of the noise `eps: B h w C` that was added to `latent: B h w C` at the steps `t: B`."""
+  return unet.apply({'params': params}, diffusion.q_sample(schedule, latent, t, eps), t, context)
+
+
+def denoising_loss(
+  unet: UNet,
+  params: Any,
+  schedule: diffusion.Schedule,
+  latent: jax.Array,
+  context: jax.Array,
+  key: jax.Array,
+  weight: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """The training loss of a latent diffusion model (Rombach et al. 2022, equation 3), with its draws of t and noise.
+
+  Args:
+    unet, params: the model.
+    schedule: of the noise.
+    latent: B h w C. context: B T D. weight: B, 0 for padding.
+    key: of the draws.
+
+  Returns:
+    The scalar loss, and the predicted noise B h w C.
+  """
+  key_t, key_eps = jax.random.split(key)
+  t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
+  eps = jax.random.normal(key_eps, latent.shape)
+  prediction = predict_noise(unet, params, schedule, latent, context, t, eps)
+  return losses.weighted_mean(diffusion.eps_loss(prediction, eps), weight), prediction
+
+
+def check_prior(source: str, sizes: Mapping[str, Any]) -> None:
+  """Raises a `UserError` where weights of these sizes cannot be the prior of `diffuse`."""
   field = f'diffuse.prior_init_from = {source!r}'
   if lacking := [name for name in ('unet', 'first_stage') if name not in sizes]:
     raise UserError(
@@ -199,30 +193,6 @@ def check_prior(source: str, sizes: Mapping[str, Any], image_size: int) -> None:
       f'{field} has a UNet from {channels[0]} to {channels[1]} channels and a first stage whose latents have '
       f'{channels[2]}; they must be equal (priors for inpainting or image conditions are of no use here).'
     )
-  factor = 2 ** (len(first_stage['ch_mult']) + len(unet['channel_mult']) - 2)
-  if image_size % factor:
-    raise UserError(
-      f'{field} halves pictures {factor.bit_length() - 1} times in all, so that config.data.image_size must be a multiple '
-      f'of {factor}; it is {image_size}.'
-    )
-
-
-def predict_eps(
-  parts: Models,
-  params: Any,
-  schedule: diffusion.Schedule,
-  latent: jax.Array,
-  fmri: jax.Array,
-  t: jax.Array,
-  eps: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-  """(predicted noise B h w C, context B T D) of noised latents.
-
-  Args:
-    latent: B h w C. fmri: B V. t: B, diffusion steps. eps: B h w C, the noise.
-  """
-  context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
-  return parts.unet.apply({'params': params['unet']}, diffusion.q_sample(schedule, latent, t, eps), t, context), context
 
 
 def _encode(
@@ -256,3 +226,76 @@ def _crop(stage: ConfigDict):
     return {**item, 'image': transforms.random_crop(item['image'], rng, stage.crop_share, stage.crop_probability)}
 
   return transform if stage.crop_probability else None
+
+
+def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[Sizes]:
+  stage, sizes = config.diffuse, []
+  if 'init_from' in infos:
+    kwargs = infos['init_from'].get('settings', {}).get('conditioner')
+    if kwargs:  # a fine-tuned model
+      sizes.append(Sizes('conditioner', kwargs, stage.init_from))
+    sizes.append(Sizes('fmri_mae', kwargs or transfer.fmri_kwargs(infos['init_from']), stage.init_from))
+  if 'prior_init_from' not in infos:
+    return sizes
+  settings, source = infos['prior_init_from'].get('settings', {}), stage.prior_init_from
+  check_prior(source, settings)
+  # The releases name no number of groups: theirs is the default.
+  unet = config.unet.to_dict() | {'num_groups': UNet.num_groups} | settings['unet']
+  if unet.pop('time_cond', False):  # such as that of a fine-tuned model
+    conditioning = {name: unet[name] for name in ('context_tokens', 'global_pool') if name in unet}
+    sizes.append(Sizes('conditioner', {'time_condition': True, **conditioning}, source))
+  sizes.append(Sizes('unet', unet, source, whole=True))
+  if 'schedule' in settings:
+    sizes.append(Sizes('noise_schedule', settings['schedule'], source))
+  sizes.append(Sizes('first_stage', first_stage_module.kwargs(config, settings['first_stage']), source, whole=True))
+  return sizes
+
+
+def _rules(config: ConfigDict) -> dict[str, Rule]:
+  stage = config.diffuse
+  return {
+    'diffuse.crop_probability': Rule(lambda x: 0 <= x <= 1, 'between 0 and 1'),
+    'diffuse.crop_share': SHARE,
+    'diffuse.cached_crops': Rule(
+      lambda x: x >= 0 and (not x or stage.prior_init_from) and (x < 2 or stage.crop_probability),
+      '0 or more; 0, where diffuse.prior_init_from names no first stage to encode with; 0 or 1, where '
+      'diffuse.crop_probability is 0 and all crops would be the same',
+    ),
+  }
+
+
+def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
+  """Checks here what trains: a pattern that matches nothing would stop the run after days in earlier stages."""
+  pattern = config.diffuse.train_unet
+  try:
+    re.compile(pattern)
+  except re.error as error:
+    raise UserError(
+      f'config.diffuse.train_unet is {pattern!r}, which is not a regular expression ({error}); see docs/options.md.'
+    ) from error
+  parts = models(config, 64 * config.fmri_mae.patch_size)  # the UNet's paths do not depend on the voxels
+  paths = [f'unet/{path}' for path in flatten(jax.eval_shape(parts.init_params, jax.random.key(0))['unet'])]
+  if not any(re.search(trainable(config), path) for path in paths):
+    raise UserError(
+      f'config.diffuse.train_unet is {pattern!r}, which matches no path of the UNet; a path is for example {paths[0]}.'
+    )
+
+
+STAGE = StageSpec(
+  'diffuse',
+  after='attend',
+  make=make,
+  weights=(
+    WeightsField(
+      'prior_init_from',
+      needed=True,
+      origin='model.ckpt of label2img (pretrains/ldm/label2img of MinD-Vis), by python -m brainjax.convert model.ckpt',
+    ),
+    WeightsField('init_from'),
+  ),
+  sources=stage_data.paired_sources,
+  train_rows=stage_data.train_rows,
+  sizes=_sizes,
+  rules=_rules,
+  check=_check,
+)

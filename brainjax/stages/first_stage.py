@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from brainjax import sharding
@@ -15,29 +16,35 @@ from brainjax.metric_writer import progress
 from brainjax.models import autoencoder
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.simulator.batches import RenderedBatches
-from brainjax.stages import common
-from brainjax.stages.stage import Stage
-from brainjax.trees import unflatten
+from brainjax.stages import common, prior
+from brainjax.stages.problem import Training
+from brainjax.stages.registry import StageSpec, WeightsField
+from brainjax.trees import lists_to_tuples, unflatten
 
 
-def model(config: ConfigDict, sizes: Mapping[str, Any] | None = None) -> VQModel | KLModel:
-  """The first stage of `config.first_stage` at the picture size of the data.
+def kwargs(config: ConfigDict, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+  """Constructor arguments of the first stage at the picture size of the data.
 
   Args:
     config: the run's.
-    sizes: constructor arguments that weights bring along, where there are such: they win. Without a number of codes
-      the first stage is a KL one.
+    settings: those that weights bring along: they replace those of `config.first_stage`. Without a number of codes the
+      first stage is a KL autoencoder.
   """
-  arguments, size = config.first_stage.to_dict(), config.data.image_size
-  if sizes:
-    arguments |= {'num_groups': VQModel.num_groups} | sizes
-    if 'n_embed' not in sizes:
-      del arguments['n_embed']
-    # Attention follows levels; the sizes that name them count from the picture's.
-    levels = [2**level for level in range(len(sizes['ch_mult']))]
-    attends = [factor for factor in levels if sizes['resolution'] // factor in sizes['attn_resolutions']]
-    arguments['attn_resolutions'] = tuple(size // factor for factor in attends)
-  return autoencoder.first_stage(arguments | {'resolution': size}, common.compute_dtype(config))
+  merged, size = config.first_stage.to_dict(), config.data.image_size
+  if settings:
+    merged |= {'num_groups': VQModel.num_groups} | dict(settings)
+    if 'n_embed' not in settings:
+      merged.pop('n_embed', None)
+    # Attention belongs to levels, but settings name picture sizes: those of the weights' own resolution.
+    factors = [2**level for level in range(len(settings['ch_mult']))]
+    attending = [factor for factor in factors if settings['resolution'] // factor in settings['attn_resolutions']]
+    merged['attn_resolutions'] = tuple(size // factor for factor in attending)
+  return lists_to_tuples(merged | {'resolution': size})
+
+
+def model(config: ConfigDict) -> VQModel | KLModel:
+  """The first stage of `config.first_stage` at the picture size of the data."""
+  return autoencoder.first_stage(kwargs(config), common.compute_dtype(config))
 
 
 # Deviation of the noise on latents in training: the decoder learns to bear what quantization and sampling leave.
@@ -46,17 +53,16 @@ NOISE = 0.1
 SIZE_WEIGHT = 0.001
 
 
-def make(config: ConfigDict) -> Stage:
+def make(config: ConfigDict, mesh: Mesh) -> Training:
   """The stage; its weights are `first_stage/...`.
 
   The autoencoder trains on continuous latents with noise; `unit_latents` then fits the codebook. A codebook that
   trains along from the published start leaves most of its codes unused after so few steps.
   """
+  del mesh
+  stage = config.first_stage_training
   vq = model(config)
   size = config.data.image_size
-
-  def init(key):
-    return {'first_stage': vq.init(key, jnp.zeros((1, size, size, 3)))['params']}
 
   def loss(params, batch, key):
     variables = {'params': params['first_stage']}
@@ -70,15 +76,15 @@ def make(config: ConfigDict) -> Stage:
       'latent_size': jnp.sqrt(latent_size),
     }
 
-  return Stage(
-    init=init,
-    pretrained={},
-    trainable='^first_stage/(?!codebook)',
+  return prior.training(
+    config,
+    'first_stage_training',
+    init=lambda key: {'first_stage': vq.init(key, *vq.example_inputs())['params']},
     loss=loss,
-    batches=RenderedBatches(config.first_stage_training.batch_size, size, config.seed),
-    validation=lambda: RenderedBatches(config.first_stage_training.batch_size, size, config.seed + 1, length=16),
-    info={'settings': {'first_stage': common.settings(vq)}},
-    **common.training_fields(config, 'first_stage_training', steps_per_epoch=1, decay_all=False),
+    trainable='^first_stage/(?!codebook)',
+    batches=RenderedBatches(stage.batch_size, size, config.seed),
+    validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 1, length=16),
+    info={'settings': {'first_stage': common.kwargs_of(vq)}},
   )
 
 
@@ -131,3 +137,6 @@ def encode_pictures(
   )
   with contextlib.closing(progress(len(pictures), 'latents')) as bar:
     return encode(pictures, bar.update)
+
+
+STAGE = StageSpec('first_stage_training', make=make, weights=(WeightsField('init_from'),))

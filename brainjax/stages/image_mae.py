@@ -1,28 +1,27 @@
 """Trains a small masked autoencoder of images on rendered scenes: what ViT-MAE is to the paper, for the demo."""
 
 import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from brainjax.datasets import transforms
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
 from brainjax.simulator.batches import RenderedBatches
-from brainjax.stages import common
+from brainjax.stages import common, prior
 from brainjax.stages.contrast import TRAINABLE
-from brainjax.stages.stage import Stage
+from brainjax.stages.problem import Training
+from brainjax.stages.registry import StageSpec, WeightsField
 
 
-def make(config: ConfigDict) -> Stage:
+def make(config: ConfigDict, mesh: Mesh) -> Training:
   """The stage; its weights are those of one `ImageMAE` without cross-attention."""
+  del mesh
   stage = config.image_mae_training
   mae = ImageMAE(
     decoder_depth=config.attend.image_decoder_depth, dtype=common.compute_dtype(config), **config.image_mae.to_dict()
   )
   size = config.image_mae.image_size
-
-  def init(key):
-    return mae.init(key, jnp.zeros((1, size, size, 3)))['params']
 
   def loss(params, batch, key):
     image = transforms.imagenet_normalise((batch['image'] + 1) / 2)
@@ -31,13 +30,16 @@ def make(config: ConfigDict) -> Stage:
     target = patches.patchify_2d(image, mae.patch_size)
     return losses.masked_mse(out['pred'], target, out['mask']).mean(), {}
 
-  return Stage(
-    init=init,
-    pretrained={},
-    trainable=TRAINABLE,
+  return prior.training(
+    config,
+    'image_mae_training',
+    init=lambda key: mae.init(key, *mae.example_inputs())['params'],
     loss=loss,
+    trainable=TRAINABLE,
     batches=RenderedBatches(stage.batch_size, size, config.seed + 6),
     validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 7, length=4),
-    info={'settings': common.settings(mae)},
-    **common.training_fields(config, 'image_mae_training', steps_per_epoch=1, decay_all=False),
+    info={'settings': common.kwargs_of(mae)},
   )
+
+
+STAGE = StageSpec('image_mae_training', make=make, weights=(WeightsField('init_from'),))

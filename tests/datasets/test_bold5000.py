@@ -51,7 +51,7 @@ def test_rows_and_pictures_as_released(tmp_path, as_files):
   bold5000.prepare(write(tmp_path / 'raw', as_files), tmp_path / 'out', ['CSI1'])
   expected_names = CONFIG['bold_names']['classify_CSI1']
   train, test = (bold5000.load(tmp_path / 'out', ['CSI1'], split=split) for split in ('train', 'test'))
-  mean, std = train.info['statistics']['CSI1']
+  mean, std = train.info['transforms']['CSI1'].mean, train.info['transforms']['CSI1'].std
   for data, part, names in zip((train, test), ('train', 'test'), expected_names, strict=True):
     raw = DATA[f'bold5000/classify_CSI1/{part}_fmri']  # neither padded nor normalised
     np.testing.assert_allclose(data.columns['fmri'][:, :66] * std + mean, raw, atol=1e-5)
@@ -70,7 +70,7 @@ def test_rois(tmp_path):
     prepare.main(['bold5000', f'--raw={write(tmp_path / "raw")}', f'--out={tmp_path / "out"}', '--subjects=CSI1']) == 0
   )
   data = bold5000.load(tmp_path / 'out', ['CSI1'], 'LOC+RSC')
-  assert data.info['num_voxels'] == {'CSI1': 22} and data.num_voxels == 32
+  assert data.info['transforms']['CSI1'].num_voxels == 22 and data.num_voxels == 32
 
 
 def test_subjects_share_the_numbers_of_pictures(tmp_path):
@@ -150,7 +150,8 @@ def test_runs_are_in_the_order_of_their_numbers(tmp_path):
   bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
   for split in ('train', 'test_trials'):
     data = bold5000.load(tmp_path / 'out', ['CSI1'], split=split, image_size=0)
-    mean, std = data.info['statistics']['CSI1']
+    transform = data.info['transforms']['CSI1']
+    mean, std = transform.mean, transform.std
     rows = np.round(data.columns['fmri'][:, 0] * std + mean).astype(int)
     assert [data.info['names'][i] for i in data.columns['stimulus'].tolist()] == [shown[row] for row in rows]
   (lists / 'CSI1_sess2' / 'CSI1_sess2_run01.txt').write_text('')

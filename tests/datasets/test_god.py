@@ -58,7 +58,8 @@ def test_clean_test_rows_use_train_statistics(prepared):
 
 def test_clean_subject_of_divisible_width_is_not_padded(prepared):
   both = god.load(prepared, ['sbj_1', 'sbj_3'])
-  assert both.num_voxels == 80 and both.info['num_voxels'] == {'sbj_1': 69, 'sbj_3': 80}
+  assert both.num_voxels == 80
+  assert {name: t.num_voxels for name, t in both.info['transforms'].items()} == {'sbj_1': 69, 'sbj_3': 80}
   np.testing.assert_array_equal(both.columns['subject'], np.repeat([0, 1], 14))
 
 
@@ -74,7 +75,8 @@ def test_validation_stimuli_are_held_out(prepared):
   # Statistics without the held-out rows.
   raw = raw_files.god_arrays('sbj_1')
   rows = raw['arr_0'][~np.isin(raw['arr_3'], list(shown[1]))][:, raw['VC']][:, np.arange(80) % 69]
-  np.testing.assert_allclose(val.info['statistics']['sbj_1'], (rows.mean(), rows.std()), rtol=1e-5)
+  transform = val.info['transforms']['sbj_1']
+  np.testing.assert_allclose((transform.mean, transform.std), (rows.mean(), rows.std()), rtol=1e-5)
   assert set(god.load(prepared, ['sbj_1'], split='val', num_val_stimuli=5, val_seed=4).columns['stimulus']) != shown[1]
 
 

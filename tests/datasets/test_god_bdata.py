@@ -40,7 +40,7 @@ def test_arrays_follow_the_table(tmp_path, capsys):
     assert arrays['V2'].dtype == bool and np.flatnonzero(arrays['V2']).tolist() == [2, 3]
 
   data = god.load(out, ['sbj_1', 'sbj_3'], 'V1+V2')
-  assert data.info['num_voxels'] == {'sbj_1': 4, 'sbj_3': 4}
+  assert {name: t.num_voxels for name, t in data.info['transforms'].items()} == {'sbj_1': 4, 'sbj_3': 4}
   place_in_file = {stimulus: place for place, stimulus in enumerate(bdata_files.TRAIN)}
   for row in (0, 3, 8):
     item = data[row]
@@ -144,7 +144,8 @@ def test_files_of_fmriprep(folder, tmp_path):
   assert prepare.main(['god', f'--raw={folder}', f'--out={out}']) == 0
   train, test = (god.load(out, ['sub-01'], 'V1+hV4', split=split) for split in ('train', 'test'))
   voxels = [0, 1, 2, 7]
-  mean, std = train.info['statistics']['sub-01']
+  transform = train.info['transforms']['sub-01']
+  mean, std = transform.mean, transform.std
   shown = tables['Training']['stimulus_name'] - 100
   ids = sorted(bdata_files.TRAIN)
   fmri = train.columns['fmri'][:, :4] * std + mean

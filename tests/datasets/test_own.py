@@ -47,7 +47,7 @@ def test_rows_follow_the_table(study, tmp_path):
   train, test, trials = (
     own.load(tmp_path / 'out', ['sub-01'], 'V2', split) for split in ('train', 'test', 'test_trials')
   )
-  mean, std = train.info['statistics']['sub-01']
+  mean, std = train.info['transforms']['sub-01'].mean, train.info['transforms']['sub-01'].std
   voxels = [6, 7, 8, 10]
   rows = study.table['split'] == 'train'
   np.testing.assert_allclose(train.columns['fmri'][:, :4] * std + mean, study.fmri[rows][:, voxels], atol=1e-5)

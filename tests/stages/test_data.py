@@ -9,11 +9,12 @@ from brainjax.checkpoints import save_weights
 from brainjax.datasets import bold5000, god, hcp, own
 from brainjax.errors import UserError
 from brainjax.models.fmri_mae import FmriMAE
-from brainjax.stages import attend, common
+from brainjax.stages import common, contrast, transfer
 from brainjax.stages import data as stage_data
 from configs import base, tiny
 from tests.datasets import own_files, raw_files
 from tests.datasets.test_bold5000 import write
+from tests.stages.making import make
 
 
 @pytest.fixture
@@ -97,17 +98,17 @@ def test_released_batch_of_two(own_config):
 @pytest.mark.parametrize('width', [20, 8])
 def test_released_wrap_to_pretrained_width(own_config, tmp_path, width):
   mae = FmriMAE(num_voxels=width, decoder_depth=2, **own_config.fmri_mae.to_dict())
-  shapes = common.fresh_shapes(lambda key: mae.init(key, np.zeros((1, width), np.float32))['params'])
+  shapes = transfer.init_shapes(lambda key: mae.init(key, np.zeros((1, width), np.float32))['params'])
   rng = np.random.default_rng(0)
   weights = {path: rng.standard_normal(shape).astype(np.float32) for path, shape in shapes.items()}
   save_weights(
-    tmp_path / 'phase1', weights, {'kind': 'contrast', 'num_voxels': width, 'settings': common.settings(mae)}
+    tmp_path / 'phase1', weights, {'kind': 'contrast', 'num_voxels': width, 'settings': common.kwargs_of(mae)}
   )
   rows, tables = {}, {}
   for quirk in (False, True):
     own_config.released.wrap_to_pretrained_width = quirk
-    stage = attend.make(own_config, str(tmp_path / 'phase1'))
-    rows[quirk], tables[quirk] = next(stage.batches)['fmri'], stage.pretrained['fmri/encoder/pos_embed']
+    stage = make('attend', own_config, str(tmp_path / 'phase1'))
+    rows[quirk], tables[quirk] = next(stage.batches)['fmri'], stage.problem.pretrained['fmri/encoder/pos_embed']
   assert rows[False].shape == (5, 12) and rows[True].shape == (5, width)
   np.testing.assert_array_equal(rows[True], rows[False][:, np.arange(width) % 12])  # B25: wrapped or cut
   np.testing.assert_array_equal(tables[True], weights['encoder/pos_embed'])
@@ -144,7 +145,7 @@ def test_contrast_takes_all_visual_voxels_of_god_whatever_another_data_set_calls
   config.data.contrast_god_subjects = ('sbj_1',)
   config.data.update({'dataset': 'bold5000', 'subjects': ('CSI1',), 'roi': 'LOC+PPA'})
   config.contrast.batch_size = 4
-  assert stage_data.contrast(config).num_voxels == 80
+  assert contrast._data(config).num_voxels == 80
   with pytest.raises(UserError, match='contrast.batch_size is 40, but there are only 32 training samples'):
     config.contrast.batch_size = 40
     stage_data.check(config, ('contrast',))

@@ -12,12 +12,12 @@ from brainjax.models import autoencoder
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
 from brainjax.ops.positions import resize_nearest
-from brainjax.sharding import make_mesh
-from brainjax.stages import attend, common, contrast, diffuse
+from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.trees import flatten, subtree, unflatten
 from configs import tiny
 from tests.datasets import raw_files
+from tests.stages.making import make
 
 torch = pytest.importorskip('torch')
 from tests import test_convert  # noqa: E402
@@ -70,18 +70,19 @@ def same(taken, source):
 
 def fits(stage, fresh):
   """All parameters have their value and shape from weights, but for those whose path has one of `fresh` in it."""
-  shapes = common.fresh_shapes(stage.init)
+  shapes = transfer.init_shapes(stage.problem.init)
   new = {path for path in shapes if any(part in path for part in fresh)}
-  assert stage.pretrained.keys() == shapes.keys() - new
-  assert {path: x.shape for path, x in stage.pretrained.items()} == {p: s for p, s in shapes.items() if p not in new}
+  assert stage.problem.pretrained.keys() == shapes.keys() - new
+  assert {path: x.shape for path, x in stage.problem.pretrained.items()} == {
+    p: s for p, s in shapes.items() if p not in new
+  }
 
 
 @pytest.mark.parametrize('kind', ['phase1', 'phase2'])
 def test_contrast(config, weights, kind):
-  config.contrast.init_from = str(weights / kind)
-  stage = contrast.make(config, make_mesh())
+  stage = make('contrast', config, weights / kind)
   fits(stage, ())
-  same(stage.pretrained, load_weights(weights / kind)[0])
+  same(stage.problem.pretrained, load_weights(weights / kind)[0])
   settings = stage.info['settings']
   assert (settings['width'], settings['patch_size'], settings['num_heads']) == (32, 4, 8)
   assert settings['num_voxels'] == 72 and settings['decoder_depth'] == 3
@@ -90,10 +91,10 @@ def test_contrast(config, weights, kind):
 @pytest.mark.parametrize('kind', ['phase1', 'phase2'])
 def test_attend(config, weights, kind):
   config.attend.image_init_from = str(weights / 'vit_mae')
-  stage = attend.make(config, str(weights / kind))
+  stage = make('attend', config, str(weights / kind))
   fits(stage, ('encoder/cross/',) if kind == 'phase1' else ('image/encoder/cross/',))
-  same(subtree(stage.pretrained, 'fmri'), load_weights(weights / kind)[0])
-  same(subtree(stage.pretrained, 'image'), load_weights(weights / 'vit_mae')[0])
+  same(subtree(stage.problem.pretrained, 'fmri'), load_weights(weights / kind)[0])
+  same(subtree(stage.problem.pretrained, 'image'), load_weights(weights / 'vit_mae')[0])
   settings = stage.info['settings']
   assert (settings['fmri']['width'], settings['fmri']['cross_width'], settings['fmri']['decoder_depth']) == (32, 36, 2)
   assert (settings['image']['image_size'], settings['image']['patch_size'], settings['image']['mlp_dim']) == (6, 2, 40)
@@ -102,13 +103,13 @@ def test_attend(config, weights, kind):
 @pytest.mark.parametrize('kind', ['phase1', 'phase2'])
 def test_diffuse(config, weights, kind):
   config.diffuse.prior_init_from = str(weights / 'label2img')
-  stage = diffuse.make(config, str(weights / kind))
+  stage = make('diffuse', config, str(weights / kind))
   fits(stage, ('time_embed_condition', 'mask_token', 'channel_mapper', 'dim_mapper'))
   prior, _ = load_weights(weights / 'label2img')
   for part in ('unet', 'first_stage'):
-    same(subtree(stage.pretrained, part), subtree(prior, part))
+    same(subtree(stage.problem.pretrained, part), subtree(prior, part))
   encoder = {path.replace('encoder/', 'mae/', 1): x for path, x in load_weights(weights / kind)[0].items()}
-  same(subtree(stage.pretrained, 'conditioner'), encoder)
+  same(subtree(stage.problem.pretrained, 'conditioner'), encoder)
   settings = stage.info['settings']
   assert settings['unet']['channel_mult'] == (1, 2, 3, 5) and settings['unet']['context_dim'] == 24
   assert settings['first_stage']['ch_mult'] == (1, 2, 4) and settings['conditioner']['width'] == 32
@@ -135,7 +136,7 @@ def test_stable_diffusion_is_a_prior(config, weights, stable_diffusion, cached):
   config.unet.num_groups = config.first_stage.num_groups = 8  # of a run from random weights; the releases have 32
   config.diffuse.prior_init_from = str(stable_diffusion)
   config.diffuse.update({'cached_crops': int(cached), 'crop_probability': 0.0})
-  stage = diffuse.make(config, str(weights / 'phase1'))
+  stage = make('diffuse', config, str(weights / 'phase1'))
   fits(stage, ('time_embed_condition', 'mask_token', 'channel_mapper', 'dim_mapper'))
   settings = stage.info['settings']
   assert (settings['unet']['num_heads'], settings['unet']['in_channels'], settings['unet']['context_dim']) == (8, 4, 24)
@@ -154,28 +155,28 @@ def test_stable_diffusion_is_a_prior(config, weights, stable_diffusion, cached):
     )
     np.testing.assert_allclose(batch['latent'], expected, atol=2e-5)
   else:
-    zeros = {path: np.zeros(shape, np.float32) for path, shape in common.fresh_shapes(stage.init).items()}
-    loss, _ = jax.jit(stage.loss)(unflatten(zeros | dict(stage.pretrained)), batch, jax.random.key(0))
+    zeros = {path: np.zeros(shape, np.float32) for path, shape in transfer.init_shapes(stage.problem.init).items()}
+    loss, _ = jax.jit(stage.problem.loss)(unflatten(zeros | dict(stage.problem.pretrained)), batch, jax.random.key(0))
     assert np.isfinite(loss)
 
 
 def test_sizes_that_weights_bring_are_told_and_a_deeper_decoder_is_refused(config, weights, capsys):
   source = str(weights / 'phase1')
-  attend.make(config, source)
+  make('attend', config, source)
   width = load_weights(source)[1]['settings']['width']
-  assert f'the sizes of the weights {source} count' in (told := capsys.readouterr().out)
-  assert f'width {width} (config: {config.fmri_mae.width})' in told
+  assert f'as in the weights {source}' in (told := capsys.readouterr().out)
+  assert f'config.fmri_mae.width is {width}, as in the weights {source} (config: {config.fmri_mae.width})' in told
   depth = load_weights(source)[1]['settings']['decoder_depth']
   config.attend.decoder_depth = depth + 1
   with pytest.raises(UserError, match=rf'attend.decoder_depth is {depth + 1}, but the weights .* at most {depth}'):
-    attend.make(config, source)
+    make('attend', config, source)
 
 
 def test_sizes_of_a_prior_that_cannot_be_are_refused(config, weights, stable_diffusion, tmp_path):
   config.diffuse.prior_init_from = str(stable_diffusion)
   config.data.image_size = 30
-  with pytest.raises(UserError, match='must be a multiple of 4; it is 30'):
-    diffuse.make(config, str(weights / 'phase1'))
+  with pytest.raises(UserError, match='config.data.image_size is 30; expected a positive multiple of 4'):
+    make('diffuse', config, str(weights / 'phase1'))
   config.data.image_size = 32
   params, info = load_weights(stable_diffusion)
   info['settings']['unet']['in_channels'] = 9
@@ -184,20 +185,20 @@ def test_sizes_of_a_prior_that_cannot_be_are_refused(config, weights, stable_dif
   save_weights(tmp_path / 'lacking', params, info)
   config.diffuse.prior_init_from = str(tmp_path / 'lacking')
   with pytest.raises(UserError, match='does not say its first_stage.ch_mult'):
-    diffuse.make(config, str(weights / 'phase1'))
+    make('diffuse', config, str(weights / 'phase1'))
   config.diffuse.prior_init_from = str(tmp_path / 'inpainting')
   with pytest.raises(UserError, match='from 9 to 4 channels and a first stage whose latents have 4'):
-    diffuse.make(config, str(weights / 'phase1'))
+    make('diffuse', config, str(weights / 'phase1'))
   config.diffuse.prior_init_from = str(weights / 'phase1')
   with pytest.raises(UserError, match='holds no unet and no first_stage'):
-    diffuse.make(config, str(weights / 'phase1'))
+    make('diffuse', config, str(weights / 'phase1'))
 
 
 def test_heads_of_a_width_and_deeper_transformers(config, weights, tmp_path):
   """Any UNet that a folder of diffusers can hold."""
   unet = dict(test_convert.SD_UNET, num_heads=1, num_head_channels=16, transformer_depth=2)
   parts = {'unet': UNet(**unet), 'first_stage': autoencoder.KLModel(**test_convert.SD_FIRST_STAGE)}
-  settings = {name: common.settings(part) for name, part in parts.items()}
+  settings = {name: common.kwargs_of(part) for name, part in parts.items()}
   inputs = {
     'unet': (np.zeros((1, 4, 4, 4)), np.zeros(1), np.zeros((1, 7, 24))),
     'first_stage': (np.zeros((1, 8, 8, 3)),),
@@ -208,7 +209,7 @@ def test_heads_of_a_width_and_deeper_transformers(config, weights, tmp_path):
   convert.main([str(tmp_path / 'prior'), '--to_diffusers', f'--out={tmp_path / "hf"}'])
   convert.main([str(tmp_path / 'hf'), f'--out={tmp_path / "again"}'])
   config.diffuse.prior_init_from = str(tmp_path / 'again')
-  stage = diffuse.make(config, str(weights / 'phase1'))
+  stage = make('diffuse', config, str(weights / 'phase1'))
   fits(stage, ('time_embed_condition', 'mask_token', 'channel_mapper', 'dim_mapper'))
   settings = stage.info['settings']
   assert (settings['unet']['num_head_channels'], settings['unet']['transformer_depth']) == (16, 2)
@@ -222,18 +223,18 @@ def test_a_fine_tuned_model_goes_on(config, weights, tmp_path):
   released.write('ldm_finetune', tmp_path / 'ldm.pth', released.random_state(shapes))
   convert.main([str(tmp_path / 'ldm.pth'), f'--out={tmp_path / "ldm"}'])
   config.diffuse.prior_init_from = str(tmp_path / 'ldm')
-  stage = diffuse.make(config, str(tmp_path / 'ldm'))
+  stage = make('diffuse', config, str(tmp_path / 'ldm'))
   fits(stage, ())
   params, info = load_weights(tmp_path / 'ldm')
-  same(stage.pretrained, params)
+  same(stage.problem.pretrained, params)
   # Its UNet as a prior alone: the time conditioning is there, of 7 tokens.
-  stage = diffuse.make(config, str(weights / 'phase1'))
+  stage = make('diffuse', config, str(weights / 'phase1'))
   fits(stage, ('mask_token', 'channel_mapper', 'dim_mapper'))
   assert stage.info['settings']['conditioner']['context_tokens'] == 7
   info['settings']['conditioner']['num_voxels'] = 36
   save_weights(tmp_path / '36', params, info)
   with pytest.raises(UserError, match='fine-tuned model for 36 voxels, these data have 72; .* cannot be resized'):
-    diffuse.make(config, str(tmp_path / '36'))
+    make('diffuse', config, str(tmp_path / '36'))
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from brainjax.datasets import god, hcp, transforms
-from brainjax.sharding import make_mesh
-from brainjax.stages import attend, common, contrast, diffuse
+from brainjax.stages import contrast, diffuse, transfer
 from brainjax.stages import data as stage_data
 from brainjax.trees import unflatten
 from configs import base, tiny
 from tests.datasets import raw_files
+from tests.stages.making import make
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,9 +39,9 @@ def config(prepared):
 def _terms(stage):
   """(total, metrics) of a stage's loss on its first batch, with random parameters."""
   rng = np.random.default_rng(0)
-  shapes = common.fresh_shapes(stage.init)
+  shapes = transfer.init_shapes(stage.problem.init)
   params = {path: (0.2 * rng.standard_normal(shape)).astype(np.float32) for path, shape in shapes.items()}
-  total, metrics = jax.jit(stage.loss)(unflatten(params), next(stage.batches), jax.random.key(0))
+  total, metrics = jax.jit(stage.problem.loss)(unflatten(params), next(stage.batches), jax.random.key(0))
   return float(total), {name: float(value) for name, value in metrics.items()}
 
 
@@ -61,7 +61,7 @@ FULL = {'mask_loss': 1.0, 'self_contrast': 1.0, 'cross_contrast': 0.5}
 )
 def test_terms_of_contrast(config, changes, weights):
   config.contrast.update(changes)
-  total, metrics = _terms(contrast.make(config, make_mesh()))
+  total, metrics = _terms(make('contrast', config))
   assert {name for name in metrics if 'loss' in name or 'contrast' in name} == set(weights)
   assert total == pytest.approx(sum(weight * metrics[name] for name, weight in weights.items()), rel=1e-5)
   assert all(metrics[name] > 0.01 for name in weights)
@@ -70,14 +70,14 @@ def test_terms_of_contrast(config, changes, weights):
 @pytest.mark.parametrize('weights', [(0.25, 1.5), (2.0, 0.5)])
 def test_weights_of_attend(config, weights):
   config.attend.fmri_weight, config.attend.image_weight = weights
-  total, metrics = _terms(attend.make(config, ''))
+  total, metrics = _terms(make('attend', config))
   assert total == pytest.approx(weights[0] * metrics['fmri_loss'] + weights[1] * metrics['image_loss'], rel=1e-5)
 
 
 def test_the_context_enters_the_time_embedding_where_it_shall(config):
   paths = {}
   for config.conditioner.time_condition in (True, False):
-    paths[config.conditioner.time_condition] = common.fresh_shapes(diffuse.make(config, '').init)
+    paths[config.conditioner.time_condition] = transfer.init_shapes(make('diffuse', config).problem.init)
   more = paths[True].keys() - paths[False].keys()
   assert more and all('time_embed_condition' in path for path in more) and paths[False].keys() <= paths[True].keys()
 
@@ -86,7 +86,7 @@ def test_crops(config):
   whole, cropped = {}, {}
   for probability, share in ((0.0, 0.5), (1.0, 0.0), (0.5, 0.5), (1.0, 0.5)):
     config.diffuse.update({'crop_probability': probability, 'crop_share': share})
-    batch = next(diffuse.make(config, '').batches)
+    batch = next(make('diffuse', config).batches)
     whole = whole or batch
     np.testing.assert_array_equal(batch['row'], whole['row'])
     other = [not np.allclose(x, y, atol=1e-6) for x, y in zip(batch['image'], whole['image'], strict=True)]
@@ -99,11 +99,12 @@ def test_cached_crops(config, monkeypatch):
   encode = lambda model, weights, rows, prepare=transforms.to_signed_unit: prepare(rows)
   monkeypatch.setattr(diffuse.first_stage_module, 'encode_pictures', encode)
   config.data.num_val_stimuli = 3
-  whole = {int(row['stimulus']): row['image'] for row in _rows_of_epochs(diffuse.make(config, '').validation(), 1)}
+  whole = {int(row['stimulus']): row['image'] for row in _rows_of_epochs(make('diffuse', config).validation(), 1)}
   config.diffuse.update({'crop_probability': 0.0, 'cached_crops': 0})
-  whole |= {int(row['stimulus']): row['image'] for row in _rows_of_epochs(diffuse.make(config, '').batches, 1)}
+  whole |= {int(row['stimulus']): row['image'] for row in _rows_of_epochs(make('diffuse', config).batches, 1)}
   config.diffuse.update({'crop_probability': 0.5, 'crop_share': 0.5, 'cached_crops': 3})
-  stage, again = (diffuse.make(config, '') for _ in range(2))
+  config.diffuse.prior_init_from = '/no/prior'  # random weights instead, which the encoder above does not need
+  stage, again = (make('diffuse', config) for _ in range(2))
   seen, cropped = {}, []
   for row, same in zip(_rows_of_epochs(stage.batches, 12), _rows_of_epochs(again.batches, 12), strict=True):
     np.testing.assert_array_equal(row['latent'], same['latent'])
@@ -134,7 +135,7 @@ def test_the_first_subjects_of_hcp(config, prepared):
   lengths = {}
   for config.data.hcp_subject_limit in (0, 1, 2, 3):
     config.contrast.batch_size = 1
-    lengths[config.data.hcp_subject_limit] = stage_data.contrast(config).steps_per_epoch
+    lengths[config.data.hcp_subject_limit] = contrast._data(config).steps_per_epoch
   each = len(hcp.load(prepared, max_subjects=1))
   assert lengths == {0: 3 * each, 1: each, 2: 2 * each, 3: 3 * each}
 
@@ -143,8 +144,8 @@ def test_the_cosine_schedule_of_diffuse(config):
   rates = {}
   config.diffuse.num_steps = 20
   for config.diffuse.cosine_schedule in (False, True):
-    stage = diffuse.make(config, '')
-    rates[config.diffuse.cosine_schedule] = [float(stage.learning_rate(step)) for step in (0, 10, 19)]
+    stage = make('diffuse', config)
+    rates[config.diffuse.cosine_schedule] = [float(stage.problem.learning_rate(step)) for step in (0, 10, 19)]
   peak = config.diffuse.learning_rate
   np.testing.assert_allclose(rates[False], peak, rtol=1e-6)
   assert rates[True][0] == pytest.approx(peak) and 0.4 * peak < rates[True][1] < 0.6 * peak

@@ -7,11 +7,12 @@ import pytest
 from brainjax.checkpoints import save_weights
 from brainjax.datasets import god
 from brainjax.models.fmri_mae import FmriMAE
-from brainjax.stages import attend, common, contrast, diffuse
+from brainjax.stages import attend, common, contrast, diffuse, transfer
 from brainjax.stages import data as stage_data
 from brainjax.trees import unflatten
 from configs import base, tiny
 from tests.datasets import raw_files
+from tests.stages.making import make
 
 # The rest of these: test_data.py.
 ELSEWHERE = {'batch_of_two', 'wrap_to_pretrained_width'}
@@ -59,7 +60,8 @@ def test_test_rows_keep_their_raw_scale(config):
   clean = stage_data.test(config).columns['fmri']
   config.released.god_test_raw_scale = True
   raw = stage_data.test(config).columns['fmri']
-  mean, std = stage_data.rows(config, 'train', image_size=8).info['statistics']['sbj_1']
+  transform = stage_data.rows(config, 'train', image_size=8).info['transforms']['sbj_1']
+  mean, std = transform.mean, transform.std
   np.testing.assert_allclose(raw, clean * std + mean, rtol=1e-4, atol=1e-5)
   assert abs(std - 1) > 0.01
 
@@ -82,14 +84,19 @@ def test_attend(config):
   for field in ('', 'double_rescale', 'train_decoder_positions'):
     if field:
       config.released[field] = True
-    stages[field] = attend.make(config, '')
+    stages[field] = make('attend', config)
     config.released.update({'double_rescale': False, 'train_decoder_positions': False})
-  assert stages['train_decoder_positions'].trainable == attend.TRAINABLE_B15 != attend.TRAINABLE == stages[''].trainable
+  assert (
+    stages['train_decoder_positions'].problem.trainable
+    == attend.TRAINABLE_B15
+    != attend.TRAINABLE
+    == stages[''].problem.trainable
+  )
   batch = next(stages[''].batches)
   params = unflatten(
-    {path: np.full(shape, 0.02, np.float32) for path, shape in common.fresh_shapes(stages[''].init).items()}
+    {path: np.full(shape, 0.02, np.float32) for path, shape in transfer.init_shapes(stages[''].problem.init).items()}
   )
-  clean, quirk = (jax.jit(stages[name].loss) for name in ('', 'double_rescale'))
+  clean, quirk = (jax.jit(stages[name].problem.loss) for name in ('', 'double_rescale'))
 
   def image_loss(loss, image):
     return float(loss(params, batch | {'image': image}, jax.random.key(0))[1]['image_loss'])
@@ -101,12 +108,12 @@ def test_attend(config):
 
 def test_pooling_drops_the_norms(config, tmp_path):
   mae = FmriMAE(num_voxels=72, decoder_depth=2, **config.fmri_mae.to_dict())
-  shapes = common.fresh_shapes(lambda key: mae.init(key, np.zeros((1, 72), np.float32))['params'])
+  shapes = transfer.init_shapes(lambda key: mae.init(key, np.zeros((1, 72), np.float32))['params'])
   weights = {path: np.full(shape, 3, np.float32) for path, shape in shapes.items()}
-  save_weights(tmp_path / 'phase1', weights, {'kind': 'contrast', 'settings': common.settings(mae)})
+  save_weights(tmp_path / 'phase1', weights, {'kind': 'contrast', 'settings': common.kwargs_of(mae)})
 
   def norms():
-    return {path for path in diffuse.make(config, str(tmp_path / 'phase1')).pretrained if 'norm' in path}
+    return {path for path in make('diffuse', config, str(tmp_path / 'phase1')).problem.pretrained if 'norm' in path}
 
   every = {
     f'conditioner/mae/{path.removeprefix("encoder/")}'

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainjax.stages import attend, common, contrast, diffuse
+from brainjax.stages import attend, contrast, diffuse, transfer
 from brainjax.torch_convert.tables import fmri_mae, image_mae, latent_diffusion
 from brainjax.trees import split, subtree
 from tests.models.converted import torch_shapes
@@ -34,15 +34,15 @@ def _size(shapes):
 
 def _contrast_shapes(config):
   mae = contrast.model(config, VOXELS)
-  return common.fresh_shapes(lambda key: mae.init(key, np.zeros((1, VOXELS), np.float32))['params'])
+  return transfer.init_shapes(lambda key: mae.init(key, np.zeros((1, VOXELS), np.float32))['params'])
 
 
 def _attend_shapes(config):
-  return common.fresh_shapes(lambda key: attend.init(*attend.models(config, VOXELS), key))
+  return transfer.init_shapes(lambda key: attend.init(*attend.models(config, VOXELS), key))
 
 
 def _diffuse_shapes(config):
-  return common.fresh_shapes(lambda key: diffuse.init(diffuse.models(config, VOXELS), key))
+  return transfer.init_shapes(lambda key: diffuse.models(config, VOXELS).init_params(key))
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -12,8 +12,8 @@ import numpy as np
 
 from brainjax.files import atomic_write
 from brainjax.metric_writer import read_metrics
+from brainjax.stages.registry import STAGES
 
-STAGES = ('contrast', 'attend', 'diffuse')
 LINE_COLOURS = {'train': '#2f6db5', 'validation': '#d6453f'}
 STYLE = {
   'font.size': 9,
@@ -49,24 +49,24 @@ def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.
   }
 
 
-def stage_metrics(workdir: Path, stages: Sequence[str] = STAGES) -> dict[str, dict]:
+def stage_metrics(workdir: Path) -> dict[str, dict]:
   """Curves of every stage that left <workdir>/<stage>/metrics.jsonl, in the order of the stages."""
-  paths = {stage: Path(workdir) / stage / 'metrics.jsonl' for stage in stages}
-  return {stage: curves(read_metrics(path)) for stage, path in paths.items() if path.is_file()}
+  paths = {path.parent.name: path for path in sorted(Path(workdir).glob('*/metrics.jsonl'))}
+  names = sorted(paths, key=lambda name: list(STAGES).index(name) if name in STAGES else len(STAGES))
+  return {name: curves(read_metrics(paths[name])) for name in names}
 
 
-def training_curves(workdir: Path, path: Path, stages: Sequence[str] = STAGES) -> bool:
+def training_curves(workdir: Path, path: Path) -> bool:
   """Writes the training curves of all stages as one PNG: a row per stage, a panel per scalar.
 
   Args:
     workdir: holds <stage>/metrics.jsonl.
     path: the PNG.
-    stages: rows, from the top.
 
   Returns:
     False where no stage has left a scalar (nothing is written then).
   """
-  found = {stage: panels for stage, panels in stage_metrics(workdir, stages).items() if panels}
+  found = {stage: panels for stage, panels in stage_metrics(workdir).items() if panels}
   if not found:
     return False
   width = min(4, max(len(panels) for panels in found.values()))

@@ -16,10 +16,10 @@ from brainjax.checkpoints import load_weights, weights_digest
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.evaluation.networks import classifiers
 from brainjax.files import sha256
+from brainjax.stages.registry import STAGES
 from brainjax.trees import flatten
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets')
-TRAINED = ('contrast', 'attend', 'diffuse')
 DIGEST = 'SHA-256 over name, type, shape and bytes of every array in the order of names; of a file, over its bytes'
 
 
@@ -49,22 +49,21 @@ def provenance(
 
 def _weights(config: ConfigDict, workdir: Path) -> dict[str, str]:
   """SHA-256 of the trained weights in the workdir, and of the files and folders that the run started from."""
-  found = {name: workdir / name / 'weights' for name in TRAINED}
+  found = {name: workdir / name / 'weights' for name in STAGES}
   found |= _sources(config)
   return {name: _digest_of(path) for name, path in found.items() if path.exists()}
 
 
 def _sources(config: ConfigDict) -> dict[str, Path]:
   """What the run started from and what judged it: 'field = value' -> file or folder."""
-  fields = ('attend.init_from', 'attend.image_init_from', 'contrast.init_from', 'diffuse.init_from')
-  fields += ('diffuse.prior_init_from', 'evaluate.classifier', 'evaluate.features')
   found = {}
-  for field in fields:
-    section, name = field.split('.')
-    value = config[section][name]
-    for source in (value,) if isinstance(value, str) else value:
-      if source:
-        found[f'{field} = {source}'] = classifiers.lite0_file() if source == classifiers.LITE0 else Path(source)
+  for stage, spec in STAGES.items():
+    for field in spec.weights:
+      value = config.get(stage, {}).get(field.name, '')
+      for source in (value,) if isinstance(value, str) else value:
+        if source:
+          path = classifiers.lite0_file() if source == classifiers.LITE0 else Path(source)
+          found[f'{stage}.{field.name} = {source}'] = path
   return found
 
 
@@ -81,10 +80,10 @@ def _data(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> dict[s
     'test rows, stimuli': f'{len(test)}, {len(np.unique(test.columns["stimulus"]))}',
     'training stimuli held out for validation': config.data.num_val_stimuli,
   }
-  for subject, (mean, deviation) in train.info['statistics'].items():
-    voxels = train.info['num_voxels'][subject]
+  for subject, transform in train.info['transforms'].items():
+    mean, deviation = np.mean(transform.mean), np.mean(transform.std)  # of all voxels where each has its own
     facts[f'{subject}: voxels; mean and deviation of training fMRI before z-scoring'] = (
-      f'{voxels}; {mean:.6g}, {deviation:.6g}'
+      f'{transform.num_voxels}; {mean:.6g}, {deviation:.6g}'
     )
   facts['test fMRI after z-scoring with training statistics: mean, deviation'] = (
     f'{test.columns["fmri"].mean():.4g}, {test.columns["fmri"].std():.4g}'

@@ -1,0 +1,159 @@
+"""The way from a subject's responses to the input of a model: ROI, padding, z-score, width.
+
+Training makes it from its training rows. It is saved with the weights, so that sampling, scores and new sessions use the
+same one (paper, section 3; the published code z-scores with one mean and one deviation for all voxels of a subject).
+"""
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from brainjax.datasets import transforms
+from brainjax.errors import UserError
+
+ZSCORES = ('subject', 'voxel')
+
+
+@dataclasses.dataclass(frozen=True)
+class InputTransform:
+  """Responses `N V` of one subject -> model input `N W`.
+
+  Attributes:
+    data_set: such as 'god'.
+    subject: such as 'sbj_3'.
+    roi: name of the ROI, or several joined by '+'.
+    mask: V bool, the voxels of the ROI among all stored voxels of the subject.
+    patch_size: voxels per patch. Voxels are repeated from the start to fill the last patch.
+    full_extra_patch: as released, a width that needs no padding gets a whole patch.
+    mean, std: of the training rows. Scalars for all voxels (of the padded rows, as published), or one per ROI voxel.
+    width: W, after repeating (or cutting) voxels to the width of the model.
+  """
+
+  data_set: str
+  subject: str
+  roi: str
+  mask: np.ndarray
+  patch_size: int
+  full_extra_patch: bool
+  mean: np.ndarray
+  std: np.ndarray
+  width: int
+
+  @classmethod
+  def fit(
+    cls,
+    responses: np.ndarray,
+    *,
+    data_set: str,
+    subject: str,
+    roi: str,
+    mask: np.ndarray,
+    patch_size: int,
+    full_extra_patch: bool = False,
+    zscore: str = 'subject',
+    where: str = '',
+  ) -> Self:
+    """The transform of training rows.
+
+    Args:
+      responses: N V, the ROI's voxels of the training rows.
+      data_set, subject, roi, mask, patch_size, full_extra_patch: see the class.
+      zscore: 'subject': one mean and one deviation for all voxels; 'voxel': one of each per voxel. A voxel that never
+        changes becomes 0.
+      where: begins the message of an error.
+
+    Raises:
+      UserError: no rows, or rows without variance.
+    """
+    if zscore == 'subject':
+      padded = transforms.pad_to_patch_size(responses, patch_size, full_extra_patch)
+      mean, std = (np.array(x) for x in (transforms.statistics(padded) if len(responses) else (0.0, 0.0)))
+    else:
+      mean, std = (f(responses, axis=0, dtype=np.float64) for f in (np.mean, np.std)) if len(responses) else [0.0] * 2
+    if not np.max(std) > 0:
+      raise UserError(
+        f'{where}: {len(responses)} training rows are left and the voxels of {roi} have no variance in them; '
+        'hold fewer stimuli out, keep a larger share, or check the ROI'
+      )
+    width = transforms.padded_width(int(mask.sum()), patch_size, full_extra_patch)
+    std = np.where(std > 0, std, 1.0)
+    return cls(data_set, subject, roi, mask, patch_size, full_extra_patch, mean, std, width)
+
+  @property
+  def num_voxels(self) -> int:
+    """Voxels of the ROI."""
+    return int(self.mask.sum())
+
+  def with_width(self, width: int) -> Self:
+    """The same transform for a model of another width."""
+    return dataclasses.replace(self, width=width)
+
+  def select(self, responses: np.ndarray, where: str = 'responses') -> np.ndarray:
+    """The ROI's voxels `N V`, out of all stored voxels of the subject or of the ROI's alone.
+
+    Raises:
+      UserError: another number of voxels.
+    """
+    if responses.shape[-1] == self.num_voxels:
+      return responses
+    if responses.shape[-1] != len(self.mask):
+      raise UserError(
+        f'{where} have {responses.shape[-1]} voxels; expected the {self.num_voxels} voxels of {self.roi} of '
+        f'{self.data_set}/{self.subject}, or all its {len(self.mask)} voxels, in the order of the training data.'
+      )
+    return responses[..., self.mask]
+
+  def __call__(self, responses: np.ndarray, normalise: bool = True) -> np.ndarray:
+    """Model input `N W` float32 of the ROI's responses `N V`.
+
+    Args:
+      responses: N V, see `select`.
+      normalise: False: without the z-score, as the release treats GOD's test rows (quirk B2).
+    """
+    if normalise:
+      responses = transforms.normalize(responses, self.mean, self.std)
+    padded = transforms.pad_to_patch_size(responses, self.patch_size, self.full_extra_patch)
+    return transforms.fit_width(padded, self.width)
+
+  def to_json(self) -> dict[str, Any]:
+    """As JSON stores it: masks as bits, arrays as bytes, both base64."""
+    packed = np.packbits(self.mask).tobytes()
+    return {
+      **{
+        name: getattr(self, name) for name in ('data_set', 'subject', 'roi', 'patch_size', 'full_extra_patch', 'width')
+      },
+      'num_stored_voxels': len(self.mask),
+      'mask': base64.b64encode(packed).decode(),
+      'mean': _numbers_to_json(self.mean),
+      'std': _numbers_to_json(self.std),
+    }
+
+  @classmethod
+  def from_json(cls, value: Mapping[str, Any]) -> Self:
+    """The inverse of `to_json`.
+
+    Raises:
+      UserError: a part is missing or of another kind.
+    """
+    try:
+      fields = dict(value)
+      count = fields.pop('num_stored_voxels')
+      bits = np.frombuffer(base64.b64decode(fields.pop('mask')), np.uint8)
+      mask = np.unpackbits(bits, count=count).astype(bool)
+      mean, std = (_numbers_from_json(fields.pop(name)) for name in ('mean', 'std'))
+      return cls(**fields, mask=mask, mean=mean, std=std)
+    except (KeyError, TypeError, ValueError) as error:
+      raise UserError(
+        f'the input transform in weights.json cannot be read ({error}); restore it from a copy.'
+      ) from error
+
+
+def _numbers_to_json(array: np.ndarray) -> float | str:
+  return base64.b64encode(array.astype('<f8').tobytes()).decode() if array.ndim else float(array)
+
+
+def _numbers_from_json(value: float | str) -> np.ndarray:
+  return np.frombuffer(base64.b64decode(value), '<f8') if isinstance(value, str) else np.array(float(value))

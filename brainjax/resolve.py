@@ -1,0 +1,77 @@
+"""One config for the whole run: paths filled in, sizes taken from the weights that it names."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from brainjax import config_check, hosts, workdirs
+from brainjax.checkpoints import read_info
+from brainjax.errors import UserError
+from brainjax.stages import registry
+from brainjax.stages.registry import STAGES, StageSpec
+from brainjax.trees import lists_to_tuples
+
+
+def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigDict:
+  """The config that every stage, reconstruct and evaluate use, and that is saved with results.
+
+  Weights decide their own sizes, so that weights of any size can be used. Where the config names weights to start a stage
+  from, it gets the sizes of these weights; once the stage is complete, those of its own weights.
+
+  Args:
+    config: the run's.
+    workdir: of the run; '{workdir}' in texts becomes its path.
+    stages: that are to run.
+
+  Raises:
+    UserError: an unknown stage or field value, weights that do not exist, or weights whose sizes exclude each other.
+  """
+  registry.check_names(tuple(stages))
+  config = workdirs.fill_in_paths(config, workdir)
+  chosen: dict[str, tuple[Any, str, str]] = {}  # field -> (value, weights, stage that has yet to run)
+  for name in list(dict.fromkeys(ancestor for stage in stages for ancestor in registry.ancestors(stage))):
+    spec = STAGES[name]
+    complete = workdirs.is_complete(workdir / name)
+    if name not in stages and not complete:
+      continue
+    for sizes in spec.sizes(config, _infos(config, spec, workdir / name, complete)):
+      section = config[sizes.section]
+      kwargs = lists_to_tuples(sizes.kwargs)
+      for field, value in kwargs.items():
+        if not sizes.whole and field not in section:
+          continue
+        key = f'{sizes.section}.{field}'
+        before, source, earlier = chosen.get(key, (value, '', ''))
+        if before != value and earlier:
+          raise UserError(
+            f'{source}, which {earlier} starts from, has {key} {before}, but {sizes.source}, which {name} starts from, '
+            f'has {value}; name weights of one size, or run these stages in two workdirs.'
+          )
+        chosen[key] = value, sizes.source, '' if complete else name
+        if field in section and section[field] != value:
+          hosts.log(f'config.{key} is {value}, as in the weights {sizes.source} (config: {section[field]})')
+      if sizes.whole:
+        config[sizes.section] = ConfigDict(kwargs)
+      else:
+        section.update({field: value for field, value in kwargs.items() if field in section})
+  config_check.check(config, stages)
+  return config
+
+
+def _infos(config: ConfigDict, spec: StageSpec, folder: Path, complete: bool) -> Mapping[str, Mapping[str, Any]]:
+  """Field -> info of the weights that it names. For a complete stage it is the info of its own weights."""
+  named = {field.name: config[spec.name][field.name] for field in spec.weights} if spec.make else {}
+  infos = {}
+  for field, source in named.items():
+    if not source:
+      continue
+    if complete:
+      infos[field] = read_info(folder / 'weights')
+    elif Path(source).exists() or not config[spec.name].get('random_init'):
+      try:
+        infos[field] = read_info(source)
+      except UserError as error:
+        raise UserError(f'config.{spec.name}.{field} = {source!r}: {error}') from error
+  return infos

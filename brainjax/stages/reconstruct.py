@@ -1,0 +1,87 @@
+"""Samples pictures of the averaged test trials (paper, section 3.3): no training."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from brainjax import hosts, sharding
+from brainjax.errors import UserError
+from brainjax.files import atomic_write
+from brainjax.ops import diffusion
+from brainjax.reconstruct import SAMPLERS, Reconstructor
+from brainjax.stages import common
+from brainjax.stages import data as stage_data
+from brainjax.stages.registry import StageSpec
+from brainjax.stages.rules import NOT_NEGATIVE, POSITIVE, SEED, Rule, one_of
+
+IMAGES = 'images.npz'  # as `evaluation.images` reads it
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+  """Writes `<workdir>/reconstruct/images.npz`.
+
+  Raises:
+    UserError: the weights or the test data cannot be read, or an option cannot be.
+  """
+  options = config.reconstruct.to_dict()
+  num_items = options.pop('num_items')
+  mesh = sharding.make_mesh(**config.mesh.to_dict())
+  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config), mesh)
+  test = stage_data.test(config, reconstructor.transforms)
+  count = num_items or len(test)
+  samples = reconstructor(test.columns['fmri'][:count], normalised=True, **options)
+  stimulus = test.columns['stimulus'][:count]
+  contents = {
+    'stimuli': test.pictures[test.picture_row[:count]],
+    'samples': samples,
+    'stimulus': stimulus,
+    'class_index': test.columns['class_index'][:count],
+    'categories': np.array([test.info['names'][int(number)] for number in stimulus]),
+  }
+  hosts.on_first(_write, workdir / 'reconstruct' / IMAGES, contents)
+
+
+def _write(file: Path, contents: dict[str, np.ndarray]) -> None:
+  with atomic_write(file) as path:
+    np.savez_compressed(path, **contents)
+
+
+def _rules(config: ConfigDict) -> dict[str, Rule]:
+  sampling = config.reconstruct
+  return {
+    'reconstruct.sampler': one_of(*SAMPLERS),
+    'reconstruct.num_steps': POSITIVE,
+    'reconstruct.eta': Rule(
+      lambda x: x >= 0 and not (x and sampling.sampler != 'ddim'), '0 or more, and 0 with any sampler but ddim'
+    ),
+    'reconstruct.guidance': NOT_NEGATIVE,
+    'reconstruct.num_samples': POSITIVE,
+    'reconstruct.batch_size': POSITIVE,
+    'reconstruct.num_items': NOT_NEGATIVE,
+    'reconstruct.seed': SEED,
+  }
+
+
+def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
+  try:
+    diffusion.sample_steps(config.noise_schedule.num_steps, config.reconstruct.num_steps)
+  except UserError as error:  # names the nearest numbers that are possible
+    raise UserError(f'config.reconstruct.num_steps is {config.reconstruct.num_steps}: {error}.') from error
+
+
+def _check_result(folder: Path) -> None:
+  if not (folder / IMAGES).is_file():
+    raise UserError(f'{folder / IMAGES} does not exist; run stage reconstruct first.')
+
+
+STAGE = StageSpec(
+  'reconstruct',
+  after='diffuse',
+  run=run,
+  sources=stage_data.paired_sources,
+  rules=_rules,
+  check=_check,
+  remade=True,
+  check_result=_check_result,
+)

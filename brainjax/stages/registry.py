@@ -1,0 +1,129 @@
+"""The stages of a run. A stage is one file, which describes itself by a `StageSpec`; no other file lists its name.
+
+The stages of the package are registered in `pipeline`, in the order in which they run. A module outside the package
+calls `register(StageSpec(...))` itself; put its name into `config.plugins`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from brainjax import checkpoints
+from brainjax.datasets.arrays import Dataset
+from brainjax.errors import UserError
+from brainjax.stages.problem import Training
+from brainjax.stages.rules import Rule
+
+
+class WeightsField(NamedTuple):
+  """A field of a stage's config that names weights, or a tuple of them.
+
+  Attributes:
+    name: of the field, such as 'init_from'.
+    needed: whether the stage cannot start without them (unless its `random_init` is on).
+    origin: where such weights come from, for the message that asks for them.
+    check: raises a UserError where the file or folder cannot be used; the argument is its path.
+  """
+
+  name: str
+  needed: bool = False
+  origin: str = ''
+  check: Callable[[str], Any] = checkpoints.check_weights
+
+
+class Source(NamedTuple):
+  """Prepared data that a stage reads: some subjects of a data set (none for a data set without separate subjects)."""
+
+  data_set: str
+  subjects: tuple[str, ...] = ()
+
+
+class Sizes(NamedTuple):
+  """Sizes that weights bring along: they replace those of the config.
+
+  Attributes:
+    section: of the config, such as 'fmri_mae'.
+    kwargs: field -> value.
+    source: the weights, for messages.
+    whole: the weights say all sizes of the section and replace it. Otherwise only fields that the section has are set.
+  """
+
+  section: str
+  kwargs: Mapping[str, Any]
+  source: str
+  whole: bool = False
+
+
+def _check_weights_of(folder: Path) -> None:
+  checkpoints.check_weights(folder / 'weights')
+
+
+class StageSpec(NamedTuple):
+  """What the rest of the code knows of a stage.
+
+  Attributes:
+    name: of its section of the config and of its folder in the workdir.
+    after: the stage whose result it starts from, unless `init_from` names other weights; empty: none.
+    make: (config, mesh) -> what to train. None for a stage that trains nothing.
+    run: (config, workdir) -> None, for a stage that trains nothing.
+    weights: fields of its config that name weights.
+    sources: the data that it reads.
+    train_rows: the training rows, checked before the first stage begins; None where they are made on the fly.
+    sizes: (config, field -> info of the weights it names) -> sizes that these weights bring along.
+    rules: field -> what its value must be.
+    check: raises a UserError for values that exclude each other.
+    unused: sections of the config that do not change its result.
+    remade: made again, and the old result kept, when the user names the stage.
+    results: files that it leaves in the workdir itself.
+    rebuild: (config, parameters, kwargs of the models, fMRI B V, rows that it comes from) -> 'pred' and 'mask' of the masked
+      autoencoder, which the report draws.
+    check_result: raises a UserError where the finished result in its folder cannot be used.
+  """
+
+  name: str
+  after: str = ''
+  make: Callable[[ConfigDict, Mesh], Training] | None = None
+  run: Callable[[ConfigDict, Path], None] | None = None
+  weights: tuple[WeightsField, ...] = ()
+  sources: Callable[[ConfigDict], list[Source]] = lambda config: []
+  train_rows: Callable[[ConfigDict], Dataset] | None = None
+  sizes: Callable[[ConfigDict, Mapping[str, Mapping[str, Any]]], list[Sizes]] = lambda config, infos: []
+  rules: Callable[[ConfigDict], dict[str, Rule]] = lambda config: {}
+  check: Callable[[ConfigDict, tuple[str, ...]], None] = lambda config, stages: None
+  unused: tuple[str, ...] = ()
+  remade: bool = False
+  results: tuple[str, ...] = ()
+  rebuild: Callable[[ConfigDict, Any, Mapping[str, Any], Any, Any], Mapping[str, Any]] | None = None
+  check_result: Callable[[Path], None] = _check_weights_of
+
+
+STAGES: dict[str, StageSpec] = {}  # in the order in which they run
+
+
+def register(spec: StageSpec) -> None:
+  """Adds a stage, after all others.
+
+  Raises:
+    UserError: another stage has this name.
+  """
+  if STAGES.setdefault(spec.name, spec) is not spec:
+    raise UserError(f'there is a stage {spec.name!r} already; give yours another name.')
+
+
+def ancestors(name: str) -> list[str]:
+  """The stage and all whose results it starts from, the first one first."""
+  spec = STAGES[name]
+  return [*(ancestors(spec.after) if spec.after else []), name]
+
+
+def check_names(stages: tuple[str, ...]) -> None:
+  """Raises a UserError unless these are registered stages in the order in which they run."""
+  unknown = [name for name in stages if name not in STAGES]
+  if unknown or not stages:
+    raise UserError(f'stages: {", ".join(unknown) or "none"} found; expected some of {", ".join(STAGES)}.')
+  in_order = [name for name in STAGES if name in stages]
+  if list(stages) != in_order:
+    raise UserError(f'stages: {", ".join(stages)} found; expected each once, in this order: {", ".join(in_order)}.')

@@ -1,0 +1,40 @@
+"""What the value of a config field must be: rules, each with the words that a message shows."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+  """What the value of a field must be."""
+
+  holds: Callable[[Any], bool]
+  expected: str
+
+
+def is_name(text: Any) -> bool:
+  """Whether a value can name a file or folder and is not a path."""
+  return isinstance(text, str) and bool(re.fullmatch(r'[A-Za-z0-9][\w-]*', text))
+
+
+POSITIVE = Rule(lambda x: x > 0, 'more than 0')
+NOT_NEGATIVE = Rule(lambda x: x >= 0, '0 or more')
+SHARE = Rule(lambda x: 0 <= x < 1, 'at least 0 and less than 1')
+INNER_SHARE = Rule(lambda x: 0 < x < 1, 'more than 0 and less than 1')
+PART = Rule(lambda x: 0 < x <= 1, 'more than 0 and at most 1')
+SEED = Rule(lambda x: 0 <= x < 2**32, 'at least 0 and less than 2**32')
+NAMES = Rule(
+  lambda x: all(map(is_name, x)) and len(set(x)) == len(x),
+  "different names of letters, digits, _ and - in quotes, such as ('sbj_3',)",
+)
+
+
+def one_of(*values: Any) -> Rule:
+  """One of some values."""
+  return Rule(lambda x: x in values, ' or '.join(map(repr, values)))
+
+
+def divides(number: int, multiple_of: int = 1) -> Rule:
+  """A divisor of a number. `multiple_of`: the number must be a multiple of this besides."""
+  more = f', which must be a multiple of {multiple_of}' if multiple_of > 1 else ''
+  return Rule(lambda x: x > 0 and number % x == 0 and number % multiple_of == 0, f'a divisor of {number}{more}')

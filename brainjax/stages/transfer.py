@@ -1,0 +1,152 @@
+"""Start weights of a stage: loading them, and fitting those of one stage to the models of the next.
+
+The functions that fit take and return flat mappings ('/'-joined path -> array). They return only what they take over: the
+other parameters of the new model keep their initial values.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from brainjax import hosts
+from brainjax.checkpoints import load_weights, weights_digest
+from brainjax.errors import UserError
+from brainjax.ops.positions import resize_nearest
+from brainjax.trees import flatten, subtree
+
+Flat = Mapping[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def load_start_weights(
+  source: str, field: str, what: str, random_init: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Weights to start from: (path -> array, info). Both are empty where `random_init` allows a start without them.
+
+  Args:
+    source: folder or file.
+    field: of the config that names it, such as 'attend.init_from'.
+    what: the model that it is to hold, for messages.
+    random_init: start from random weights where nothing is at `source`.
+
+  Raises:
+    UserError: nothing is at `source`, or it cannot be read.
+  """
+  if random_init and not (source and Path(source).exists()):
+    hosts.log(f'{field} is {source!r}, which does not exist: {what} starts from random weights (random_init is on)')
+    return {}, {}
+  try:
+    return load_weights(source)
+  except UserError as error:
+    raise UserError(f'{field} = {source!r} should hold {what}: {error}') from error
+
+
+def digests(sources: Mapping[str, Flat]) -> dict[str, str]:
+  """Config field -> weights it named (path -> array): description -> SHA-256; 'none' for a random start."""
+  return {f'weights of {field}': weights_digest(flat) if flat else 'none' for field, flat in sources.items()}
+
+
+def init_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:
+  """Path -> shape of the parameters that `init` would create. Nothing is computed."""
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  return {path: tuple(x.shape) for path, x in flatten(shapes).items()}
+
+
+def fmri_kwargs(info: Mapping[str, Any]) -> dict[str, Any]:
+  """Constructor arguments of the fMRI autoencoder in the info of attend's weights, or of an autoencoder alone."""
+  settings = info.get('settings', {})
+  return settings.get('fmri', settings)
+
+
+def fmri_weights(weights: Flat) -> Flat:
+  """Parameters of the fMRI autoencoder in the weights of attend, or in those of an autoencoder alone."""
+  return subtree(weights, 'fmri') or weights
+
+
+def log_resized(stage: str, source: str, kwargs: Mapping[str, Any], num_voxels: int) -> None:
+  """Says that position tables are resized, where the weights are for another number of voxels than the data have."""
+  before = kwargs.get('num_voxels', num_voxels)
+  if before != num_voxels:
+    hosts.log(
+      f'{stage}: {source} is for {before} voxels, these data have {num_voxels}; position tables are resized (nearest)'
+    )
+
+
+def mae_to_mae(weights: Flat, shapes: Shapes, source: str = 'the start weights') -> dict[str, np.ndarray]:
+  """An autoencoder -> an autoencoder of the same modality: phase 1 -> phase 2, or a ViT-MAE -> phase 2.
+
+  The decoder keeps its first layers if the new one has fewer. Cross-attention that the weights lack stays new, and so does
+  the decoder where they have none (as the published file of the official MAE). Position tables are resized (nearest row,
+  class row aside) if the number of patches differs.
+
+  Args:
+    weights: parameters of an `FmriMAE` or `ImageMAE`.
+    shapes: of the parameters of the new one.
+    source: names `weights` in an error.
+
+  Raises:
+    UserError: another parameter is missing, or one has another shape.
+  """
+  may_lack = ['encoder/cross/']
+  if not any(path.startswith('decoder/') for path in weights):
+    may_lack.append('decoder/')
+    hosts.log(f'{source} has no decoder; the decoder starts from random weights')
+  return _take(weights, shapes, source, tuple(may_lack))
+
+
+def conditioner_to_conditioner(
+  weights: Flat, shapes: Shapes, source: str = 'the fine-tuned model'
+) -> dict[str, np.ndarray]:
+  """The conditioner of a fine-tuned model, to train it further: all of it. Arguments and errors as in `mae_to_mae`."""
+  return _take(weights, shapes, source)
+
+
+def mae_to_conditioner(
+  weights: Flat, shapes: Shapes, drop_norms: bool = False, source: str = 'the fMRI autoencoder'
+) -> dict[str, np.ndarray]:
+  """The encoder of phase 1 or 2 -> the conditioner of the diffusion model.
+
+  Decoder and cross-attention are left out. The mask token and the mappers stay new. The position table is resized
+  (nearest row, class row aside) if the number of patches differs.
+
+  Args:
+    weights: parameters of an `FmriMAE`.
+    shapes: of the parameters of an `FmriConditioner`.
+    drop_norms: keep every LayerNorm new, as the released code does with global_pool (quirk B12).
+    source: names `weights` in an error.
+
+  Raises:
+    UserError: a parameter of the encoder is missing, or has another shape.
+  """
+  origin = {path: path.replace('mae/', 'encoder/', 1) for path in shapes if path.startswith('mae/')}
+  wanted = {
+    origin[path]: shapes[path] for path in origin if path != 'mae/mask_token' and not (drop_norms and 'norm' in path)
+  }
+  encoder = _take(weights, wanted, source)
+  return {path: encoder[origin[path]] for path in origin if origin[path] in encoder}
+
+
+def _take(weights: Flat, shapes: Shapes, source: str, may_lack: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+  """The parameters of `shapes`, fitted. Those with a prefix of `may_lack` may be missing."""
+  missing = sorted(path for path in shapes if path not in weights and not path.startswith(may_lack))
+  if missing:
+    raise UserError(f'{source} does not fit the model: it has nothing for {", ".join(missing[:20])}.')
+  return {path: _fit(path, weights[path], shape, source) for path, shape in shapes.items() if path in weights}
+
+
+def _fit(path: str, array: np.ndarray, shape: tuple[int, ...], source: str) -> np.ndarray:
+  """The array, cut to the first layers of a decoder, or resized if it is a position table."""
+  array = np.asarray(array)
+  if path.startswith('decoder/blocks/'):
+    array = array[: shape[0]]
+  if path.endswith('pos_embed') and array.shape[::2] == shape[::2]:
+    array = resize_nearest(array[0], shape[1] - 1)[None]
+  if array.shape != tuple(shape):
+    raise UserError(
+      f'{source} does not fit the model: {path} has shape {array.shape}, expected {tuple(shape)}; '
+      'use the model sizes (width, depth, patch size) that these weights were trained with.'
+    )
+  return array

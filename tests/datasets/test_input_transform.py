@@ -1,0 +1,70 @@
+"""Responses to model input, against NumPy by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from brainjax.datasets.input_transform import InputTransform
+from brainjax.errors import UserError
+
+MASK = np.array([True, False, True, True, False, True, True, True, False])  # 6 of 9 voxels
+
+
+def _fit(zscore='subject', rows=8, **changes):
+  responses = np.random.default_rng(0).normal(500, 50, (1, 6)) + np.random.default_rng(1).normal(0, 12, (rows, 6))
+  options = dict(data_set='god', subject='sbj_7', roi='V1+V2', mask=MASK, patch_size=4, zscore=zscore, where='here')
+  return responses.astype(np.float32), InputTransform.fit(responses.astype(np.float32), **options | changes)
+
+
+def test_one_mean_for_a_subject_is_that_of_the_padded_rows():
+  x, transform = _fit()
+  padded = np.concatenate([x, x[:, :2]], axis=1).astype(np.float64)
+  expected = (padded - padded.mean()) / padded.std()
+  np.testing.assert_allclose(transform(x), expected, atol=2e-5)
+  assert np.abs(transform(x).mean(axis=0)).max() > 0.5  # the offsets of the voxels remain
+
+
+def test_one_mean_per_voxel():
+  x, transform = _fit('voxel')
+  z = (x - x.mean(axis=0, dtype=np.float64)) / x.std(axis=0, dtype=np.float64)
+  np.testing.assert_allclose(transform(x), np.concatenate([z, z[:, :2]], axis=1), atol=1e-4)
+  np.testing.assert_allclose(transform.with_width(11)(x)[:, 8:], transform(x)[:, :3])
+
+
+def test_a_voxel_that_never_changes_becomes_zero():
+  x, _ = _fit()
+  x[:, 3] = 7
+  _, transform = (
+    x,
+    InputTransform.fit(x, data_set='own', subject='s', roi='VC', mask=MASK, patch_size=2, zscore='voxel'),
+  )
+  assert (transform(x)[:, 3] == 0).all() and np.isfinite(transform(x)).all()
+
+
+@pytest.mark.parametrize('zscore', ['subject', 'voxel'])
+def test_json_and_back(zscore):
+  x, transform = _fit(zscore)
+  again = InputTransform.from_json(json.loads(json.dumps(transform.to_json())))
+  np.testing.assert_array_equal(again.mask, MASK)
+  np.testing.assert_array_equal(again(x), transform(x))
+  assert again.num_voxels == 6 and again.width == 8
+  broken = transform.to_json()
+  del broken['mean']
+  with pytest.raises(UserError, match='input transform in weights.json cannot be read'):
+    InputTransform.from_json(broken)
+
+
+def test_all_voxels_of_the_subject_or_those_of_the_roi():
+  x, transform = _fit()
+  whole = np.zeros((8, 9), np.float32)
+  whole[:, MASK] = x
+  np.testing.assert_array_equal(transform.select(whole), x)
+  np.testing.assert_array_equal(transform.select(x), x)
+  with pytest.raises(UserError, match='have 7 voxels; expected the 6 voxels of V1.V2 of god/sbj_7, or all its 9'):
+    transform.select(whole[:, :7])
+
+
+def test_rows_without_variance_are_refused():
+  with pytest.raises(UserError, match='here: 0 training rows are left and the voxels of V1.V2 have no variance'):
+    _fit(rows=0)

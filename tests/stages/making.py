@@ -1,0 +1,15 @@
+"""Makes one stage from a config, as a run does."""
+
+from pathlib import Path
+
+from brainjax import pipeline  # noqa: F401 - registers the stages
+from brainjax.resolve import resolve
+from brainjax.sharding import make_mesh
+from brainjax.stages.registry import STAGES
+
+
+def make(name, config, init_from=''):
+  """The `Training` of a stage that starts from the weights `init_from`."""
+  config = config.copy_and_resolve_references()
+  config[name].init_from = str(init_from)
+  return STAGES[name].make(resolve(config, Path('/no/workdir'), (name,)), make_mesh())

@@ -1,0 +1,92 @@
+"""Sizes come from the weights that a config names, once, for every stage."""
+
+import numpy as np
+import pytest
+
+from brainjax import pipeline, workdirs
+from brainjax.checkpoints import save_weights
+from brainjax.errors import UserError
+from brainjax.resolve import resolve
+from configs import tiny
+
+METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
+
+
+def _save(folder, **kwargs):
+  save_weights(folder, {'a': np.zeros(2, np.float32)}, {'kind': 'phase1', 'settings': kwargs})
+  return str(folder)
+
+
+def test_every_stage_gets_the_sizes_of_the_weights(tmp_path, capsys):
+  config = tiny.get_config()
+  config.contrast.init_from = _save(tmp_path / 'w', patch_size=4, width=24, decoder_depth=3, num_voxels=84)
+  assert config.fmri_mae.patch_size == 16
+  resolved = resolve(config, tmp_path / 'run', METHOD)
+  assert (resolved.fmri_mae.patch_size, resolved.contrast.decoder_depth) == (4, 3)
+  assert resolved.fmri_mae.decoder_width == config.fmri_mae.decoder_width  # the weights do not say
+  assert 'config.fmri_mae.patch_size is 4, as in the weights' in capsys.readouterr().out
+  assert config.fmri_mae.patch_size == 16  # the user's config is left alone
+  # Sampling and scoring alone see the same sizes, also when the start weights are gone.
+  folder = tmp_path / 'run' / 'contrast'
+  _save(folder / 'weights', patch_size=4, width=24, decoder_depth=3)
+  workdirs.write_json(folder / 'complete.json', {})
+  (tmp_path / 'w').rename(tmp_path / 'gone')
+  assert resolve(config, tmp_path / 'run', ('reconstruct', 'evaluate')).fmri_mae.patch_size == 4
+
+
+def test_finished_weights_do_not_replace_what_the_user_changes(tmp_path):
+  config = tiny.get_config()
+  _save(tmp_path / 'run' / 'contrast' / 'weights', width=24)
+  workdirs.write_json(tmp_path / 'run' / 'contrast' / 'complete.json', {})
+  config.fmri_mae.width = 48
+  assert resolve(config, tmp_path / 'run', ('contrast', 'attend')).fmri_mae.width == 48
+
+
+def test_weights_whose_sizes_exclude_each_other_are_refused(tmp_path):
+  config = tiny.get_config()
+  config.contrast.init_from = _save(tmp_path / 'a', patch_size=4)
+  config.diffuse.init_from = _save(tmp_path / 'b', patch_size=8)
+  with pytest.raises(UserError, match='fmri_mae.patch_size 4, but .*, which diffuse starts from, has 8'):
+    resolve(config, tmp_path / 'run', METHOD)
+  assert resolve(config, tmp_path / 'run', ('diffuse',)).fmri_mae.patch_size == 8  # contrast does not run
+
+
+def test_a_workdir_of_an_earlier_version_is_accepted(tmp_path):
+  config = tiny.get_config()
+  config.contrast.init_from = _save(tmp_path / 'w', patch_size=4)
+  given = workdirs.fill_in_paths(config, tmp_path)
+  resolved = resolve(config, tmp_path, ('contrast',))
+  saved = workdirs.relevant(
+    given, tmp_path, 'contrast'
+  )  # that version saved the config without the sizes of the weights
+  for new in ('plugins', 'noise_schedule'):
+    del saved[new]
+  del saved['data']['zscore']
+  (tmp_path / 'contrast' / 'weights').mkdir(parents=True)
+  workdirs.write_json(tmp_path / 'contrast' / 'config.json', saved)
+  workdirs.refuse_other_config(given, resolved, tmp_path, 'contrast', False, ())
+  saved['fmri_mae']['patch_size'] = 5
+  workdirs.write_json(tmp_path / 'contrast' / 'config.json', saved)
+  with pytest.raises(UserError, match=r'fmri_mae.patch_size \(there 5, here 4\)'):
+    workdirs.refuse_other_config(given, resolved, tmp_path, 'contrast', False, ())
+
+
+def test_accepted_changes_are_described_as_what_they_do(tmp_path, capsys):
+  config = tiny.get_config()
+  (tmp_path / 'contrast' / 'weights').mkdir(parents=True)
+  workdirs.write_json(tmp_path / 'contrast' / 'config.json', workdirs.relevant(config, tmp_path, 'contrast'))
+  config.contrast.learning_rate = 0.5
+  for complete, advice in ((False, 'goes on with the new values'), (True, 'keeps what is complete as it is')):
+    if complete:
+      workdirs.write_json(tmp_path / 'contrast' / 'complete.json', {})
+    with pytest.raises(UserError, match=f'--accept_changes=contrast.learning_rate {advice}'):
+      workdirs.refuse_other_config(config, config, tmp_path, 'contrast', False, ())
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+  config = tiny.get_config()
+  config.simulate.enabled = False
+  config.data.god = config.data.hcp = str(tmp_path / 'nothing')
+  with pytest.raises(UserError, match='nothing'):
+    pipeline.run(config, tmp_path / 'run', METHOD, asked=False)
+  assert not (tmp_path / 'run').exists()
