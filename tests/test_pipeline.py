@@ -326,8 +326,8 @@ def test_a_device_without_memory_is_told(tmp_path, monkeypatch):
   def train(config, workdir):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.')
 
-  monkeypatch.setattr(pipeline, '_before_stages', lambda *_: None)
-  monkeypatch.setitem(pipeline._RUN, 'attend', train)
+  monkeypatch.setattr(pipeline, '_prepare_run', lambda *_: None)
+  monkeypatch.setitem(pipeline.STAGES, 'attend', pipeline.STAGES['attend']._replace(make=train))
   with pytest.raises(
     UserError, match='stage attend .*Out of memory.* batch_size .*config.mesh.fsdp.*config.remat to everything'
   ):
