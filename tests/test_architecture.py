@@ -1,0 +1,13 @@
+"""The picture in docs/architecture.md, and that it fits the code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_picture_shows_the_rooms_and_imports_of_the_code():
+  command = [sys.executable, 'docs/draw_architecture.py', '--check']
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
