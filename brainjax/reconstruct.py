@@ -309,7 +309,7 @@ def _denoise(
 
 
 def _read_fmri(path: Path) -> np.ndarray:
-  """Numbers of shape N V or V; the header is checked before memory is taken."""
+  """Numbers of shape N V or V; the header is checked before memory is allocated."""
   if path.is_file() and zipfile.is_zipfile(path):
     with raw.NpzReader(path) as archive:
       raise UserError(f'{path} is an .npz archive of {", ".join(archive.names)}; save one of them as .npy.')
@@ -336,7 +336,7 @@ def main(argv: list[str] | None = None) -> None:
   if (args.fmri is None) == (args.betas is None):
     raise UserError('name either --fmri (model input) or --betas (responses in the unit of the training data).')
   fmri = _read_fmri(Path(args.betas if args.fmri is None else args.fmri))
-  with atomic_folder(out) as folder:  # a place that cannot be written is told before hours of sampling
+  with atomic_folder(out) as folder:  # reports a place that cannot be written before hours of sampling
     folder.mkdir()
     pictures = Reconstructor(args.weights)(
       fmri,

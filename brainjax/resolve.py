@@ -1,4 +1,4 @@
-"""One config for the whole run: paths filled in, sizes taken from the weights that it names."""
+"""One config for the whole run: paths filled in, sizes from the weights that it names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -380,6 +380,6 @@ class _StopSignal:
   def _give_up(self) -> None:
     # In the middle of a compilation or a validation that takes longer than schedulers wait.
     hosts.end_now(
-      f'stopped by SIGTERM in a step that takes more than {GRACE:.0f} s; the same command goes on from the last checkpoint.',
+      f'stopped by SIGTERM in a step that takes more than {GRACE:.0f} s; the same command resumes from the last checkpoint.',
       Stopped.status,
     )

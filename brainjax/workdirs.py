@@ -126,7 +126,7 @@ def refuse_other_config(
   if is_complete(folder) and DEVICES in changed:
     changed.remove(DEVICES)  # nothing more is trained there
   if allowed := [field for field in changed if field in accepted]:
-    what = 'is complete and stays as it is; it was made' if is_complete(folder) and not remake else 'goes on'
+    what = 'is complete and stays as it is; it was made' if is_complete(folder) and not remake else 'resumes'
     hosts.log(f'{name}: {what} with another {", ".join(allowed)}, as --accept_changes allows')
   changed = [field for field in changed if field not in accepted]
   own = tuple(f'{stage}.' for stage, spec in STAGES.items() if spec.remade)
@@ -135,7 +135,7 @@ def refuse_other_config(
   listed = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])
   accept = f'--accept_changes={",".join(changed)}'
   advice = (
-    f'{accept} keeps what is complete as it is' if is_complete(folder) else f'{accept} goes on with the new values'
+    f'{accept} keeps what is complete as it is' if is_complete(folder) else f'{accept} resumes with the new values'
   )
   raise UserError(
     f'{folder} was made with another config: {listed}. Choose another --workdir, the config of that run, '

@@ -7,10 +7,10 @@ def get_config() -> ConfigDict:
   """The paper's run on GOD subject 3 at full size."""
   config = ConfigDict()
 
-  config.seed = 2022  # of initial weights, shuffling, masks, noise, validation split
+  config.seed = 2022  # for initial weights, shuffling, masks, noise and the validation split
   config.dtype = 'auto'  # compute precision: float32, bfloat16, or auto (bfloat16 on GPU and TPU, float32 on CPU)
-  # What the backward pass recomputes instead of keeping it: 'everything' (least memory, up to a third more work); 'cheap'
-  # (all but products with weights; the fastest where there is room); 'nothing'.
+  # What the backward pass recomputes to save memory: 'everything' (least memory, up to a third more work); 'cheap' (all but
+  # products with weights; the fastest if there is enough memory); 'nothing'.
   config.remat = 'everything'
   config.plugins = ()  # Python modules to import first: they add stages or data sets (docs/architecture.md)
   config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
@@ -18,15 +18,15 @@ def get_config() -> ConfigDict:
   config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none
   config.skip_nonfinite = 0  # steps with a non-finite loss or gradient that a stage skips before the run stops
   config.log_every = 20  # training steps between lines of metrics.jsonl
-  config.wandb = ''  # project of Weights & Biases (pip install wandb) to log to as well; empty: off
+  config.wandb = ''  # project of Weights & Biases (pip install wandb) that gets the metrics too; empty: off
 
   # Data ------------------------------------------------------------------------------------------------------------
   config.data = ConfigDict()
   config.data.hcp = 'data/HCP'  # raw folder with npz/<subject>/HCP_visual_voxel.npz; empty: no resting-state data
   config.data.god = 'data/Kamitani/npz'  # raw folder with sbj_1.npz .. sbj_5.npz, images_256.npz, label csv files
   config.data.bold5000 = 'data/BOLD5000'  # raw folder with BOLD5000_GLMsingle_ROI_betas and BOLD5000_Stimuli
-  config.data.prepared = 'data/prepared'  # where the TFDS datasets made from them live
-  config.data.dataset = 'god'  # of attend, diffuse and all after: god, bold5000, or own (docs/your_data.md)
+  config.data.prepared = 'data/prepared'  # folder of the TFDS datasets that are made from the raw folders
+  config.data.dataset = 'god'  # for attend and all later stages: god, bold5000, own (docs/your_data.md) or a plugin's
   config.data.subjects = ('sbj_3',)  # attend and diffuse train on these, evaluate tests on these   (--kam_subs)
   config.data.other_subjects = ()  # attend and diffuse train on these too; nothing is tested on them
   config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
@@ -34,15 +34,18 @@ def get_config() -> ConfigDict:
   # a subject (the paper's way); 'voxel': one of each per voxel (for responses whose baselines differ between voxels).
   config.data.zscore = 'subject'
   config.data.hcp_rois = ('V1', 'V2', 'V3', 'V4')
-  config.data.hcp_subject_limit = 0  # first so many subjects in sorted order; 0: all
-  config.data.hcp_augmentation = 1.0  # rows after interpolating random pairs, as a multiple of the real ones; 1: none
+  config.data.hcp_subject_limit = 0  # use only this many subjects, in sorted order; 0: all
+  config.data.hcp_augmentation = (
+    1.0  # number of rows after adding interpolated pairs, over the real number; 1: no pairs
+  )
   config.data.contrast_god_subjects = ('sbj_1', 'sbj_2', 'sbj_3', 'sbj_4', 'sbj_5')  # GOD training fMRI in contrast
   config.data.num_val_stimuli = 0  # training stimuli held out for validation; 0: the paper's protocol, no selection
-  config.data.target_train_proportion = (
-    1.0  # share of the first subject's training stimuli (--target_sub_train_proportion)
+  # Share of the first subject's training stimuli that is used (--target_sub_train_proportion).
+  config.data.target_train_proportion = 1.0
+  config.data.image_size = 256  # pixels; side of the pictures that diffuse learns and makes
+  config.data.sparse_augmentation = (
+    0.0  # share of voxels set to zero in training fMRI (the release intended 0.2; its bug gave 0)
   )
-  config.data.image_size = 256  # pixels, of the pictures that diffuse learns and makes
-  config.data.sparse_augmentation = 0.0  # share of voxels set to zero in training fMRI (the release meant 0.2, did 0)
 
   # A simulated cortex writes the raw folders above when they are missing ------------------------------------------
   config.simulate = ConfigDict()
@@ -78,7 +81,7 @@ def get_config() -> ConfigDict:
   config.image_mae.decoder_width = 512
   config.image_mae.decoder_num_heads = 16
   config.image_mae.decoder_mlp_dim = 2048
-  config.image_mae.norm_epsilon = 1e-12  # of the LayerNorms; the official MAE has 1e-6
+  config.image_mae.norm_epsilon = 1e-12  # of the LayerNorms; 1e-6 in the official MAE
 
   config.first_stage = ConfigDict()  # VQ-f4
   config.first_stage.ch = 128
@@ -98,7 +101,9 @@ def get_config() -> ConfigDict:
   config.unet.context_dim = 512
   config.unet.num_groups = 32  # of the normalisations
 
-  config.noise_schedule = ConfigDict()  # of the diffusion: roots of the betas at equal distances, as label2img has it
+  config.noise_schedule = (
+    ConfigDict()
+  )  # of the diffusion: square roots of the betas are equally spaced, as in label2img
   config.noise_schedule.num_steps = 1000
   config.noise_schedule.start = 0.0015  # beta of the first step
   config.noise_schedule.end = 0.0195  # beta of the last step
@@ -114,12 +119,12 @@ def get_config() -> ConfigDict:
   config.contrast.weight_decay = 0.05
   config.contrast.decoder_depth = 8
   config.contrast.mask_ratio = 0.75  # (--mask_ratio)
-  config.contrast.mask_loss = True  # masked reconstruction; the published command leaves it off (--do_mask_loss)
+  config.contrast.mask_loss = True  # masked reconstruction; off in the published command (--do_mask_loss)
   config.contrast.self_contrast = True  # reconstruction against its own input (--do_self_contrast)
   config.contrast.cross_contrast = True  # two masked views against each other (--do_cross_contrast)
   config.contrast.self_weight = 1.0  # (--self_contrast_loss_weight)
   config.contrast.cross_weight = 0.5  # (--cross_contrast_loss_weight)
-  config.contrast.separate_loss = False  # self term for the second view too (sep_loss of the release)
+  config.contrast.separate_loss = False  # self-contrast for the second view too (sep_loss of the release)
   config.contrast.negatives = 'global'  # 'global': the whole batch; 'per_device': each device's share (DDP); 'paired'
   config.contrast.temperature = 0.1
 
@@ -128,7 +133,7 @@ def get_config() -> ConfigDict:
   config.attend = training(num_epochs=60, batch_size=16, learning_rate=5.3e-5, warmup_epochs=2.0, clip_norm=0.8)
   config.attend.betas = (0.9, 0.95)
   config.attend.weight_decay = 0.05
-  config.attend.random_init = False  # allow random weights where a file is missing: for trying things out
+  config.attend.random_init = False  # use random weights if a file is missing: to try things out
   config.attend.image_init_from = 'weights/vit_mae'  # converted facebook/vit-mae-base
   config.attend.decoder_depth = 6  # (--fmri_decoder_layers)
   config.attend.image_decoder_depth = 6  # (--img_decoder_layers)
@@ -139,7 +144,7 @@ def get_config() -> ConfigDict:
   config.attend.image_mask_ratio = 0.5  # (--img_mask_ratio)
   config.attend.fmri_weight = 0.25  # (--fmri_recon_weight)
   config.attend.image_weight = 1.5  # (--img_recon_weight)
-  config.attend.normalise_patches = False  # norm_pix_loss of the image autoencoder
+  config.attend.normalise_patches = False  # predict patches with mean 0 and deviation 1 (norm_pix_loss)
 
   # Diffuse: LDM fine-tuning ----------------------------------------------------------------------------------------
   config.diffuse = training(num_epochs=700, batch_size=8, learning_rate=5.3e-5, warmup_epochs=0.0, clip_norm=0.5)
@@ -147,38 +152,37 @@ def get_config() -> ConfigDict:
   config.diffuse.weight_decay = 0.01
   config.diffuse.random_init = False  # as in attend
   config.diffuse.prior_init_from = 'weights/label2img'  # converted label2img: UNet and first stage
-  config.diffuse.cached_crops = (
-    0  # crops of each picture that are encoded once, before training; 0: a new one each step
-  )
-  config.diffuse.crop_probability = 0.5  # of a random square crop, resized back
-  config.diffuse.crop_share = 0.2  # of the side that a crop leaves out
-  config.diffuse.cosine_schedule = False  # the release keeps the rate constant
-  config.diffuse.train_unet = r'(attn2|norm2)/|time_embed_condition'  # UNet paths that train
+  # Crops of each picture that are drawn and encoded once, before training; 0: a new crop at every step.
+  config.diffuse.cached_crops = 0
+  config.diffuse.crop_probability = 0.5  # probability of a random square crop, which is resized to the full size
+  config.diffuse.crop_share = 0.2  # share of the side that a crop removes
+  config.diffuse.cosine_schedule = False  # of the learning rate; constant in the release
+  config.diffuse.train_unet = r'(attn2|norm2)/|time_embed_condition'  # regular expression: UNet parameters that train
 
   # Sampling --------------------------------------------------------------------------------------------------------
   config.reconstruct = ConfigDict()
-  config.reconstruct.sampler = 'plms'  # the paper's; 'dpm' (DPM-Solver++, for 20 to 50 steps); 'ddim'
+  config.reconstruct.sampler = 'plms'  # 'plms' (the paper's), 'dpm' (DPM-Solver++, for 20 to 50 steps) or 'ddim'
   config.reconstruct.num_steps = 250
   config.reconstruct.num_samples = 5  # pictures per test item
   config.reconstruct.eta = 0.0  # noise of DDIM; 0: deterministic
   config.reconstruct.guidance = 1.0  # 1: none, as published
   config.reconstruct.batch_size = 40  # pictures sampled together
-  config.reconstruct.num_items = 0  # first so many test items; 0: all
+  config.reconstruct.num_items = 0  # use only this many test items, from the first; 0: all
   config.reconstruct.seed = 0
 
   # Scores ----------------------------------------------------------------------------------------------------------
   config.evaluate = ConfigDict()
   config.evaluate.classifier = 'weights/vit_h_14'  # weights folder or file; empty: no class accuracy
-  config.evaluate.features = ()  # weights as above, also CLIP's: FID and two-way identification by their features
-  config.evaluate.ridge = True  # score ridge regression beside the model
-  config.evaluate.ridge_voxel_zscore = False  # z-score each voxel for ridge regression, whatever the model gets
-  config.evaluate.single_trials = 1  # single test trials of each item that are scored beside their mean; 0: none
+  config.evaluate.features = ()  # weights as above, also CLIP; FID and pairwise identification by their features
+  config.evaluate.ridge = True  # also score ridge regression, as a baseline
+  config.evaluate.ridge_voxel_zscore = False  # z-score each voxel for ridge regression (not for the model)
+  config.evaluate.single_trials = 1  # number of single test trials of each item that are scored too; 0: none
   config.evaluate.num_bootstrap = 2000
   config.evaluate.num_shuffles = 100
 
-  # Quirks of the published code that change results; docs/fidelity.md tells each. All off: the method as the paper has it.
+  # Quirks of the published code that change results (docs/fidelity.md). All off: the method as the paper describes it.
   config.released = ConfigDict()
-  config.released.contrast_outer_half = False  # B1: both contrastive losses once more times 0.5
+  config.released.contrast_outer_half = False  # B1: multiply both contrastive losses by another 0.5
   config.released.self_weight_half = False  # section 9: the command cannot set the self weight, it stays 0.5
   config.released.no_mask_loss = False  # section 9: the command leaves the reconstruction loss off
   config.released.god_test_raw_scale = False  # B2
@@ -189,7 +193,7 @@ def get_config() -> ConfigDict:
   config.released.train_decoder_positions = False  # B15
   config.released.train_conditioner_positions = False  # section 5: pos_embed of the conditioner trains and decays
   config.released.wrap_to_pretrained_width = False  # B25
-  return config.lock()  # a mistyped field in a config made from this one is an error, not a new field
+  return config.lock()  # so that a mistyped field in another config is an error and not a new field
 
 
 def training(
@@ -198,10 +202,10 @@ def training(
   """Fields that every training stage has."""
   stage = ConfigDict()
   stage.num_epochs = num_epochs  # (--num_epoch)
-  stage.num_steps = 0  # training steps; 0: from num_epochs
+  stage.num_steps = 0  # training steps; 0: as many as num_epochs has
   stage.batch_size = batch_size  # over all devices of all hosts (--batch_size)
   stage.learning_rate = learning_rate  # peak (--lr)
-  stage.optimizer = 'adamw'  # the paper's; or 'muon', for small models that start from random weights
+  stage.optimizer = 'adamw'  # 'adamw' (the paper's), or 'muon' for small models that start from random weights
   stage.warmup_epochs = warmup_epochs
   stage.clip_norm = clip_norm  # largest gradient norm
   stage.init_from = ''  # weights to start from; empty: the stage before, in this workdir

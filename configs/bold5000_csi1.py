@@ -10,7 +10,7 @@ from configs import base
 
 
 def get_config(subject: str = 'CSI1') -> ConfigDict:
-  """Full size; contrast also learns from HCP and the five GOD subjects, unless `contrast_god_subjects` is ()."""
+  """Full size. Contrast also learns from HCP, and from the five GOD subjects unless `contrast_god_subjects` is ()."""
   config = base.get_config()
   config.data.dataset = 'bold5000'
   config.data.subjects = (subject,)

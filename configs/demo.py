@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
   config.contrast.update({'warmup_epochs': 2.0, 'eval_every': 100, 'checkpoint_every': 200})
   config.attend.update({'num_steps': 300, 'batch_size': 64, 'warmup_epochs': 2.0})
   config.attend.update({'decoder_depth': 1, 'cross_depth': 2, 'eval_every': 100, 'checkpoint_every': 200})
-  config.attend.image_mask_ratio = 0.98  # one visible patch: what is there must come from fMRI
+  config.attend.image_mask_ratio = 0.98  # one visible patch: the rest must come from fMRI
   config.attend.image_init_from = PRIOR
   config.diffuse.update({'num_steps': 850, 'batch_size': 32, 'eval_every': 200})
   config.diffuse.update({'checkpoint_every': 200, 'cosine_schedule': True})

@@ -1,4 +1,4 @@
-"""Makes the demo's prior and classifier from rendered scenes; scenes of the test categories are left out of the prior.
+"""Makes the demo's prior and classifier from rendered scenes. The prior sees no scene of a test category.
 
 Run by `make demo-prior`.
 """

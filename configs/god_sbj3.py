@@ -6,5 +6,5 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-  """The defaults of base.py are this run: 140 / 60 / 700 epochs, no selection of checkpoints, 250 PLMS steps."""
+  """The defaults of base.py: 140, 60 and 700 epochs, the last checkpoint of each stage, 250 PLMS steps."""
   return base.get_config()

@@ -1,4 +1,4 @@
-"""The run of god_sbj3.py with training stimuli held out, by which each stage's best checkpoint is chosen."""
+"""The run of god_sbj3.py with held-out training stimuli, which choose the best checkpoint of attend and diffuse."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-  """Holds 100 of the 1,200 training stimuli out; test data are read by evaluate only, as always."""
+  """Holds out 100 of the 1,200 training stimuli. As always, only reconstruct and evaluate read test data."""
   config = base.get_config()
   config.data.num_val_stimuli = 100
   for stage in ('attend', 'diffuse'):

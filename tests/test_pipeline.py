@@ -170,7 +170,7 @@ def test_another_batch_size_is_taken_when_said(finished, tmp_path):
   flags = [f'--config.{field}={value}' for field, value in changes.items()]
   done = launch(workdir, '--stages=contrast', *flags, f'--accept_changes={",".join(changes)}', '--config.log_every=1')
   assert done.returncode == 0, done.stderr
-  assert 'contrast: goes on with another contrast.batch_size, contrast.num_steps, seed' in done.stdout
+  assert 'contrast: resumes with another contrast.batch_size, contrast.num_steps, seed' in done.stdout
   assert json.loads((workdir / 'contrast' / 'config.json').read_text())['seed'] == 8
   # What steps 1 and 2 told stays; the run goes on behind them.
   told = [line for line in read_metrics(workdir / 'contrast' / 'metrics.jsonl') if line['split'] == 'train']

@@ -194,7 +194,7 @@ def test_a_step_that_takes_too_long_after_sigterm_is_not_waited_for(tmp_path, mo
   with pytest.raises(Stopped):
     _run(_stage(6, event={2: compile_for_long}), tmp_path)
   ((status, when),) = left
-  assert status == 143 and when < ended[0] and 'goes on from the last checkpoint' in capsys.readouterr().err
+  assert status == 143 and when < ended[0] and 'resumes from the last checkpoint' in capsys.readouterr().err
 
 
 def test_extremes_are_the_largest_and_other_metrics_the_mean_since_the_last_line(tmp_path):

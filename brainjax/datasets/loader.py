@@ -13,7 +13,7 @@ part of the same batch k, so that the rows of a batch do not depend on how many 
 
   batches = make_loader(data, batch_size=8, seed=0, shuffle=True, transform=augmented)
   batch = next(batches)                     # {'fmri': 8 V, 'image': 8 256 256 3, 'stimulus': 8, ..., 'weight': 8}
-  state = batches.get_state()               # JSON-able; batches.set_state(state) goes on with the next batch
+  state = batches.get_state()               # JSON-able; batches.set_state(state) continues with the next batch
   for batch in make_loader(val, batch_size=8, shuffle=False, repeat=False): ...
 """
 

@@ -266,8 +266,8 @@ def _build(make_builder: Callable[[str], Builder], raw: Path, out: Path) -> None
   except OSError as error:
     if reason := disk_full_reason(str(error)):
       raise UserError(
-        f'{out}: the prepared data cannot be written ({reason}); nothing was changed there. Make room on that disk; the '
-        'same command goes on.'
+        f'{out}: the prepared data cannot be written ({reason}); nothing was changed there. Make room on that disk and '
+        'run the same command again.'
       ) from None
     raise UserError(f'{out}: could not write the prepared data ({error}); nothing was changed there') from None
   finally:

@@ -35,7 +35,7 @@ def evaluate(
   Args:
     images: stimuli and samples, as `reconstruct` writes them.
     classifier: uint8 N H W 3 -> probabilities N C; None leaves out class accuracy.
-    classifier_name: stands in every class score.
+    classifier_name: is named in every class score.
     out: folder.
     facts: plain values for scores.json (noise ceiling, categories seen in training, ...).
     training_images: M H W 3 uint8 of the same size; the one nearest to each sample is found, so that copying shows.
@@ -86,7 +86,7 @@ def score_images(
   Args:
     images: stimuli and samples.
     classifier: uint8 N H W 3 -> probabilities N C; None leaves out class accuracy.
-    classifier_name: stands in every class score.
+    classifier_name: is named in every class score.
     num_ways: n of n-way scores. Those above the number of classes (class accuracy) or of stimuli (identification) are
       left out.
     num_bootstrap: resamplings of the stimuli for the 95 % intervals.
