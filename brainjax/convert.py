@@ -46,7 +46,11 @@ def _parser() -> ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Parses the command line and runs one of the directions."""
+  """Parses the command line and runs one of the directions.
+
+  Raises:
+    UserError: options exclude each other, the source cannot be converted, or the output cannot be written.
+  """
   options = _parser().parse_args(argv)
   if options.to_torch and options.to_diffusers:
     raise UserError('--to_torch and --to_diffusers are two outputs; ask for one at a time')

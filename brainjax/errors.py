@@ -50,6 +50,11 @@ class ArgumentParser(argparse.ArgumentParser):
     return super().parse_args(args, namespace)
 
   def error(self, message: str) -> NoReturn:
+    """Reports a command line that cannot be parsed.
+
+    Raises:
+      UserError: always, with the message of argparse.
+    """
     raise UserError(f'{self.prog}: {message}; --help lists the options.')
 
 

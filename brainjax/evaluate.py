@@ -27,7 +27,11 @@ def _print_comparison(result: dict[str, dict]) -> None:
 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Command line: `compare RUN_A RUN_B` and `score IMAGES.npz --out=DIR` (image scores only: no classifier)."""
+  """Command line: `compare RUN_A RUN_B` and `score IMAGES.npz --out=DIR` (image scores only: no classifier).
+
+  Raises:
+    UserError: an option or a result cannot be used, or an output exists.
+  """
   parser = ArgumentParser(prog='python -m brainjax.evaluate', description=__doc__)
   commands = parser.add_subparsers(dest='command', required=True)
   comparison = commands.add_parser('compare', help='paired bootstrap of two runs on the same stimuli')

@@ -318,7 +318,11 @@ def _read_fmri(path: Path) -> np.ndarray:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-  """Command line."""
+  """Command line.
+
+  Raises:
+    UserError: an option, the weights or the responses cannot be used, or `--out` exists.
+  """
   parser = ArgumentParser(prog='python -m brainjax.reconstruct', description=__doc__)
   parser.add_argument('--weights', required=True, help='folder of the diffuse stage, or of a converted LDM checkpoint')
   parser.add_argument('--fmri', help='.npy file, trials x voxels: model input, padded and z-scored as in training')

@@ -109,6 +109,11 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     self.stand_ins: set[str] = set()
 
   def find_class(self, module: str, name: str) -> Global:
+    """The name of a class or function; nothing is imported.
+
+    Raises:
+      UserError: it could run code.
+    """
     module = _RENAMED.get(module, module)
     named = Global(module, 'range' if (module, name) == ('builtins', 'xrange') else name)
     parents = [module[:end] for end in (*(dot.start() for dot in re.finditer(r'\.', module)), len(module))]
@@ -183,6 +188,11 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     return name
 
   def persistent_load(self, pid: Any) -> Any:
+    """A tensor storage of a PyTorch file.
+
+    Raises:
+      UserError: the file is not of PyTorch.
+    """
     if self._tensors is None:
       raise UserError(f'{self._path} refers to data outside its pickle ({str(pid)[:80]}), as only PyTorch files do')
     return self._tensors.storage(self, instance(pid, tuple))

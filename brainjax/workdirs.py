@@ -83,7 +83,11 @@ def relevant(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
 
 
 def refuse_unknown_fields(config: ConfigDict, accepted: Sequence[str]) -> None:
-  """A mistyped field of --accept_changes would accept nothing."""
+  """Checks the field names of `--accept_changes`: a mistyped one would accept nothing.
+
+  Raises:
+    UserError: the config has no such field.
+  """
   known = {*_flat(json.loads(config.to_json_best_effort())), DEVICES}
   if unknown := [field for field in accepted if field not in known]:
     raise UserError(
@@ -179,7 +183,11 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-  """Refuses a second run in one workdir, and hosts that do not share it. The lock goes with the process, however it ends."""
+  """Refuses a second run in one workdir, and hosts that do not share it. The lock goes with the process, however it ends.
+
+  Raises:
+    UserError: another run holds the lock, or the hosts see different folders.
+  """
   file = workdir / '.lock'
   with contextlib.ExitStack() as held:
     hosts.on_first(lambda: held.enter_context(_locked(file)))

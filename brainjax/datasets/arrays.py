@@ -34,7 +34,11 @@ def check_split(split: str, known: Sequence[str]) -> None:
 
 
 def roi_mask(masks: Mapping[str, np.ndarray], roi: str | Sequence[str], where: str) -> np.ndarray:
-  """The union mask of one ROI, several, or 'V1+V2': `V` bool. `where` begins the error for an unknown name."""
+  """The union mask of one ROI, several, or 'V1+V2': `V` bool. `where` begins the error for an unknown name.
+
+  Raises:
+    UserError: a name is unknown, or there is none.
+  """
   names = roi.split('+') if isinstance(roi, str) else list(roi)
   unknown = [name for name in names if name not in masks]
   if unknown or not names:

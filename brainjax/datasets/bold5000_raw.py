@@ -51,7 +51,11 @@ class Stimuli:
 
 
 def subjects_in(folder: Path) -> list[str]:
-  """Names of the subjects whose betas are there."""
+  """Names of the subjects whose betas are there.
+
+  Raises:
+    UserError: the folder is missing or holds no betas.
+  """
   if not folder.is_dir():
     raise UserError(f'{folder}: no such folder; expected the folder of BOLD5000 (see data/README.md)')
   names = sorted({path.name.split('_')[0] for path in (folder / BETAS).glob('*_allses_LH*.npy')})
@@ -61,7 +65,11 @@ def subjects_in(folder: Path) -> list[str]:
 
 
 def files_of(folder: Path, subject: str) -> dict[str, Path]:
-  """The raw files that a subject's data depend on, by path below the folder."""
+  """The raw files that a subject's data depend on, by path below the folder.
+
+  Raises:
+    UserError: a file or the presentation lists are missing.
+  """
   paths = [folder / BETAS / BETA_NAME.format(subject=subject, side=side, roi=roi) for roi in ROIS for side in SIDES]
   paths.append(folder / SCENES / 'repeated_stimuli_113_list.txt')
   lists = _lists(folder, subject)
@@ -113,7 +121,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def read_subject(folder: Path, subject: str) -> Subject:
-  """Betas with the ROIs side by side (EarlyVis, LOC, OPA, PPA, RSC; left then right), and what was shown."""
+  """Betas with the ROIs side by side (EarlyVis, LOC, OPA, PPA, RSC; left then right), and what was shown.
+
+  Raises:
+    UserError: a file is missing or damaged, too large, or does not fit the presentation lists.
+  """
   names = [line.removeprefix(REPEATED) for path in _lists(folder, subject) for line in _lines(path)]
   parts, owner = [], []
   for roi in ROIS:
@@ -136,7 +148,11 @@ def read_subject(folder: Path, subject: str) -> Subject:
 
 
 def read_stimuli(folder: Path, subject: Subject) -> Stimuli:
-  """All pictures, checked to hold what the subject saw: test pictures, and others to train on."""
+  """All pictures, checked to hold what the subject saw: test pictures, and others to train on.
+
+  Raises:
+    UserError: pictures are missing or damaged, or the list of test pictures does not fit them.
+  """
   files = _stimulus_files(folder)
   is_table = files[0].name == 'img_dict.npy'
   table = read_picture_dict(files[0]) if is_table else _by_name(files)

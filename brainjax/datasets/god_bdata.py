@@ -191,6 +191,9 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
 
   Returns:
     What was written.
+
+  Raises:
+    UserError: a subject is unknown, a file cannot be read, or the files of subjects do not fit each other.
   """
   known = subjects_in(source)
   unknown = [name for name in subjects or [] if name not in known]

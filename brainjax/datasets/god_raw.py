@@ -79,7 +79,11 @@ def files_of(folder: Path, subject: str) -> dict[str, Path]:
 
 
 def read_class_index(path: Path) -> dict[str, paired.Label]:
-  """WordNet id -> label, from {class index: [id, ..., description]}."""
+  """WordNet id -> label, from {class index: [id, ..., description]}.
+
+  Raises:
+    UserError: the file cannot be read, or does not hold such a table.
+  """
   table = raw.read_json(path)
   labels: dict[str, paired.Label] = {}
   try:
@@ -98,7 +102,11 @@ def read_class_index(path: Path) -> dict[str, paired.Label]:
 
 
 def read_labels(path: Path, classes: dict[str, paired.Label], count: int) -> list[paired.Label]:
-  """One label a row. The integer before the first dot is the WordNet id. An unknown id is refused, never skipped."""
+  """One label a row. The integer before the first dot is the WordNet id. An unknown id is refused, never skipped.
+
+  Raises:
+    UserError: a row or a WordNet id is unknown, or there are not `count` rows.
+  """
   rows = [row.strip().strip('"') for row in raw.read_text(path).splitlines()]
   while rows and not rows[-1]:
     rows.pop()
@@ -120,7 +128,11 @@ def read_labels(path: Path, classes: dict[str, paired.Label], count: int) -> lis
 
 
 def read_stimuli(folder: Path) -> Stimuli:
-  """Pictures and labels of both splits."""
+  """Pictures and labels of both splits.
+
+  Raises:
+    UserError: a file is missing or damaged, or pictures and labels do not fit.
+  """
   classes = read_class_index(folder / CLASS_INDEX)
   images, labels = {}, {}
   with raw.NpzReader(folder / IMAGES) as archive:
@@ -142,7 +154,11 @@ def read_stimuli(folder: Path) -> Stimuli:
 
 
 def read_subject(folder: Path, subject: str, num_train: int, num_test: int) -> Subject:
-  """A subject's arrays, checked against the numbers of training and test pictures."""
+  """A subject's arrays, checked against the numbers of training and test pictures.
+
+  Raises:
+    UserError: the file is missing or damaged, or its arrays do not fit each other or the pictures.
+  """
   with raw.NpzReader(folder / f'{subject}.npz') as archive:
     where = archive.path
     missing = [name for name in ARRAYS if name not in archive.names]

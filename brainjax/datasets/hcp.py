@@ -255,6 +255,9 @@ def load(
     augmentation_times: rows grow to this multiple by interpolating drawn pairs (published default 1: none).
     augmentation_seed: draws the pairs.
     full_extra_patch: as released, a divisible width gains a whole patch.
+
+  Raises:
+    UserError: the data are not prepared, or a ROI, split, width or number of subjects does not fit them.
   """
   arrays.check_split(split, SPLITS)
   opened = DATA_SET.open(prepared_dir)

@@ -80,7 +80,11 @@ def _walk(raw: Path) -> Iterator[Path]:
 
 
 def check_runs(runs: Sequence[str]) -> None:
-  """Refuses names that are of no run."""
+  """Checks names of resting-state runs.
+
+  Raises:
+    UserError: a name is unknown, or there is none.
+  """
   unknown = [run for run in runs if run not in RUNS]
   if unknown or not runs:
     raise UserError(f'runs: {", ".join(unknown) or "none"} found; expected some of {", ".join(RUNS)}')
@@ -147,7 +151,11 @@ def areas() -> dict[str, np.ndarray]:
 
 
 def read_run(path: Path, columns: np.ndarray) -> np.ndarray:
-  """A run's grayordinates `columns`, z-scored over time: `T V` float32. Where the signal never changes it is 0."""
+  """A run's grayordinates `columns`, z-scored over time: `T V` float32. Where the signal never changes it is 0.
+
+  Raises:
+    UserError: the file is no resting-state run, or its values are not finite or never change.
+  """
   series = neuroimaging.read_dense_series(path, columns, NUM_GRAYORDINATES, CORTEX)
   if len(series) < MIN_FRAMES:
     raise UserError(f'{path}: {len(series)} frames; expected a resting-state run (1200 frames)')

@@ -142,6 +142,10 @@ def make_loader(
 
   Every batch has the fields 'row': B, numbers of the rows of the data set, and 'weight': B, 1 for real rows and 0 for
   filling.
+
+  Raises:
+    UserError: the data set is empty, or smaller than a batch that repeats.
+    ValueError: sizes, shard or seed are out of range.
   """
   filled_size = batch_size if filled_size is None else filled_size
   if not 1 <= batch_size <= filled_size or filled_size % shard_count or not 0 <= shard_index < shard_count:

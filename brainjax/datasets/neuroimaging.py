@@ -119,6 +119,9 @@ def read_dense_series(
     columns: grayordinates.
     num_grayordinates: what the file must have.
     cortex: structures and where they must stand, so that `columns` are the right ones.
+
+  Raises:
+    UserError: the file is damaged, no such series, or its grayordinates or frame times are others.
   """
   nibabel = need('nibabel')
   _check_nifti(path)

@@ -37,7 +37,11 @@ class _Pictures:
 
 
 def val_stimuli(num_train_stimuli: int, num_val_stimuli: int, seed: int) -> np.ndarray:
-  """The training stimuli held out for validation, the same for every subject: sorted, `num_val_stimuli`."""
+  """The training stimuli held out for validation, the same for every subject: sorted, `num_val_stimuli`.
+
+  Raises:
+    UserError: `num_val_stimuli` is negative or leaves no stimulus to train on.
+  """
   if not 0 <= num_val_stimuli < num_train_stimuli:
     raise UserError(f'num_val_stimuli is {num_val_stimuli}; expected 0 .. {num_train_stimuli - 1} training stimuli')
   return np.sort(np.random.default_rng((seed, 0x601D)).permutation(num_train_stimuli)[:num_val_stimuli])

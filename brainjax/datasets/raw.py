@@ -79,7 +79,11 @@ def read_npy(path: Path, ndim: int | tuple[int, ...], kinds: str = 'fiu') -> np.
 
 
 def find_folder(raw: str | os.PathLike, needed: str, what: str) -> Path:
-  """`raw` or `raw/npz`, whichever holds a file or folder that matches the pattern `needed`."""
+  """`raw` or `raw/npz`, whichever holds a file or folder that matches the pattern `needed`.
+
+  Raises:
+    UserError: neither folder holds such a file.
+  """
   raw = Path(raw)
   if not raw.is_dir():
     raise UserError(f'{raw}: no such folder; expected the folder of {what} (see data/README.md)')
@@ -106,7 +110,11 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def check_file(path: Path) -> Path:
-  """Refuses a missing file and a folder."""
+  """Returns the path of an existing file.
+
+  Raises:
+    UserError: it is missing or a folder.
+  """
   if path.is_dir():
     raise UserError(f'{path}: a folder; expected a file')
   if not path.is_file():
@@ -140,7 +148,11 @@ class NpzReader:
     return list(self._members)
 
   def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array, checked against the size that the archive states."""
+    """Shape and dtype of an array, checked against the size that the archive states.
+
+    Raises:
+      UserError: the array is missing, or its header is damaged.
+    """
     if name not in self._members:
       raise UserError(f'{self.path}: array {name!r} is missing; it holds {", ".join(self.names) or "nothing"}')
     member = self._members[name]
@@ -148,7 +160,11 @@ class NpzReader:
       return _check_header(stream, member.file_size, f'{self.path}: array {name!r}')
 
   def read(self, name: str, ndim: int, kinds: str = 'fiu') -> np.ndarray:
-    """The array, after its dimensions and kind of number are checked (`kinds`: NumPy kind letters)."""
+    """The array, after its dimensions and kind of number are checked (`kinds`: NumPy kind letters).
+
+    Raises:
+      UserError: the array is missing, damaged, too large, or of other dimensions or numbers.
+    """
     shape, dtype = self.header(name)
     _check_kind(shape, dtype, ndim, kinds, f'{self.path}: array {name!r}')
     self._sizes[name] = num_bytes(shape, dtype)
@@ -185,7 +201,11 @@ def check_fmri(fmri: np.ndarray, where: str, num_voxels: int | None = None) -> n
 
 
 def read_bytes(path: Path) -> bytes:
-  """A small file."""
+  """A small file.
+
+  Raises:
+    UserError: it is missing, larger than 16 MiB or unreadable.
+  """
   check_file(path)
   if path.stat().st_size > MAX_TEXT_BYTES:
     raise UserError(f'{path}: {path.stat().st_size} bytes are too many for this text file; at most 16 MiB are accepted')
@@ -196,7 +216,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-  """A small UTF-8 text file."""
+  """A small UTF-8 text file.
+
+  Raises:
+    UserError: it cannot be read, or is not UTF-8.
+  """
   try:
     return io.StringIO(read_bytes(path).decode('utf-8-sig'), newline=None).read()
   except UnicodeDecodeError as error:
@@ -206,7 +230,11 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-  """A small JSON file."""
+  """A small JSON file.
+
+  Raises:
+    UserError: it cannot be read, or is not JSON.
+  """
   text = read_text(path)
   try:
     return json.loads(text)

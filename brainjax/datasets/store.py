@@ -48,7 +48,11 @@ class Metadata(tfds.core.Metadata):
       np.savez(file, **arrays)
 
   def load_metadata(self, data_dir):
-    """Reads them back."""
+    """Reads them back.
+
+    Raises:
+      UserError: the files are missing or damaged.
+    """
     self.clear()
     try:
       self.update(json.loads((Path(data_dir) / 'metadata.json').read_text()))

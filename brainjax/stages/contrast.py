@@ -116,7 +116,11 @@ def contrasts(negatives: str, temperature: float, mesh: Mesh) -> tuple[Callable,
 
 
 def train_rows(config: ConfigDict) -> arrays.JoinedDataset:
-  """Resting-state windows, and the training fMRI of `contrast_god_subjects`, repeated to the width of the widest."""
+  """Resting-state windows, and the training fMRI of `contrast_god_subjects`, repeated to the width of the widest.
+
+  Raises:
+    UserError: the config names no data, or they are missing or damaged.
+  """
   parts = []
   if config.data.hcp:
     parts.append(

@@ -244,7 +244,11 @@ def scheduler_config(schedule: Mapping[str, float]) -> dict[str, Any]:
 
 
 def schedule_constants(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-  """The way back, from the config of any scheduler."""
+  """The way back, from the config of any scheduler.
+
+  Raises:
+    UserError: the schedule is unknown, or not one of ours.
+  """
   wanted = {'beta_schedule': 'scaled_linear', 'prediction_type': 'epsilon', 'trained_betas': None}
   if config.get('beta_schedule') is None:
     raise UserError(f'{where} says no beta_schedule, so that the noise schedule is not known')
@@ -253,7 +257,11 @@ def schedule_constants(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def autoencoder_config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-  """Arguments of `VQModel` or `KLModel` -> config of diffusers' `VQModel` or `AutoencoderKL`."""
+  """Arguments of `VQModel` or `KLModel` -> config of diffusers' `VQModel` or `AutoencoderKL`.
+
+  Raises:
+    UserError: diffusers has no such autoencoder.
+  """
   attends = [kwargs['resolution'] // 2**level in kwargs['attn_resolutions'] for level in range(len(kwargs['ch_mult']))]
   config = {
     '_class_name': 'VQModel' if 'n_embed' in kwargs else 'AutoencoderKL',
@@ -289,7 +297,11 @@ def _refuse(config: Mapping[str, Any], neutral: Mapping[str, Any], where: str) -
 
 
 def unet_kwargs(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-  """Config of `UNet2DConditionModel` -> arguments of `UNet`."""
+  """Config of `UNet2DConditionModel` -> arguments of `UNet`.
+
+  Raises:
+    UserError: no UNet of this package can have this config.
+  """
   neutral = {
     'class_embed_type': None, 'addition_embed_type': None, 'encoder_hid_dim_type': None, 'encoder_hid_dim': None,
     'use_linear_projection': False, 'resnet_time_scale_shift': 'default', 'act_fn': 'silu', 'flip_sin_to_cos': True,

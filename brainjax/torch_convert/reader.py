@@ -85,7 +85,11 @@ class _Storage:
     self.path, self.dtype, self.numel, self.position, self.crc = path, dtype, numel, position, crc
 
   def read(self, dtype: np.dtype, offset: int, extent: int) -> np.ndarray:
-    """`extent` values from place `offset` on, in the byte order of this machine."""
+    """`extent` values from place `offset` on, in the byte order of this machine.
+
+    Raises:
+      UserError: the file is damaged or ends early.
+    """
     if self.position is None:
       raise UserError(f'{self.path} names a tensor storage that it does not hold: the file is damaged')
     values = np.fromfile(self.path, dtype, extent, offset=self.position + offset * dtype.itemsize)
@@ -110,7 +114,12 @@ class _Tensors:
   def make(
     self, storage: _Storage, dtype_name: str | None, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
   ) -> LazyTensor:
-    """A tensor over a storage; `offset` and `strides` in values."""
+    """A tensor over a storage; `offset` and `strides` in values.
+
+    Raises:
+      UserError: the tensor does not fit into its storage.
+      ValueError: the description is no tensor.
+    """
     if not isinstance(storage, _Storage):
       raise ValueError('tensor without a storage')
     dtype, size = _dtype(dtype_name) if dtype_name else storage.dtype, math.prod(shape)

@@ -29,7 +29,11 @@ class KnownShapes(dict[str, tuple[int, ...]]):
     )
 
   def axis(self, name: str, axis: int) -> int:
-    """The length of one axis."""
+    """The length of one axis.
+
+    Raises:
+      UserError: the tensor is missing or has no such axis.
+    """
     shape = self[name]
     if axis >= len(shape) or not shape[axis]:
       source, prefix = self._where
