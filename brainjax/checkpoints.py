@@ -269,7 +269,7 @@ class RunCheckpoints:
         return None
       listed = '; '.join(f'{step}: {fault}' for step, fault in faults.items())
       raise UserError(
-        f'no checkpoint in {self._directory} is whole ({listed}); restore one from a copy, or move the folder away '
+        f'every checkpoint in {self._directory} is damaged ({listed}); restore one from a copy, or move the folder away '
         'to train this stage from the beginning.'
       )
     for damaged, fault in faults.items():

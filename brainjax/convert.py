@@ -21,7 +21,7 @@ from brainjax.torch_convert.source import weights_files
 from brainjax.torch_convert.writer import check_absent, check_target, write_state, writing
 from brainjax.trees import subtree
 
-# The kind of release that the weights of a stage go back to.
+# The kind of release that the weights of a stage are converted back to.
 KIND_OF_STAGE = {'contrast': 'phase1', 'attend': 'phase2', 'diffuse': 'ldm'}  # ldm_sd1 without a codebook
 
 
@@ -35,12 +35,12 @@ def _parser() -> ArgumentParser:
   parser.add_argument(
     '--dry_run', action='store_true', help='print what the file is and whether it fits; write nothing'
   )
-  parser.add_argument('--ema', action='store_true', help='take the averaged weights (model_ema.*)')
+  parser.add_argument('--ema', action='store_true', help='use the averaged weights (model_ema.*)')
   parser.add_argument(
     '--voxels', type=int, help='resize the position tables of an fMRI autoencoder to this many voxels'
   )
   parser.add_argument('--decoder_depth', type=int, help='keep this many decoder blocks of an fMRI autoencoder')
-  parser.add_argument('--to_torch', action='store_true', help='the way back: write .pth or .safetensors')
+  parser.add_argument('--to_torch', action='store_true', help='convert back: write .pth or .safetensors')
   parser.add_argument('--to_diffusers', action='store_true', help='write a folder that diffusers loads')
   return parser
 
@@ -53,14 +53,14 @@ def main(argv: list[str] | None = None) -> None:
   """
   options = _parser().parse_args(argv)
   if options.to_torch and options.to_diffusers:
-    raise UserError('--to_torch and --to_diffusers are two outputs; ask for one at a time')
+    raise UserError('--to_torch and --to_diffusers are two outputs; choose one')
   if not options.out and not options.dry_run:
     raise UserError('--out is missing: name the folder or file to write, or ask for --dry_run')
   if options.to_torch or options.to_diffusers:
     one_way = [name for name in ('ema', 'voxels', 'decoder_depth', 'dry_run') if getattr(options, name)]
     if one_way or options.kind != 'auto':
       raise UserError(
-        f'--{(one_way or ["kind"])[0]} is for the way in; leave it out with --to_torch and --to_diffusers'
+        f'--{(one_way or ["kind"])[0]} is for reading a release; leave it out with --to_torch and --to_diffusers'
       )
     return to_torch(options.source, options.out) if options.to_torch else to_diffusers(options.source, options.out)
   return to_jax(options)
@@ -76,7 +76,7 @@ def to_jax(options: argparse.Namespace) -> None:
   if options.out:
     check_absent(options.out)
   if (source / 'weights.json').is_file():
-    raise UserError(f'{source} holds brainjax weights already; --to_torch or --to_diffusers is the way back')
+    raise UserError(f'{source} holds brainjax weights already; --to_torch or --to_diffusers converts them back')
   is_folder = options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source))
   if is_folder and options.ema:
     raise UserError('--ema is for CompVis checkpoints; diffusers folders hold one set of weights')
@@ -94,7 +94,7 @@ def to_jax(options: argparse.Namespace) -> None:
     info = _info(converted, [job.result() for job in hashing], options.ema)
   _report(info)
   if options.dry_run:
-    print('dry run   every tensor has its place; nothing was written')
+    print('dry run   every tensor fits; nothing was written')
     return
   save_weights(options.out, converted.params, info)
   print(f'wrote     {options.out}')

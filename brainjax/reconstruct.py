@@ -199,7 +199,7 @@ class Reconstructor:
     if not known:
       raise UserError(
         'these weights do not say how responses become model input: they were converted, or made by an earlier version. '
-        'Pad and z-score the responses as in their training, and pass normalised=True (--normalised).'
+        'Pad and z-score the responses as in their training, and pass normalised=True (command line: --fmri).'
       )
     if subject and subject not in self.transforms:
       raise UserError(f'subject is {subject!r}; these weights know {known}.')

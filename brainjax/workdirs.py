@@ -199,7 +199,7 @@ def lock(workdir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
   def busy():
-    raise UserError(f'another run is at work in {file.parent}; wait for it or choose another --workdir.')
+    raise UserError(f'another run uses {file.parent} now; wait for it or choose another --workdir.')
 
   try:
     file.parent.mkdir(parents=True, exist_ok=True)

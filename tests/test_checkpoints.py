@@ -221,7 +221,7 @@ def test_when_no_checkpoint_is_whole_nothing_is_moved_and_the_run_does_not_begin
   for step in ('6', '8'):
     (tmp_path / step / 'notes' / 'metadata').unlink()
   checkpoints = RunCheckpoints(tmp_path, None)
-  with pytest.raises(UserError, match='no checkpoint .* is whole .*8: notes/metadata is missing .*; 6: '):
+  with pytest.raises(UserError, match='every checkpoint .* is damaged .*8: notes/metadata is missing .*; 6: '):
     checkpoints.latest(_abstract())
   checkpoints.close()
   assert sorted(path.name for path in tmp_path.iterdir()) == ['6', '8']

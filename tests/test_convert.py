@@ -185,7 +185,7 @@ def test_averaged_weights(tmp_path, capsys):
   both, averages = with_averages(state)
   torch.save({'state_dict': both}, tmp_path / 'a.ckpt')
   run(tmp_path / 'a.ckpt', f'--out={tmp_path / "last"}')
-  assert '--ema takes them instead' in capsys.readouterr().out
+  assert '--ema uses them instead' in capsys.readouterr().out
   run(tmp_path / 'a.ckpt', f'--out={tmp_path / "ema"}', '--ema')
   made = released.schedule(0.00085, 0.012)  # written by the way back, though this file has none
   same_bits(back(tmp_path / 'last', tmp_path / 'last.safetensors'), state | made)

@@ -131,7 +131,7 @@ def test_sigterm_ends_a_run_in_time_and_a_second_run_is_refused(tmp_path):
     assert first.process.is_alive() and time.monotonic() < deadline, first.output
     time.sleep(0.1)
   status, output = Run(flags, workdir).end()
-  assert status == 2 and 'another run is at work in' in output and output.count('\n') == 1
+  assert status == 2 and 'another run uses' in output and output.count('\n') == 1
   os.kill(first.process.pid, signal.SIGTERM)
   sent = time.monotonic()
   status, output = first.end()
@@ -165,7 +165,7 @@ def test_sigterm_to_one_of_two_hosts_saves_the_same_step_on_both(tmp_path):
 def test_a_workdir_in_use_is_refused(tmp_path):
   with open(tmp_path / '.lock', 'w') as handle:
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match='another run is at work in'):
+    with pytest.raises(UserError, match='another run uses'):
       pipeline.run(tiny.get_config(), tmp_path, ('contrast',), asked=True)
   assert [path.name for path in tmp_path.iterdir()] == ['.lock']
 

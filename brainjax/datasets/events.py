@@ -20,7 +20,7 @@ _MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BO
 
 @dataclasses.dataclass
 class Events:
-  """The table: one row a trial, in the order of the betas."""
+  """The table: one row per trial, in the order of the betas."""
 
   images: list[str]  # N
   splits: list[str]  # N, 'train' or 'test'

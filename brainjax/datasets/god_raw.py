@@ -114,7 +114,7 @@ def read_labels(path: Path, classes: dict[str, paired.Label], count: int) -> lis
   for number, row in enumerate(rows, 1):
     head = row.split('.')[0]
     if not re.fullmatch(r'[0-9]{1,8}', head):
-      raise UserError(f'{path}: row {number} is {row[:40]!r}; expected a file name such as 1518878.004958, one a row')
+      raise UserError(f'{path}: row {number} is {row[:40]!r}; expected one file name per row, such as 1518878.004958')
     wordnet = f'n{int(head):08d}'
     if wordnet not in classes:
       raise UserError(
@@ -203,7 +203,7 @@ def read(folder: Path, subject: str) -> paired.Trials:
   if arrays.trial_stimulus is None:
     print(
       f'{folder / subject}.npz: the single test trials arr_1 do not average to arr_2, neither picture by picture nor run '
-      'by run, so nobody knows which trial belongs to which picture. Only arr_2 is used; there will be no single test '
+      'by run, so the picture of each trial is unknown. Only arr_2 is used; there will be no single test '
       'trials and no noise ceilings'
     )
   else:

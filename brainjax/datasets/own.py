@@ -91,7 +91,9 @@ DATA_SET = data_set.DataSet(
   prepare=prepare_files,
   arguments=(
     data_set.Argument('betas', '.npy (trials, voxels), 4-D .nii/.nii.gz, or GLMsingle', 'FILE', required=True),
-    data_set.Argument('events', '.tsv, one row a trial: image, split (train or test), category', 'FILE', required=True),
+    data_set.Argument(
+      'events', '.tsv, one row per trial: image, split (train or test), category', 'FILE', required=True
+    ),
     data_set.Argument('images', 'folder of the pictures', required=True),
     data_set.Argument(
       'mask',

@@ -47,7 +47,7 @@ def read_betas(
     values, axis = _read_array(path, masks, num_trials, scale)
   values = np.moveaxis(values, axis, 0)
   if len(values) != num_trials:
-    raise UserError(f'{path}: {len(values)} trials, but {events} has {num_trials} rows; expected one row a trial')
+    raise UserError(f'{path}: {len(values)} trials, but {events} has {num_trials} rows; expected one row per trial')
   if not masks:
     return _to_float32(values, scale), {}
   chosen = {mask.name: mask.select(_read_mask(mask.path, values.shape[1:], image, path)) for mask in masks}

@@ -94,7 +94,7 @@ def _features(sources: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.nda
     network = classifiers.load(source, needs_classes=False)
     if network.key in features:
       raise UserError(
-        f'evaluate.features: {source} would be scored under the name {network.key} as one before it; leave one out'
+        f'evaluate.features: {source} would be scored under the name {network.key} as an earlier one; leave one out'
       )
     features[network.key] = network.features
   return features

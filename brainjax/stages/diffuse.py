@@ -186,12 +186,14 @@ def check_prior(source: str, sizes: Mapping[str, Any]) -> None:
   unet, first_stage = sizes['unet'], sizes['first_stage']
   needed = {'unet': ('in_channels', 'out_channels', 'channel_mult'), 'first_stage': ('embed_dim', 'ch_mult')}
   if lacking := [f'{part}.{name}' for part, names in needed.items() for name in names if name not in sizes[part]]:
-    raise UserError(f'{field} does not say its {", ".join(lacking)}: its weights.json is not as convert writes it.')
+    raise UserError(
+      f'{field} does not say its {", ".join(lacking)}: so brainjax.convert did not write its weights.json; convert the release again.'
+    )
   channels = unet['in_channels'], unet['out_channels'], first_stage['embed_dim']
   if len(set(channels)) != 1:
     raise UserError(
       f'{field} has a UNet from {channels[0]} to {channels[1]} channels and a first stage whose latents have '
-      f'{channels[2]}; they must be equal (priors for inpainting or image conditions are of no use here).'
+      f'{channels[2]}; they must be equal (priors for inpainting or image conditions cannot be used).'
     )
 
 

@@ -1,4 +1,4 @@
-"""Converts one released file to parameters: finds its kind and sizes, moves every tensor, checks each by the way back."""
+"""Converts one released file to parameters: finds its kind and sizes, moves every tensor, checks each by converting it back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +51,7 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
   where, state, notes = str(source.path), source.state, source.notes
   if kind == 'vq_f4' and 'first_stage_model.quantize.embedding.weight' in state:
     prefix = 'first_stage_model.'
-    notes.append(f'took the first stage alone out of {len(state)} tensors')
+    notes.append(f'used only the first stage, out of {len(state)} tensors')
     state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
   kind = kinds.detect(state, kind, where)
   spec, config = kinds.KINDS[kind], kinds.default_fields(state) | source.config
@@ -105,7 +105,7 @@ def move(
     plan_only: use arrays without values, and give back nothing.
 
   Raises:
-    UserError: as `engine.to_jax`; or a parameter would come from integers, or does not survive the way back.
+    UserError: as `engine.to_jax`; or a parameter would come from integers, or changes when it is converted back.
   """
   if plan_only:
     # Arrays of one byte a value, whose type tells floating point from other types.
@@ -127,7 +127,7 @@ def move(
     for name, back in engine.to_torch(table, {path: array}).items():
       # Bits, not values: -0 and nan count too, and it is faster.
       if not np.array_equal(back.view(np.uint32), np.ascontiguousarray(state[name]).view(np.uint32)):
-        raise UserError(f'{where}: {name} does not survive the way to {path} and back; nothing was written')
+        raise UserError(f'{where}: {name} changes when it is converted to {path} and back; nothing was written')
   if not_finite:
     notes.append(f'WARNING: values that are not finite (inf, nan) in {", ".join(not_finite[:10])}')
   return params

@@ -251,7 +251,7 @@ def schedule_constants(config: Mapping[str, Any], where: str) -> dict[str, Any]:
   """
   wanted = {'beta_schedule': 'scaled_linear', 'prediction_type': 'epsilon', 'trained_betas': None}
   if config.get('beta_schedule') is None:
-    raise UserError(f'{where} says no beta_schedule, so that the noise schedule is not known')
+    raise UserError(f'{where} has no beta_schedule, so the noise schedule is unknown')
   _refuse(config, wanted, where)
   return {'num_steps': config['num_train_timesteps'], 'start': config['beta_start'], 'end': config['beta_end']}
 

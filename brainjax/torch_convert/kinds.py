@@ -217,9 +217,7 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
       raise UserError(
         f'{source} fits several kinds: {" and ".join(fitting)}. Choose one, with --kind={" or --kind=".join(fitting)}'
       )
-    raise UserError(
-      f'{source} is of no kind known here ({some}); known are {", ".join(KINDS)} and folders of diffusers'
-    )
+    raise UserError(f'{source} is of an unknown kind ({some}); known are {", ".join(KINDS)} and folders of diffusers')
   if asked not in KINDS:
     raise UserError(f'--kind={asked} is unknown; choose auto, {", ".join(KINDS)} or diffusers')
   if asked in fitting:
@@ -254,7 +252,7 @@ def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str,
   """The state dict under the names of the table, without what this kind leaves out; adds to `notes` what that is."""
   if image_mae.is_official(state):
     notes.append(
-      'the official MAE: its qkv are split into query, key and value; names on the way back are those of Hugging Face'
+      'the official MAE: its qkv are split into query, key and value; converted back they have the names of Hugging Face'
     )
     state = image_mae.from_official(state)
   if kind.optional and not any(name.startswith(kind.optional[0]) for name in state):

@@ -87,9 +87,9 @@ def open_source(
   averages = [name for name in state if name.startswith(_AVERAGE)]
   if ema:
     state = _averaged(state, first.path)
-    notes.append(f'took the averaged weights ({_AVERAGE}*)')
+    notes.append(f'used the averaged weights ({_AVERAGE}*)')
   elif averages:
-    notes.append(f'ignored: {len(averages)} averaged weights ({_AVERAGE}*); --ema takes them instead of the last ones')
+    notes.append(f'ignored: {len(averages)} averaged weights ({_AVERAGE}*); --ema uses them instead of the last ones')
   state = {name: tensor for name, tensor in state.items() if not name.startswith(_AVERAGE)}
   epoch = beside.get('epoch')
   return Source(files, config_files, first.form, state, config, epoch if type(epoch) is int else None, notes)

@@ -102,7 +102,7 @@ def test_wrong_and_unknown_kinds():
   phase1 = state_of(released.scaled('phase1'))
   with pytest.raises(UserError, match='is of kind phase1, not phase2'):
     kinds.detect(phase1, 'phase2', 'a.pth')
-  with pytest.raises(UserError, match='is of no kind known here .1 tensors, such as fc.weight'):
+  with pytest.raises(UserError, match='is of an unknown kind .1 tensors, such as fc.weight'):
     kinds.detect(state_of({'fc.weight': (2, 2)}), 'auto', 'a.pth')
   with pytest.raises(UserError, match='is not of kind sd1'):
     kinds.detect(state_of({'fc.weight': (2, 2)}), 'sd1', 'a.pth')

@@ -346,7 +346,10 @@ def test_places(tmp_path):
   torch.save(released.random_state(SHAPES), tmp_path / 'a.pth')
   convert.main([str(tmp_path / 'a.pth'), f'--out={tmp_path / "jax"}'])
   for arguments, message in (
-    ([tmp_path / 'jax', '--dry_run'], 'holds brainjax weights already; --to_torch or --to_diffusers is the way back'),
+    (
+      [tmp_path / 'jax', '--dry_run'],
+      'holds brainjax weights already; --to_torch or --to_diffusers converts them back',
+    ),
     ([tmp_path / 'a.pth', '--to_torch', f'--out={tmp_path / "b.pth"}'], 'a.pth .*not a folder of brainjax weights'),
     ([tmp_path / 'a.pth' / 'b', '--dry_run'], 'does not exist'),
     ([tmp_path, '--dry_run'], 'is a directory, expected a file of weights.*a.pth'),
