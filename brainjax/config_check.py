@@ -11,6 +11,7 @@ from brainjax.datasets.hcp_cifti import AREAS
 from brainjax.datasets.input_transform import ZSCORES
 from brainjax.errors import UserError
 from brainjax.models import recompute
+from brainjax.ops import attention
 from brainjax.stages.registry import STAGES
 from brainjax.stages.rules import (
   INNER_SHARE,
@@ -52,6 +53,7 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
   table = {
     'dtype': one_of('auto', 'float32', 'bfloat16'),
     'remat': one_of(*recompute.CHOICES),
+    'attention': one_of(*attention.CHOICES),
     'log_every': POSITIVE,
     'seed': SEED,
     'mesh.data': DEVICES,

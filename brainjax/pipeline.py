@@ -18,6 +18,7 @@ from brainjax.datasets import arrays
 from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
 from brainjax.evaluation import stage as evaluate
+from brainjax.ops import attention
 from brainjax.resolve import resolve
 from brainjax.simulate import simulate
 from brainjax.stages import (
@@ -62,7 +63,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
     raise UserError(
       'the hosts were started with different configs, stages or workdirs; give every host the same command.'
     )
-  with workdirs.lock(workdir):
+  with attention.policy(config.attention), workdirs.lock(workdir):
     hosts.on_first(_prepare_run, given, config, workdir, stages, asked, accepted)
     for name in stages:
       started = time.monotonic()

@@ -126,6 +126,8 @@ def make_step(
     gradients = sharding.constrain(mesh, gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    # Not the norm of `updates`: a TPU would write them to memory, in a pass of their own over all parameters.
+    change = jax.tree.map(jnp.subtract, params, state.params)
     gradient_norm = optax.global_norm(gradients)
     finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
     nonfinite = jnp.where(finite, state.nonfinite, state.nonfinite + 1)
@@ -138,7 +140,7 @@ def make_step(
       **metrics,
       'loss': value,
       'gradient_norm': gradient_norm,
-      'update_ratio': optax.global_norm(updates) / optax.global_norm(state.params),
+      'update_ratio': optax.global_norm(change) / optax.global_norm(state.params),
       'learning_rate': learning_rate(state.step - state.nonfinite),  # a skipped step does not advance the schedule
     }
     after = TrainState(step=state.step + 1, nonfinite=nonfinite, params=params, opt_state=opt_state)

@@ -22,7 +22,7 @@ from brainjax.train import check_same_inputs
 DEVICES = 'mesh.devices'  # as a field of --accept_changes: their number, where results depend on it
 # Fields that may differ between the runs of one workdir, because they do not change results. The same holds for how often
 # a stage saves, and for how often it validates where validation selects nothing.
-FREE = ('stages', 'mesh', 'remat', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
+FREE = ('stages', 'mesh', 'remat', 'attention', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
 
 
 def is_complete(folder: Path) -> bool:

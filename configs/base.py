@@ -12,6 +12,9 @@ def get_config() -> ConfigDict:
   # What the backward pass recomputes to save memory: 'everything' (least memory, up to a third more work); 'cheap' (all but
   # products with weights; the fastest if there is enough memory); 'nothing'.
   config.remat = 'everything'
+  # What computes attention: 'auto' (the fused program of the platform where it supports the shapes), 'xla' (plain matrix
+  # products), 'pallas' (TPU only), 'cudnn' (GPU only).
+  config.attention = 'auto'
   config.plugins = ()  # Python modules to import first: they add stages or data sets (docs/architecture.md)
   config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})  # devices per axis; -1: the rest

@@ -47,6 +47,7 @@ def test_the_papers_numbers():
   'field, value',
   [
     ('seed', 2**32),
+    ('attention', 'flash'),
     ('mesh.fsdp', 0),
     ('contrast.mask_ratio', 1.0),
     ('contrast.mask_ratio', 0.0),  # nothing would be predicted
