@@ -186,7 +186,7 @@ class Reconstructor:
         f'fMRI has {len(bad)} values that are not finite, the first in trial {bad[0, 0]}, voxel {bad[0, 1]}.'
       )
     if transform is not None:
-      fmri = transform(transform.select(fmri))
+      fmri = transform(transform.select(fmri), is_test=True)
     if (scale := np.sqrt(np.mean(np.square(fmri, dtype=np.float64)))) > UNLIKELY_SCALE:
       cause = (
         'was it z-scored as in training?' if normalised else 'are these responses in the unit of the training data?'

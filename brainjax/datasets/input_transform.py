@@ -30,6 +30,7 @@ class InputTransform:
     full_extra_patch: as released, a width that needs no padding gets a whole patch.
     mean, std: of the training rows. Scalars for all voxels (of the padded rows, as published), or one per ROI voxel.
     width: W, after repeating (or cutting) voxels to the width of the model.
+    test_raw_scale: test rows and new sessions are not z-scored, as the release treats GOD (quirk B2).
   """
 
   data_set: str
@@ -41,6 +42,7 @@ class InputTransform:
   mean: np.ndarray
   std: np.ndarray
   width: int
+  test_raw_scale: bool = False
 
   @classmethod
   def fit(
@@ -54,13 +56,14 @@ class InputTransform:
     patch_size: int,
     full_extra_patch: bool = False,
     zscore: str = 'subject',
+    test_raw_scale: bool = False,
     where: str = '',
   ) -> Self:
     """The transform of training rows.
 
     Args:
       responses: N V, the ROI's voxels of the training rows.
-      data_set, subject, roi, mask, patch_size, full_extra_patch: see the class.
+      data_set, subject, roi, mask, patch_size, full_extra_patch, test_raw_scale: see the class.
       zscore: 'subject': one mean and one deviation for all voxels; 'voxel': one of each per voxel. A voxel that never
         changes becomes 0.
       where: begins the message of an error.
@@ -80,7 +83,7 @@ class InputTransform:
       )
     width = transforms.padded_width(int(mask.sum()), patch_size, full_extra_patch)
     std = np.where(std > 0, std, 1.0)
-    return cls(data_set, subject, roi, mask, patch_size, full_extra_patch, mean, std, width)
+    return cls(data_set, subject, roi, mask, patch_size, full_extra_patch, mean, std, width, test_raw_scale)
 
   @property
   def num_voxels(self) -> int:
@@ -106,14 +109,14 @@ class InputTransform:
       )
     return responses[..., self.mask]
 
-  def __call__(self, responses: np.ndarray, normalise: bool = True) -> np.ndarray:
+  def __call__(self, responses: np.ndarray, is_test: bool = False) -> np.ndarray:
     """Model input `N W` float32 of the ROI's responses `N V`.
 
     Args:
       responses: N V, see `select`.
-      normalise: False: without the z-score, as the release treats GOD's test rows (quirk B2).
+      is_test: whether these are test rows or a new session.
     """
-    if normalise:
+    if not (is_test and self.test_raw_scale):
       responses = transforms.normalize(responses, self.mean, self.std)
     padded = transforms.pad_to_patch_size(responses, self.patch_size, self.full_extra_patch)
     return transforms.fit_width(padded, self.width)
@@ -121,10 +124,9 @@ class InputTransform:
   def to_json(self) -> dict[str, Any]:
     """As JSON stores it: masks as bits, arrays as bytes, both base64."""
     packed = np.packbits(self.mask).tobytes()
+    plain = ('data_set', 'subject', 'roi', 'patch_size', 'full_extra_patch', 'width', 'test_raw_scale')
     return {
-      **{
-        name: getattr(self, name) for name in ('data_set', 'subject', 'roi', 'patch_size', 'full_extra_patch', 'width')
-      },
+      **{name: getattr(self, name) for name in plain},
       'num_stored_voxels': len(self.mask),
       'mask': base64.b64encode(packed).decode(),
       'mean': _numbers_to_json(self.mean),

@@ -93,9 +93,9 @@ def load(
     zscore: see `InputTransform.fit`.
     train_proportion: subject -> share of its training stimuli to keep (`target_sub_train_proportion`).
     full_extra_patch: as released, a divisible width gains a whole patch.
-    test_raw_scale: as released, test rows are not normalised.
+    test_raw_scale: see `InputTransform`.
     fitted: subject -> the transform that its weights carry. Test splits then do not read training rows, and `roi`,
-      `patch_size`, `num_voxels` and `zscore` are those of the transform.
+      `patch_size`, `num_voxels`, `zscore` and `test_raw_scale` are those of the transform.
 
   Returns:
     Columns fmri `N W` float32; stimulus, class_index, subject (place in `subjects`) `N` int32; and the pictures.
@@ -146,6 +146,7 @@ def load(
         patch_size=patch_size,
         full_extra_patch=full_extra_patch,
         zscore=zscore,
+        test_raw_scale=test_raw_scale,
         where=str(source.data_dir),
       )
     if is_test:
@@ -153,7 +154,7 @@ def load(
     else:
       chosen = is_kept if split == 'train' else np.isin(train['stimulus'], held_out)
       part = {key: values[chosen] for key, values in train.items()}
-    part['fmri'] = transform(part['fmri'], normalise=not (is_test and test_raw_scale))
+    part['fmri'] = transform(part['fmri'], is_test)
     names.update(zip(part['stimulus'].tolist(), part.pop('name').tolist(), strict=True))
     wordnet_ids.update(zip(part['stimulus'].tolist(), part.pop('wordnet_id').tolist(), strict=True))
     class_indices.update(zip(part['stimulus'].tolist(), part['class_index'].tolist(), strict=True))

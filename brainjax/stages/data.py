@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax import hosts, sharding
-from brainjax.datasets import arrays, loader, paired_rows, registry, store, transforms
+from brainjax.datasets import arrays, god, loader, paired_rows, registry, store, transforms
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 from brainjax.ops import masking
@@ -46,6 +46,7 @@ def row_options(config: ConfigDict) -> dict[str, Any]:
     'patch_size': config.fmri_mae.patch_size,
     'zscore': config.data.zscore,
     'full_extra_patch': config.released.full_extra_patch,
+    'test_raw_scale': config.released.god_test_raw_scale and config.data.dataset == god.DATA_SET.name,
   }
 
 
@@ -76,8 +77,7 @@ def test(config: ConfigDict, fitted: Mapping[str, InputTransform] | None = None)
     config: the run's.
     fitted: subject -> the input transform of the weights in use, see `paired_rows.load`.
   """
-  raw_scale = config.released.god_test_raw_scale and config.data.dataset == 'god'
-  return target_rows(config, 'test', image_size=config.data.image_size, test_raw_scale=raw_scale, fitted=fitted)
+  return target_rows(config, 'test', image_size=config.data.image_size, fitted=fitted)
 
 
 def paired_sources(config: ConfigDict) -> list[Source]:

@@ -48,7 +48,7 @@ def test_json_and_back(zscore):
   again = InputTransform.from_json(json.loads(json.dumps(transform.to_json())))
   np.testing.assert_array_equal(again.mask, MASK)
   np.testing.assert_array_equal(again(x), transform(x))
-  assert again.num_voxels == 6 and again.width == 8
+  assert again.num_voxels == 6 and again.width == 8 and not again.test_raw_scale
   broken = transform.to_json()
   del broken['mean']
   with pytest.raises(UserError, match='input transform in weights.json cannot be read'):
@@ -63,6 +63,13 @@ def test_all_voxels_of_the_subject_or_those_of_the_roi():
   np.testing.assert_array_equal(transform.select(x), x)
   with pytest.raises(UserError, match='have 7 voxels; expected the 6 voxels of V1.V2 of god/sbj_7, or all its 9'):
     transform.select(whole[:, :7])
+
+
+def test_test_rows_keep_their_scale_as_released():
+  x, transform = _fit(test_raw_scale=True)
+  again = InputTransform.from_json(transform.to_json())
+  np.testing.assert_array_equal(again(x, is_test=True), np.concatenate([x, x[:, :2]], axis=1))
+  np.testing.assert_array_equal(again(x), _fit()[1](x))
 
 
 def test_rows_without_variance_are_refused():
