@@ -1,7 +1,8 @@
-"""The parity command on the golden files, on files of other sizes made here, and on files that are wrong."""
+"""The parity command on the golden files, on small files of other sizes, and on files that are wrong."""
 
 import json
 import re
+import sys
 
 import numpy as np
 import optax
@@ -9,11 +10,11 @@ import pytest
 
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
-from brainjax.parity import diffusion, golden, phase1, replay
+from brainjax.parity import golden, replay
 from brainjax.parity.__main__ import main
 from brainjax.parity.golden import Golden
 from brainjax.torch_convert.tables import autoencoder
-from configs import base
+from configs import god_sbj3_released
 from tests import golden_files
 from tests.models.converted import random_variables, to_torch
 from tests.models.test_unet import jit
@@ -290,10 +291,62 @@ def test_accounting(tmp_path):
   assert by_name['after/b', 'relative'].error == np.inf
 
 
-def test_constants_are_those_of_the_config():
-  config = base.get_config()
-  assert config.diffuse.train_unet == diffusion.TRAIN_UNET
-  assert (config.diffuse.betas, config.diffuse.weight_decay) == (diffusion.BETAS, diffusion.WEIGHT_DECAY)
-  assert config.contrast.betas == config.attend.betas == phase1.BETAS
-  for name, stage in (('readme140', config.contrast), ('phase2_60', config.attend)):
-    assert phase1.SCHEDULES[name] == (stage.learning_rate, stage.warmup_epochs, stage.num_epochs)
+def change_config(monkeypatch, changes):
+  config = god_sbj3_released.get_config()
+  config.update_from_flattened_dict(changes)
+  monkeypatch.setattr(god_sbj3_released, 'get_config', lambda: config)
+
+
+def test_a_hyperparameter_that_differs_from_the_config_is_a_failed_row(tmp_path):
+  config = god_sbj3_released.get_config()
+  config.attend.clip_norm = 0.4
+  file = Golden(tmp_path / 'x.npz', {}, {'mask_ratio': 0.75, 'train': {'clip_grad': 0.8}})
+  fields = {'mask_ratio': 'attend.mask_ratio', 'train.clip_grad': 'attend.clip_norm'}
+  replay.check_hyperparameters(file, config, fields)
+  same, different = file.results
+  assert same.ok and same.name == 'config_json mask_ratio 0.75, config.attend.mask_ratio 0.75'
+  assert not different.ok and different.name == 'config_json train.clip_grad 0.8, config.attend.clip_norm 0.4'
+  assert not same.is_array and not different.is_array
+
+
+@pytest.mark.parametrize(
+  ('name', 'changes', 'failed'),
+  [
+    (
+      'diffusion',
+      {'diffuse.betas': (0.8, 0.999), 'diffuse.train_unet': 'attn2/', 'diffuse.clip_norm': 0.25},
+      ['clip 0.5, config.diffuse.clip_norm 0.25', 'train_dedup/params_step', 'config_json optimizer_param_names'],
+    ),
+    pytest.param(
+      'phase1',
+      {'contrast.betas': (0.9, 0.8), 'contrast.num_epochs': 139},
+      ['train/params_step', 'lr_schedule/readme140/lr'],
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      'phase2',
+      {'attend.weight_decay': 0.5, 'attend.image_weight': 1.25},
+      [
+        'train.weight_decay 0.05, config.attend.weight_decay 0.5',
+        'img_recon_weight 1.5, config.attend.image_weight 1.25',
+        'train/params_image_step',
+        'loss/total',
+      ],
+      marks=pytest.mark.slow,
+    ),
+  ],
+)
+def test_a_config_that_drifts_from_the_published_run_fails(capsys, monkeypatch, name, changes, failed):
+  change_config(monkeypatch, changes)
+  status, lines, _ = run(capsys, golden_files.FOLDER / f'{name}.npz')
+  assert status == 1
+  for part in failed:
+    assert any('NO: ' in line and part in line for line in lines), part
+
+
+def test_configs_that_cannot_be_imported_are_one_sentence(capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'configs.god_sbj3_released', None)
+  monkeypatch.delattr(sys.modules['configs'], 'god_sbj3_released')
+  assert main([str(golden_files.FOLDER / 'phase1.npz')]) == 2
+  error = capsys.readouterr().err.strip()
+  assert error.startswith('error: configs/god_sbj3_released.py cannot be imported') and '\n' not in error

@@ -55,14 +55,6 @@ def window_means(series: np.ndarray, frames: int = 10) -> np.ndarray:
   return np.stack([window.mean(axis=0) for window in np.array_split(series, len(series) // frames, axis=0)])
 
 
-def process_voxel_ts(
-  series: np.ndarray, patch_size: int = 16, seconds: float = 8, full_extra_patch: bool = False
-) -> np.ndarray:
-  """A subject's resting-state series as samples: windows, wrap-padding, one z-score: `T V` -> `N V'`."""
-  windows = window_means(series, frames_per_window(seconds))
-  return normalize(pad_to_patch_size(windows, patch_size, full_extra_patch))
-
-
 def interpolate_voxels(x: np.ndarray, y: np.ndarray, ratio: float = 0.5) -> np.ndarray:
   """`(1 - ratio) x + ratio y`."""
   return ((1 - ratio) * x + ratio * y).astype(np.float32)

@@ -1,8 +1,9 @@
-"""Command: how far is this port from the numbers of the original PyTorch code?
+"""Compares brainjax with recorded numbers of the original PyTorch code.
 
 python -m brainjax.parity tests/golden/phase1.npz tests/golden/unet.npz [--json OUT]
 
-The kind of each file follows from its contents, every size from its config_json and the shapes of its arrays.
+The kind of a file follows from the names of its arrays; sizes follow from its config_json and the arrays' shapes. Optimizer,
+loss weights and what trains come from configs/god_sbj3_released.py; where the file records another value, that is a failure.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from brainjax.files import atomic_write
 from brainjax.parity import cond, data, diffusion, golden, phase1, phase2, unet, vqvae
 from brainjax.parity.golden import Golden, Result
 
-# Kind -> arrays that tell it, and its replay.
+# Kind -> arrays that only this kind has, and its replay.
 KINDS: dict[str, tuple[tuple[str, ...], Callable[[Golden], None]]] = {
   'phase1': (('state/cls_token', 'noise/view1', 'noise/view2'), phase1.check),
   'phase2': (('state_fmri/cls_token', 'pixel_values', 'noise/img_masked'), phase2.check),
@@ -35,10 +36,10 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable[[Golden], None]]] = {
 
 
 def kind_of(file: Golden) -> str:
-  """The kind of a golden file.
+  """Returns the kind of a golden file.
 
   Raises:
-    UserError: it is of none.
+    UserError: the kind is unknown.
   """
   for kind, (marks, _) in KINDS.items():
     if all(mark in file for mark in marks):
@@ -51,7 +52,7 @@ def replay(file: Golden) -> None:
   """Compares every array of a file.
 
   Raises:
-    UserError: the file contradicts itself.
+    UserError: arrays or fields are missing, or do not fit together.
   """
   try:
     with jax.default_matmul_precision('highest'):
@@ -59,33 +60,33 @@ def replay(file: Golden) -> None:
   except UserError:
     raise
   except KeyError as error:
-    raise UserError(f'{file.path}: config_json has no field {error}, which a file of its kind has') from error
+    raise UserError(f'{file.path}: config_json has no field {error}; every golden file of this kind has it') from error
   except Exception as error:  # sizes that contradict each other fail anywhere
     reason = f'{type(error).__name__}: {error}'.split('\n')[0]
     raise UserError(f'{file.path}: its arrays and config_json do not fit together ({reason})') from error
 
 
-def _row(cells: Sequence[str]) -> str:
+def _format_row(cells: Sequence[str]) -> str:
   return f'{cells[0]:<72} {cells[1]:>10} {cells[2]:>10}  {cells[3]}'
 
 
-def _bound(result: Result) -> str:
+def _format_bound(result: Result) -> str:
   return {'relative': f'{result.bound:.0e}', 'absolute': f'{result.bound:.0e} abs', 'unequal': 'equal'}[result.measure]
 
 
 def _print(file: Golden, kind: str, seconds: float) -> None:
   print(f'\n{file.path}: {kind}, {seconds:.0f} s')
-  print(_row(('quantity', 'error', 'bound', 'ok')))
+  print(_format_row(('quantity', 'error', 'bound', 'ok')))
   quantities: dict[tuple[str, str], Result] = {}
   for result in file.results:
-    key = result.quantity, _bound(result)
+    key = result.quantity, _format_bound(result)
     if key not in quantities or result.error > quantities[key].error or not result.ok > quantities[key].ok:
       quantities[key] = max(result, quantities.get(key, result), key=lambda r: (not r.ok, r.error))
   for (quantity, bound), result in quantities.items():
-    print(_row((quantity, f'{result.error:.1e}', bound, 'ok' if result.ok else f'NO: {result.name}')))
-  for title, found in (('skipped', file.skipped()), ('in part', file.partly)):
+    print(_format_row((quantity, f'{result.error:.1e}', bound, 'ok' if result.ok else f'NO: {result.name}')))
+  for title, names_of in (('skipped', file.skipped()), ('in part', file.partly)):
     reasons: dict[str, list[str]] = {}
-    for name, reason in found.items():
+    for name, reason in names_of.items():
       reasons.setdefault(reason, []).append(name)
     for reason, names in reasons.items():
       print(f'{title}  {len(names)} arrays such as {names[0]}: {reason}')
@@ -93,12 +94,12 @@ def _print(file: Golden, kind: str, seconds: float) -> None:
     print(f'NO: {name}: nothing here knows this array')
 
 
-def _failures(file: Golden) -> int:
+def _count_failures(file: Golden) -> int:
   return sum(not result.ok for result in file.results) + len(file.unaccounted())
 
 
 def _summary(files: Sequence[Golden]) -> tuple[int, int, int, Result]:
-  """(checked, arrays, skipped, worst), config_json counted as an array that is an input."""
+  """Returns (checked, arrays, skipped, worst). config_json counts as an array that is an input."""
   checked = sum(len(file.compared()) for file in files)
   arrays = sum(len(file.names) + 1 for file in files)
   skipped = sum(len(file.skipped()) for file in files)
@@ -107,7 +108,7 @@ def _summary(files: Sequence[Golden]) -> tuple[int, int, int, Result]:
 
 
 def _report(files: Sequence[tuple[Golden, str]]) -> dict[str, Any]:
-  """Everything that was found, as plain numbers and text."""
+  """Returns all results as JSON values."""
   checked, arrays, skipped, worst = _summary([file for file, _ in files])
 
   def entry(r: Result) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def _report(files: Sequence[tuple[Golden, str]]) -> dict[str, Any]:
     'arrays': arrays,
     'skipped': skipped,
     'worst': entry(worst),
-    'ok': not any(_failures(file) for file, _ in files),
+    'ok': not any(_count_failures(file) for file, _ in files),
     'files': [
       {
         'path': str(file.path),
@@ -135,11 +136,11 @@ def _report(files: Sequence[tuple[Golden, str]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _format_write_errors(path: Path) -> Iterator[None]:
   try:
     yield
   except OSError as error:
-    raise UserError(f'--json {path} cannot be written ({error.strerror}); name another place') from error
+    raise UserError(f'--json {path} cannot be written ({error.strerror}); choose another file') from error
 
 
 def _is_report(path: Path) -> bool:
@@ -150,12 +151,12 @@ def _is_report(path: Path) -> bool:
 
 
 def _check_writable(path: Path) -> None:
-  with _telling(path):
+  with _format_write_errors(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
       raise UserError(f'--json {path} is a directory; name a file in it')
     if path.exists() and not _is_report(path):
-      raise UserError(f'--json {path} exists already and is no report of this command; choose another file')
+      raise UserError(f'--json {path} exists already and is not a report of this command; choose another file')
     tempfile.TemporaryFile(dir=path.parent).close()
 
 
@@ -164,26 +165,26 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Replays golden files and prints the errors.
 
   Returns:
-    0: everything within bounds and every array accounted for; 1: not so; 2: a file cannot be replayed.
+    0: every array was used, and all errors are within their bounds; 1: otherwise; 2: a file cannot be replayed.
   """
   parser = ArgumentParser(prog='python -m brainjax.parity', description=__doc__.splitlines()[0])
   parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz', help='golden files of the original code')
-  parser.add_argument('--json', type=Path, metavar='OUT', help='also write every number there')
+  parser.add_argument('--json', type=Path, metavar='OUT', help='also write all results to this file')
   args = parser.parse_args(argv)
   if args.json:
     _check_writable(args.json)  # before minutes of computing
   files = [golden.read(path) for path in args.files]
-  kinds = [kind_of(file) for file in files]  # of all files before any is computed
+  kinds = [kind_of(file) for file in files]  # checked for all files before the first replay
   for file, kind in zip(files, kinds, strict=True):
     started = time.monotonic()
     replay(file)
     _print(file, kind, time.monotonic() - started)
   if args.json:
     report = json.dumps(_report(list(zip(files, kinds, strict=True))), indent=1)
-    with _telling(args.json), atomic_write(args.json) as temporary:
+    with _format_write_errors(args.json), atomic_write(args.json) as temporary:
       temporary.write_text(report)
   checked, arrays, skipped, worst = _summary(files)
-  failures = sum(map(_failures, files))
+  failures = sum(map(_count_failures, files))
   if failures:
     print(f'\n{failures} failures, marked NO above', end='')
   print(
@@ -194,5 +195,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-  jax.config.update('jax_platforms', 'cpu')  # the numbers were made there
+  jax.config.update('jax_platforms', 'cpu')  # where the golden numbers were computed
   sys.exit(main())

@@ -1,12 +1,12 @@
-"""cond.npz: the fMRI encoder as conditioner, at three widths, pooled and not."""
+"""cond.npz: the fMRI encoder as conditioner, at three widths, with and without pooling."""
 
 import jax
 import numpy as np
 
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.fmri_mae import FmriMAE
-from brainjax.parity import replay
-from brainjax.parity.golden import GRADIENT_FLOOR, Golden
+from brainjax.parity import published, replay
+from brainjax.parity.golden import Golden
 from brainjax.stages import transfer
 from brainjax.torch_convert import sizes
 from brainjax.torch_convert.tables import conditioner, fmri_mae
@@ -16,8 +16,8 @@ from brainjax.trees import unflatten
 def check(golden: Golden) -> None:
   """Replays the file."""
   config, checkpoint = golden.config, golden.inputs('ckpt')
-  # The decoder of the checkpoint never runs, and the file does not say its number of heads.
-  mae = FmriMAE(**replay.settings(sizes.fmri_mae, checkpoint, {**config, 'decoder_num_heads': 1}, golden))
+  # The decoder of the checkpoint never runs. The file does not record its number of heads.
+  mae = FmriMAE(**replay.kwargs(sizes.fmri_mae, checkpoint, {**config, 'decoder_num_heads': 1}, golden))
   phase1 = replay.load(mae, fmri_mae.TABLE, checkpoint, golden, np.zeros((1, mae.num_voxels), np.float32))
   for target in golden.groups():
     if f'{target}/fmri' not in golden:
@@ -29,7 +29,7 @@ def check(golden: Golden) -> None:
 
 def _check_target(golden: Golden, prefix: str, fmri: np.ndarray, phase1: replay.Flat) -> None:
   state = golden.inputs(f'{prefix}/state')
-  model = FmriConditioner(**replay.settings(sizes.conditioner, state, golden.config, golden))
+  model = FmriConditioner(**replay.kwargs(sizes.conditioner, state, golden.config, golden))
   flat = replay.load(model, conditioner.TABLE, state, golden, fmri)
   _check_transfer(golden, prefix, flat, model, phase1)
   probe = golden.input(f'{prefix}/probe')
@@ -41,19 +41,18 @@ def _check_target(golden: Golden, prefix: str, fmri: np.ndarray, phase1: replay.
   gradients, (context, tokens) = replay.jit(jax.grad(probed, has_aux=True))(unflatten(flat))
   golden.close(f'{prefix}/encoder_out', tokens)
   golden.close(f'{prefix}/cond', context)
-  expected = [golden.peek(f'{prefix}/grad_norm/{name}') for name in golden.below(f'{prefix}/grad_norm')]
   ours = replay.norms(replay.to_torch(conditioner.TABLE, gradients))
   ours.pop('mae.pos_embed')  # a constant
-  golden.close_all(f'{prefix}/grad_norm', ours, floor=GRADIENT_FLOOR * replay.norm(expected))
+  replay.check_gradients(golden, f'{prefix}/grad_norm', ours)
 
 
 def _check_transfer(
   golden: Golden, prefix: str, flat: replay.Flat, model: FmriConditioner, phase1: replay.Flat
 ) -> None:
-  """What our hand-over takes from the checkpoint must be what the reference's loader took."""
+  """Compares the weights that `diffuse` loads from the checkpoint with those that the published code loads."""
   shapes = {path: np.shape(x) for path, x in flat.items()}
-  taken = transfer.mae_to_conditioner(phase1, shapes, drop_norms=model.global_pool)  # quirk B12
-  ours = replay.to_torch(conditioner.TABLE, taken)
+  drop_norms = published.config().released.pool_drops_norms and model.global_pool  # quirk B12
+  ours = replay.to_torch(conditioner.TABLE, transfer.mae_to_conditioner(phase1, shapes, drop_norms))
   for name, value in ours.items():
     golden.equal(
       f'{prefix}/state/{name}', value, quantity=f'{prefix}/state/*, from the checkpoint ({len(ours)} arrays)'

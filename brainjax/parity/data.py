@@ -1,4 +1,4 @@
-"""data.npz: preparation of fMRI and pictures, the loaders on raw files written from the arrays, and the metrics."""
+"""data.npz: the transforms of fMRI and pictures, the data sets read from raw files with its arrays, and the metrics."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def check(golden: Golden) -> None:
 
 
 def _each(golden: Golden, pattern: str, function: Callable[[re.Match], np.ndarray]) -> None:
-  """Compares every array whose name matches with what `function` makes of the match."""
+  """Compares every array whose name matches with the result of `function` on the match."""
   for name in golden.names:
     if match := re.fullmatch(pattern, name):
       golden.close(name, function(match))
@@ -65,7 +65,8 @@ def _check_transforms(golden: Golden) -> None:
   def windows(match):
     seconds = float(match[1][1:]) if match[1].startswith('t') else 8
     series = golden.input(f'process_voxel_ts/in_{match[1]}')
-    return transforms.process_voxel_ts(series, patch_size, seconds, **RELEASED)
+    means = transforms.window_means(series, transforms.frames_per_window(seconds))
+    return transforms.normalize(transforms.pad_to_patch_size(means, patch_size, **RELEASED))
 
   _each(golden, r'process_voxel_ts/out_([\w.]+)', windows)
   pair = golden.input('interpolate_voxels/x'), golden.input('interpolate_voxels/y')
@@ -80,8 +81,8 @@ def _check_transforms(golden: Golden) -> None:
   golden.close('remove_repeats/out', means)
   golden.fact('remove_repeats labels', labels != golden.config['remove_repeats_labels_out'])
 
-  # Quirk B3: the release draws along the rows, so that nothing of a single row is set to zero. Here that is the
-  # transform left out; of several rows it takes the share that ours takes of the voxels.
+  # Quirk B3: the release sets a share of the rows to zero instead of the voxels. With one row it does nothing, which is
+  # our pipeline without this transform. With several rows, their share must be our share of voxels.
   golden.equal('fmri_transform/out_1xV', golden.input('fmri_transform/in_1xV'))
   for name in golden.names:
     if re.fullmatch(r'fmri_transform/out_([2-9]|\d\d+)xV', name):
@@ -95,7 +96,7 @@ def _check_transforms(golden: Golden) -> None:
 
 def _check_pictures(golden: Golden) -> None:
   images = golden.input('image_processor/in_float01') * np.float32(255)
-  # The image processor cuts where it turns floats into pictures; a picture of whole numbers is what was meant.
+  # The published image processor truncates floats to integers. The intended input is a picture of integers.
   for name, pictures, released in (
     ('out_as_released', images.astype(np.uint8), True),
     ('out_uint8_input', np.round(images).astype(np.uint8), False),
@@ -135,12 +136,12 @@ def _check_god(golden: Golden, root: Path) -> None:
     roi = last if f'god/{subjects[0]}/{last}' in golden else 'VC'
     train = god.load(prepared, chosen, roi, 'train', **options)
     test = god.load(prepared, chosen, roi, 'test', test_raw_scale=True, **options)  # quirk B2
-    have = golden.below(f'god/{group}')
+    have = golden.names_in(f'god/{group}')
     golden.close(f'god/{group}/train_fmri', train.columns['fmri'])
     if 'test_fmri' in have and not group.endswith('nonavg'):
       golden.close(f'god/{group}/test_fmri', test.columns['fmri'])
       _check_god_clean(golden, prepared, group, chosen, roi)
-    elif 'test_fmri' in have:  # means, then single trials (quirk B16 is in their pictures)
+    elif 'test_fmri' in have:  # means, then single trials (quirk B16 affects only their pictures)
       counts = [len(golden.peek(f'god/{part}_images')) for part in ('train', 'test')]
       raw = god_raw.read_subject(root / 'god', chosen[0], *counts)
       rows = np.concatenate([raw.test, raw.trials])[:, raw.rois[roi]]
@@ -156,7 +157,7 @@ def _check_god(golden: Golden, root: Path) -> None:
 
 
 def _check_god_clean(golden: Golden, prepared: Path, group: str, subjects, roi: str) -> None:
-  """Test rows on the scale of the training rows, against the raw arrays."""
+  """Compares test rows on the scale of the training rows with the raw arrays."""
   patch_size = golden.config['patch_size']
   test = god.load(prepared, subjects, roi, 'test', patch_size=patch_size)
   expected = []
@@ -179,7 +180,7 @@ def _check_god_items(
   golden.equal(f'god/{group}/train_image', batch['image'])
   golden.close(f'god/{group}/sample0_image', (transforms.to_signed_unit(batch['image'][0]) + 1) / 2)
   golden.close(f'god/{group}/sample0_fmri', batch['fmri'][:1])
-  # The release numbers names as the label files bring them, training first; here the class index says the same.
+  # The release numbers classes in the order of the label files, training first; our class index has the same classes.
   labels = god_raw.read_stimuli(raw).labels
   numbers: dict[str, int] = {}
   running = np.array([numbers.setdefault(label.name, len(numbers)) for part in labels.values() for label in part])
@@ -211,7 +212,7 @@ def _check_hcp(golden: Golden, root: Path) -> None:
     data = hcp.load(prepared, area[1] if area else 'VC', max_subjects=int(limit[1]) + 1 if limit else None, **options)
     if times:
       count = int((float(times[1]) - 1) * len(data))
-      drawn = np.random.RandomState(golden.config['seed'] + 1)  # the file says so of its draws
+      drawn = np.random.RandomState(golden.config['seed'] + 1)  # as the file drew them
       data = arrays.InterpolatedDataset(data, drawn.choice(len(data), size=(count, 2), replace=True))
     if group.endswith('kam'):
       rows = god.load(prepared, golden.config['kam_subs'], image_size=0, **options)
@@ -243,7 +244,7 @@ def _write_bold5000(golden: Golden, folder: Path) -> None:
   presented.mkdir(parents=True)
   repeated = '\n'.join(golden.config['bold_repeated_list']) + '\n'
   (presented.parent / 'repeated_stimuli_113_list.txt').write_text(repeated)
-  # The pictures are known from the loaded data only, and their names of some groups only: those are written last.
+  # The file has pictures of the loaded data only. Names recorded for a group are more reliable: they are written last.
   names = {group: _bold_names(golden, subject) for group, subject in _bold_groups(golden).items()}
   for group, shown in [*names.items(), *golden.config['bold_names'].items()]:
     for part, of_part in zip(('train', 'test'), shown, strict=True):
@@ -253,7 +254,7 @@ def _write_bold5000(golden: Golden, folder: Path) -> None:
 
 
 def _bold_names(golden: Golden, subject: str) -> tuple[list[str], list[str]]:
-  """Names of a subject's training pictures as presented, and of its test pictures in the order of the list."""
+  """Names of a subject's training pictures in the order of presentation, and of its test pictures in that of the list."""
   shown = [name.removeprefix('rep_') for run in golden.config['bold_presentation'][subject] for name in run]
   repeated = list(dict.fromkeys(golden.config['bold_repeated_list']))
   return [name for name in shown if name not in repeated], [name for name in repeated if name in shown]
@@ -265,11 +266,11 @@ def _check_bold5000(golden: Golden, root: Path) -> None:
     data = bold5000_raw.read_subject(folder, subject)
     stimuli, names = bold5000_raw.read_stimuli(folder, data), np.array(data.names)
     is_test = np.isin(names, stimuli.test)
-    # In the order of the list: the mean over all presentations; with single trials, those after the means.
+    # Test pictures in the order of the list: means over all presentations, then single trials if the group has them.
     rows = np.concatenate([np.flatnonzero(names == name) for name in stimuli.test])
     fmri = data.fmri
     if fmri.shape[1] != golden.peek(f'bold5000/{group}/train_fmri').shape[1]:
-      # As released: padded, and normalised over all presentations, those of the test pictures too.
+      # As released: padded, and normalised with the statistics of all presentations, test pictures included.
       fmri = transforms.normalize(transforms.pad_to_patch_size(fmri, patch_size, **RELEASED))
     train, trials = fmri[~is_test], fmri[rows]
     test, shown = transforms.mean_by_label(trials, names[rows].tolist())
@@ -282,13 +283,15 @@ def _check_bold5000(golden: Golden, root: Path) -> None:
 
 
 def _check_bold5000_clean(golden: Golden, root: Path) -> None:
-  """Through TFDS: means over repetitions, statistics of training rows, against rows that are only averaged."""
+  """Compares rows prepared with TFDS, on the scale of the training rows, with rows that are only averaged."""
   plain = [
     (group, subject)
     for group, subject in _bold_groups(golden).items()
     if golden.peek(f'bold5000/{group}/train_fmri').shape[1]
     == sum(
-      golden.peek(f'bold5000/raw/{name}').shape[1] for name in golden.below('bold5000/raw') if name.startswith(subject)
+      golden.peek(f'bold5000/raw/{name}').shape[1]
+      for name in golden.names_in('bold5000/raw')
+      if name.startswith(subject)
     )
   ]
   patch_size = golden.config['patch_size']
@@ -322,7 +325,7 @@ def _check_scores(golden: Golden) -> None:
       golden.close(f'metrics/{kind}/{score}', table[own, 0, own])
       pairwise = identification.expected_n_way(identification.num_rivals(table, higher), 2)
       golden.close(f'metrics/{kind}/pair_wise_{score}', pairwise[own, 0, own])
-      for name in golden.below(f'metrics/{kind}'):
+      for name in golden.names_in(f'metrics/{kind}'):
         if match := re.fullmatch(rf'n_way(\d+)_{score}', name):
           picks = golden.input(f'metrics/n_way{match[1]}_picks')
           success = sampled_n_way(table[:, 0], own, picks, higher)
@@ -330,16 +333,16 @@ def _check_scores(golden: Golden) -> None:
 
 
 def sampled_n_way(scores: np.ndarray, own: np.ndarray, picks: np.ndarray, higher_is_better: bool) -> np.ndarray:
-  """N-way identification with given draws: the protocol of the release.
+  """Scores N-way identification with given draws, as the release does.
 
   Args:
     scores: N U of one sample per item against every stimulus.
     own: N, position of the true stimulus.
-    picks: N T n-1, positions among the others (the true one left out), as the release draws them.
-    higher_is_better: direction of the score.
+    picks: N T n-1, positions among the other stimuli, as the release draws them.
+    higher_is_better: whether a higher score is better.
 
   Returns:
-    N T bool, success of each trial.
+    N T bool, whether each trial succeeds.
   """
   signed = scores if higher_is_better else -scores
   positions = picks + (picks >= own[:, None, None])

@@ -1,4 +1,4 @@
-"""diffusion.npz: schedule, losses, samplers and three fine-tuning steps of the latent diffusion model."""
+"""diffusion.npz: schedule, losses, samplers and fine-tuning steps of the latent diffusion model."""
 
 import contextlib
 import re
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from brainjax import optim, trees
+from brainjax import trees
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
@@ -18,17 +18,13 @@ from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, samplers
 from brainjax.parity import published, replay
 from brainjax.parity.golden import FORWARD, TRAJECTORY, Golden, relative_error
-from brainjax.stages import diffuse, transfer
-from brainjax.torch_convert import schedule_buffers, sizes
+from brainjax.stages import common, diffuse, transfer
+from brainjax.torch_convert import sizes
 from brainjax.torch_convert.tables import latent_diffusion
 from brainjax.trees import split, unflatten
 
-TRAIN_UNET = r'(attn2|norm2)/|time_embed_condition'  # the value of config.diffuse.train_unet
-BETAS, WEIGHT_DECAY = (0.9, 0.999), 0.01
 SAMPLERS = {'plms': samplers.plms, 'ddim': samplers.ddim}
-AS_IS = (
-  'the optimizer lists tensors of the conditioner twice (B11), a bug that is not reproduced; train_dedup is checked'
-)
+AS_IS = 'its optimizer has some tensors of the conditioner twice (B11). We do not reproduce this bug; train_dedup is compared.'
 
 
 class Loaded(NamedTuple):
@@ -41,30 +37,30 @@ class Loaded(NamedTuple):
 
 def check(golden: Golden) -> None:
   """Replays the file."""
-  schedule = _check_schedule(golden)
+  config = published.config()
+  replay.check_hyperparameters(golden, config, {'clip': 'diffuse.clip_norm'})
+  schedule = _check_schedule(golden, config)
   loaded = _load(golden, schedule)
   _check_single(golden, loaded)
   _check_sampling(golden, loaded)
-  _check_training(golden, loaded)
+  _check_training(golden, config, loaded)
   _check_averages(golden)
 
 
-def _check_schedule(golden: Golden) -> diffusion.Schedule:
-  betas = golden.peek('schedule/betas')
-  settings = schedule_buffers.read({'betas': betas}, str(golden.path))
-  schedule = diffusion.make_schedule(**settings)
+def _check_schedule(golden: Golden, config: ConfigDict) -> diffusion.Schedule:
+  schedule = diffusion.make_schedule(**config.noise_schedule)
   ours = schedule._asdict() | {'lvlb_weights': _vlb_weights(schedule)}
-  for name in golden.below('schedule'):
+  for name in golden.names_in('schedule'):
     if name in ours:
       golden.close(f'schedule/{name}', ours[name])
   for folder, rule in (('ddim_timesteps', diffusion.sample_steps), ('ddim_timesteps_quad', published.quadratic_steps)):
-    for name in golden.below(folder):
+    for name in golden.names_in(folder):
       _check_steps(golden, f'{folder}/{name}', rule, schedule.num_steps, int(name[1:]))
   return schedule
 
 
 def _check_steps(golden: Golden, name: str, rule, num_train_steps: int, number: int) -> None:
-  """The reference's steps, or a clear error where they leave the schedule."""
+  """Compares sampling steps. Where the published ones are outside the schedule, ours must be refused."""
   expected = golden.peek(name)
   try:
     steps = rule(num_train_steps, number)
@@ -72,13 +68,13 @@ def _check_steps(golden: Golden, name: str, rule, num_train_steps: int, number: 
     steps = None
   if expected.max() >= num_train_steps or np.any(np.diff(expected) < 1):
     refused = expected if steps is None else np.zeros(0)
-    golden.equal(name, refused, quantity=f'{name} (beyond the schedule, or a step twice: refused here)')
+    golden.equal(name, refused, quantity=f'{name} (outside the schedule, or repeated: refused here)')
   else:
     golden.equal(name, np.zeros(0) if steps is None else steps)
 
 
 def _vlb_weights(schedule: diffusion.Schedule) -> np.ndarray:
-  """Weights of the variational bound, which the reference logs and does not train on."""
+  """Computes the weights of the variational bound, which the published code logs but does not train on."""
   s = diffusion.Schedule(*(np.asarray(table, np.float64) for table in schedule))
   variance = s.posterior_variance.copy()
   variance[0] = np.inf
@@ -92,9 +88,9 @@ def _load(golden: Golden, schedule: diffusion.Schedule) -> Loaded:
   fmri, cond = golden.input('fmri')[:, 0], golden.peek('cond')
   x_T, image = replay.nhwc(golden.input('x_T')), golden.input('image_hwc')
   heads = {'unet_num_heads': config.get('unet_num_heads', 1), 'unet_num_head_channels': config.get('num_head_channels')}
-  unet = UNet(**replay.settings(sizes.unet(1), state, heads, golden, 'model.diffusion_model.'))
-  first_stage = VQModel(**replay.settings(sizes.autoencoder, state, {}, golden, 'first_stage_model.'))
-  one_head = replay.settings(sizes.conditioner, state, {'num_heads': 1}, golden, 'cond_stage_model.')
+  unet = UNet(**replay.kwargs(sizes.unet(1), state, heads, golden, 'model.diffusion_model.'))
+  first_stage = VQModel(**replay.kwargs(sizes.autoencoder, state, {}, golden, 'first_stage_model.'))
+  one_head = replay.kwargs(sizes.conditioner, state, {'num_heads': 1}, golden, 'cond_stage_model.')
   conditioner = FmriConditioner(**one_head)
   parts = LatentDiffusion(conditioner, unet, first_stage)
 
@@ -119,9 +115,9 @@ def _predict(parts: LatentDiffusion, params, schedule, latent, fmri, t, eps) -> 
 
 
 def _with_heads(model: FmriConditioner, flat: replay.Flat, fmri, cond, num_heads: int | None) -> FmriConditioner:
-  """The conditioner with the number of heads that the config gives; where it does not, with the one that fits `cond`.
+  """Returns the conditioner with the recorded number of heads, or else with the number that reproduces `cond`.
 
-  Shapes do not tell the number of heads, and this kind of file does not record it.
+  Shapes do not show the number of heads.
   """
   candidates = [n for n in range(1, model.width + 1) if model.width % n == 0]
   candidates.sort(key=lambda n: abs(n - 4))
@@ -205,23 +201,23 @@ def _check_sampling(golden: Golden, loaded: Loaded) -> None:
 
 
 def _stochastic_steps(golden: Golden, name: str, eta: float, schedule: diffusion.Schedule) -> np.ndarray:
-  """The steps of a stochastic run, whose name does not say their number: of as many, those with its sigmas."""
+  """Finds the steps of a stochastic run by its sigmas, since its name does not give their number."""
   sigmas, total = golden.peek(f'{name}/sigmas'), schedule.num_steps
   fitting = []
   for number in range(1, total + 1):
     if len(range(0, total, total // number)) == len(sigmas):
-      with contextlib.suppress(UserError):  # a number whose last step is beyond the schedule
+      with contextlib.suppress(UserError):  # a number whose last step is outside the schedule
         steps = diffusion.sample_steps(total, number)
         fitting.append((relative_error(samplers.step_table(schedule, steps, eta).sigma[::-1], sigmas), number, steps))
   if not fitting:
     raise UserError(
-      f'{golden.path}: {name}/sigmas has {len(sigmas)} entries; no run through {total} steps takes so many'
+      f'{golden.path}: {name}/sigmas has {len(sigmas)} entries; no way of sampling a schedule of {total} steps has as many'
     )
   return min(fitting, key=lambda entry: entry[:2])[2]
 
 
 def _guided(golden: Golden, name: str, schedule: diffusion.Schedule, eps, x_T) -> np.ndarray:
-  """The result of a guided run, whose name does not say its number of steps: of the runs in the file, that which fits."""
+  """Returns the result of a guided run. Its name does not give its steps: those of the other runs are tried."""
   candidates = [
     _stochastic_steps(golden, group, float(group.removeprefix('ddim_eta')), schedule)
     for group in golden.groups()
@@ -240,7 +236,7 @@ def _guided(golden: Golden, name: str, schedule: diffusion.Schedule, eps, x_T) -
 
 
 def _compiled(function, *inputs):
-  """A function compiled once, that is called compiled even where jit is switched off."""
+  """Compiles a function. The result runs compiled even where jit is disabled."""
   run = replay.jit(function).lower(*inputs).compile()
 
   def call(*inputs):
@@ -252,7 +248,7 @@ def _compiled(function, *inputs):
 
 def _check_run(golden: Golden, sampler: str, run: str, schedule, number: int, eps, x_T, quantize_x0, decode) -> None:
   prefix, steps = f'{sampler}/{run}', diffusion.sample_steps(schedule.num_steps, number)
-  # Without jit the sampler's scan is a loop that calls the compiled model; compiling it anew for each run costs more.
+  # Without jit the sampler's scan is a loop that calls the compiled model. Compiling each run would take longer.
   with jax.disable_jit():
     final, trajectory = SAMPLERS[sampler](eps, x_T, schedule, steps, quantize_x0=quantize_x0, return_trajectory=True)
   golden.close(f'{prefix}/final', replay.nchw(final), TRAJECTORY)
@@ -260,7 +256,7 @@ def _check_run(golden: Golden, sampler: str, run: str, schedule, number: int, ep
     if f'{prefix}/{theirs}' in golden:
       golden.close(f'{prefix}/{theirs}', replay.nchw(ours), TRAJECTORY, steps=True)
   if f'{prefix}/decoded' in golden:
-    # From the recorded sample: where two codes are almost equally near, ours could take the other one.
+    # From the recorded sample: with ours, rounding could select another code.
     golden.close(f'{prefix}/decoded', replay.nchw(decode(replay.nhwc(golden.peek(f'{prefix}/final')))))
   table = samplers.step_table(schedule, steps)
   golden.equal(f'{prefix}/timesteps', table.t[::-1])
@@ -269,15 +265,12 @@ def _check_run(golden: Golden, sampler: str, run: str, schedule, number: int, ep
   golden.close(f'{prefix}/sqrt_one_minus_alphas', np.sqrt(1 - table.alpha[::-1]))
 
 
-def _check_training(golden: Golden, loaded: Loaded) -> None:
-  for name in golden.below('train_as_is'):
+def _check_training(golden: Golden, config: ConfigDict, loaded: Loaded) -> None:
+  for name in golden.names_in('train_as_is'):
     golden.exclude(f'train_as_is/{name}', AS_IS)
   parts, flat, schedule = loaded
-  config = golden.config
-  trainable = diffuse.trainable(
-    ConfigDict({'released': {'train_conditioner_positions': True}, 'diffuse': {'train_unet': TRAIN_UNET}})
-  )
-  names = set(config['optimizer_param_names']) - set(config['no_grad_in_optimizer'])
+  recorded, trainable = golden.config, diffuse.trainable(config)
+  names = set(recorded['optimizer_param_names']) - set(recorded['no_grad_in_optimizer'])
   trained = replay.to_torch(latent_diffusion.TABLE, split(flat, trainable)[0])
   golden.fact(f'config_json optimizer_param_names ({len(names)} names)', len(names ^ set(trained)))
 
@@ -294,23 +287,18 @@ def _check_training(golden: Golden, loaded: Loaded) -> None:
     'eps': replay.nhwc(golden.input('train/noise')),
   }
   batches = [{name: array[i] for name, array in arrays.items()} for i in range(len(arrays['t']))]
-  optimizer = optim.make(
-    'adamw', config['lr'], betas=BETAS, weight_decay=WEIGHT_DECAY, decay_all=True, clip_norm=config['clip']
-  )
-  metrics, doubt = [], replay.Doubt(BETAS)
-  runs = replay.steps('diffuse', flat, trainable, loss, optimizer, lambda step: config['lr'], batches, doubt)
-  for number, (params, after) in enumerate(runs, 1):
-    metrics.append(after)
-    if golden.below(f'train_dedup/params_step{number}'):
-      ours = (replay.to_torch(latent_diffusion.TABLE, tree) for tree in (params, doubt.total))
-      replay.check_parameters(golden, f'train_dedup/params_step{number}', *ours)
-  golden.close('train_dedup/loss', [m['loss'] for m in metrics])
-  golden.close('train_dedup/grad_norm_preclip', [m['gradient_norm'] for m in metrics])
+  stage = config.diffuse.copy_and_resolve_references()
+  stage.learning_rate = recorded['lr']
+  rate = common.schedule(stage, len(batches), stage.cosine_schedule)
+  tables = {'train_dedup/params': ('', latent_diffusion.TABLE)}
+  _, metrics = replay.check_training(golden, tables, stage, diffuse.OPTIMIZER, flat, trainable, loss, rate, batches)
+  golden.close('train_dedup/loss', metrics['loss'])
+  golden.close('train_dedup/grad_norm_preclip', metrics['gradient_norm'])
 
 
 def _check_averages(golden: Golden) -> None:
   average, decay = jnp.asarray(golden.input('ema/w0')), float(golden.input('ema/decay'))
-  count = sum(name.startswith('shadow_after') for name in golden.below('ema'))
+  count = sum(name.startswith('shadow_after') for name in golden.names_in('ema'))
   for n in range(1, count + 1):
     average = published.ema_update(average, jnp.asarray(golden.input(f'ema/w{n}')), n, decay)
     golden.close(f'ema/shadow_after{n}', average)

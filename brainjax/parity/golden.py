@@ -1,4 +1,4 @@
-"""One golden file: its arrays, each accounted for exactly once, and the errors of what was compared with them."""
+"""A golden file: its arrays, each of which is used, compared or excluded, and the errors of the comparisons."""
 
 import json
 import re
@@ -10,19 +10,18 @@ import numpy as np
 
 from brainjax.errors import UserError
 
-# Bounds: forward values, losses and gradients; sampler trajectories; parameters after optimizer steps (absolute).
-FORWARD = 1e-4
-TRAJECTORY = 1e-3
-PARAMETERS = 3e-5
-# Some true gradients are zero. A gradient may be off by 1e-5 of the global norm whatever its own size: its scale is at
-# least a tenth of that norm.
+FORWARD = 1e-4  # largest relative error of forward values, losses and gradients
+TRAJECTORY = 1e-3  # of sampler trajectories
+PARAMETERS = 3e-5  # largest absolute error of parameters after optimizer steps
+# Some true gradients are zero, so an error relative to the gradient itself means nothing. The scale of a gradient is at
+# least a tenth of the global norm: every gradient may be off by 1e-5 of that norm.
 GRADIENT_FLOOR = 0.1
 
 
 class Result(NamedTuple):
   """One comparison."""
 
-  name: str  # of the array, or of a fact that is not an array
+  name: str  # of the array, or of the fact
   quantity: str  # line of the table; several arrays can share one
   error: float
   bound: float
@@ -36,7 +35,7 @@ class Result(NamedTuple):
 
 
 class Golden:
-  """Arrays of one file by name. Reading one as an input, comparing with it or skipping it accounts for it."""
+  """The arrays of a file by name, and what was done with each: used as an input, compared, or excluded."""
 
   def __init__(self, path: Path, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]):
     self.path, self.config = path, config
@@ -54,108 +53,122 @@ class Golden:
     """Names of all arrays."""
     return list(self._arrays)
 
-  def below(self, prefix: str) -> list[str]:
-    """Names of the arrays below `prefix/`, without it."""
+  def names_in(self, prefix: str) -> list[str]:
+    """Names of the arrays `prefix/...`, without the prefix."""
     return [name[len(prefix) + 1 :] for name in self._arrays if name.startswith(prefix + '/')]
 
   def groups(self, prefix: str = '') -> list[str]:
-    """The different first parts of the names below `prefix/`."""
-    names = self.below(prefix) if prefix else self.names
+    """The distinct first parts of the names, or of the names in `prefix`."""
+    names = self.names_in(prefix) if prefix else self.names
     return list(dict.fromkeys(name.split('/')[0] for name in names if '/' in name))
 
   def peek(self, name: str) -> np.ndarray:
-    """An array, without accounting for it.
+    """Returns an array, without counting it as an input.
 
     Raises:
-      UserError: it is not there.
+      UserError: the file has no such array.
     """
     if name not in self._arrays:
       raise UserError(
-        f'{self.path}: array {name!r} is missing, which a golden file of this kind has; make or copy it again'
+        f'{self.path}: array {name!r} is missing; every golden file of this kind has it. Make or copy the file again.'
       )
     return self._arrays[name]
 
   def input(self, name: str) -> np.ndarray:
-    """An array that the computation starts from."""
+    """Returns an array as an input of the computation."""
     array = self.peek(name)
     self.inputs_used.add(name)
     return array
 
   def inputs(self, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays below `prefix/` as inputs, by the rest of their names."""
-    found = {name: self.input(f'{prefix}/{name}') for name in self.below(prefix)}
-    if not found:
-      raise UserError(f'{self.path}: there are no arrays {prefix}/..., which a golden file of this kind has')
-    return found
+    """Returns the arrays `prefix/...` as inputs, by their names without the prefix.
+
+    Raises:
+      UserError: the file has none.
+    """
+    arrays = {name: self.input(f'{prefix}/{name}') for name in self.names_in(prefix)}
+    if not arrays:
+      raise UserError(
+        f'{self.path}: arrays {prefix}/... are missing; every golden file of this kind has them. Make or copy the file again.'
+      )
+    return arrays
 
   def exclude(self, name: str, reason: str) -> None:
-    """Leaves an array out, for a documented reason."""
+    """Excludes an array, for a documented reason."""
     self.peek(name)
     self.excluded[name] = reason
 
   def skipped(self) -> dict[str, str]:
-    """Why each array was not compared that something accounts for, config_json among them."""
+    """Name -> reason of every array that is an input or excluded, config_json among them."""
     inputs = {name: _purpose(name) for name in self._arrays if name in self.inputs_used - self.compared()}
     return {'config_json': 'input: sizes, seeds, names'} | inputs | self.excluded
 
   def close(
     self, name: str, actual: Any, bound: float = FORWARD, *, floor: float = 0.0, steps: bool = False, quantity: str = ''
   ) -> None:
-    """Compares relative to the largest expected entry (of each step, entry of axis 0, if `steps`), at least `floor`."""
-    expected, actual = np.asarray(self.peek(name), np.float64), np.asarray(actual, np.float64)
-    self._add(name, quantity, relative_error(actual, expected, floor, steps), bound, 'relative')
-
-  def close_all(self, prefix: str, actual: Mapping[str, Any], bound: float = FORWARD, *, floor: float = 0.0) -> None:
-    """`close` for every array below `prefix/`; one that `actual` lacks is an infinite error.
-
-    Raises:
-      UserError: there is none for an array of `actual` that is not zero.
-    """
-    for name in (name for name, value in actual.items() if f'{prefix}/{name}' not in self and np.any(value)):
-      self.peek(f'{prefix}/{name}')
-    for name in self.below(prefix):
-      value = actual.get(name, np.nan)
-      self.close(
-        f'{prefix}/{name}', value, bound, floor=floor, quantity=f'{prefix}/* ({len(self.below(prefix))} arrays)'
-      )
-
-  def absolute(
-    self, name: str, actual: Any, keep: Any = slice(None), quantity: str = '', granted: np.ndarray | float = 0.0
-  ) -> int:
-    """Compares parameters after optimizer steps, entries `keep` of them: the largest absolute difference.
+    """Compares an array, relative to its largest entry.
 
     Args:
       name: of the array.
       actual: ours.
-      keep: index of the entries.
+      bound: largest relative error.
+      floor: the error is relative to at least this.
+      steps: compare each entry of axis 0 relative to its own largest entry.
       quantity: line of the table.
-      granted: how far each entry may be apart without being judged.
+    """
+    expected, actual = np.asarray(self.peek(name), np.float64), np.asarray(actual, np.float64)
+    self._add(name, quantity, relative_error(actual, expected, floor, steps), bound, 'relative')
+
+  def close_all(self, prefix: str, actual: Mapping[str, Any], bound: float = FORWARD, *, floor: float = 0.0) -> None:
+    """Calls `close` for every array `prefix/...`. Where `actual` lacks one, the error is infinite.
+
+    Raises:
+      UserError: the file lacks an array of `actual` that is not zero.
+    """
+    for name in (name for name, value in actual.items() if f'{prefix}/{name}' not in self and np.any(value)):
+      self.peek(f'{prefix}/{name}')
+    names = self.names_in(prefix)
+    for name in names:
+      quantity = f'{prefix}/* ({len(names)} arrays)'
+      self.close(f'{prefix}/{name}', actual.get(name, np.nan), bound, floor=floor, quantity=quantity)
+
+  def absolute(
+    self, name: str, actual: Any, keep: Any = slice(None), quantity: str = '', tolerance: np.ndarray | float = 0.0
+  ) -> int:
+    """Compares parameters after optimizer steps by their largest absolute difference.
+
+    Args:
+      name: of the array.
+      actual: ours.
+      keep: index of the entries to compare.
+      quantity: line of the table.
+      tolerance: of each entry. An entry that differs by more than the bound, but not by more than this, is ignored.
 
     Returns:
-      How many entries were out of bounds, but no further than granted. They are not in the error.
+      The number of ignored entries.
     """
     expected, actual = self.peek(name), np.asarray(actual)
-    error, excused = np.inf, np.zeros(0, bool)
+    error, ignored = np.inf, np.zeros(0, bool)
     if actual.shape == expected.shape:
       difference = np.abs(actual - expected)
-      excused = ((difference > PARAMETERS) & (difference <= granted))[keep]
-      error = _largest(np.where(excused, 0.0, difference[keep]))  # what is not finite is not excused
+      ignored = ((difference > PARAMETERS) & (difference <= tolerance))[keep]
+      error = _largest(np.where(ignored, 0.0, difference[keep]))  # an entry that is not finite is never ignored
     self._add(name, quantity, error, PARAMETERS, 'absolute')
-    return int(excused.sum())
+    return int(ignored.sum())
 
   def equal(self, name: str, actual: Any, quantity: str = '') -> None:
-    """Compares integers or copies: the share of unequal entries, which must be 0."""
+    """Compares integers or copies: no entry may differ. The error is the share of entries that do."""
     expected, actual = self.peek(name), np.asarray(actual)
     error = np.inf if actual.shape != expected.shape else float(np.mean(actual != expected)) if expected.size else 0.0
     self._add(name, quantity, error, 0.0, 'unequal')
 
   def fact(self, name: str, error: float, bound: float = 0.0) -> None:
-    """Something that must hold and is not one array: listed and judged, not counted as an array."""
+    """Adds a result that is not about one array: `error` may be at most `bound`."""
     measure = 'relative' if bound else 'unequal'
     self.results.append(Result(name, name, float(error), bound, measure, is_array=False))
 
   def unaccounted(self) -> list[str]:
-    """Arrays that nothing has read, compared or skipped."""
+    """Names of the arrays that are neither inputs nor compared nor excluded."""
     return [name for name in self._arrays if name not in self.compared() | self.inputs_used | self.excluded.keys()]
 
   def compared(self) -> set[str]:
@@ -168,7 +181,7 @@ class Golden:
 
 
 def _purpose(name: str) -> str:
-  """What an input is for, by its name."""
+  """Says what an input is for, by its name."""
   if re.search(r'(^|/)(state(_\w+)?|ckpt)/', name):
     return 'input: weights of a model'
   if re.search(r'noise|picks|pairs|x_T$', name):
@@ -181,7 +194,10 @@ def _largest(x: np.ndarray) -> float:
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray, floor: float = 0.0, steps: bool = False) -> float:
-  """Largest difference over the largest expected entry (at least `floor`); infinite where the shapes differ."""
+  """Divides the largest difference by the largest expected entry, or by `floor` if that is larger.
+
+  The error is infinite where the shapes differ. With `steps`, it is the largest error of the entries of axis 0.
+  """
   if actual.shape != expected.shape:
     return np.inf
   if steps:
@@ -191,17 +207,17 @@ def relative_error(actual: np.ndarray, expected: np.ndarray, floor: float = 0.0,
 
 
 def read(path: Path) -> Golden:
-  """Opens a golden file: an .npz of plain arrays, among them the text `config_json`.
+  """Reads a golden file: an .npz of plain arrays, one of which is the text `config_json`.
 
   Raises:
-    UserError: it is no such file, or is damaged.
+    UserError: it cannot be read as such a file.
   """
   if not path.is_file():
     raise UserError(f'{path}: no such file; expected a golden .npz file')
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
-  except Exception as error:  # damaged archives fail in any way; nothing pickled is ever loaded
+  except Exception as error:  # NumPy raises many types; pickled arrays are never loaded
     reason = str(error).split('\n')[0] or type(error).__name__
     raise UserError(f'{path}: not a whole .npz file of plain arrays ({reason}); make or copy it again') from None
   if 'config_json' not in arrays:

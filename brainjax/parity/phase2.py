@@ -1,4 +1,4 @@
-"""phase2.npz: both cross-attending autoencoders, their variants, gradients, three training steps and an evaluation."""
+"""phase2.npz: the two cross-attending autoencoders, their variants and gradients, training steps, and an evaluation."""
 
 import re
 from functools import partial
@@ -6,55 +6,65 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from brainjax import optim, trees
+from brainjax import trees
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches, positions
-from brainjax.parity import replay
-from brainjax.parity.golden import GRADIENT_FLOOR, Golden
-from brainjax.parity.phase1 import BETAS, epoch_rate
+from brainjax.parity import published, replay
+from brainjax.parity.golden import Golden
 from brainjax.stages import attend
 from brainjax.torch_convert import sizes
 from brainjax.torch_convert.tables import fmri_mae, image_mae
 from brainjax.trees import flatten, unflatten
 
+# Fields of config_json -> of the config.
+HYPERPARAMETERS = {
+  'mask_ratio': 'attend.mask_ratio',
+  'img_mask_ratio': 'attend.image_mask_ratio',
+  'fmri_recon_weight': 'attend.fmri_weight',
+  'img_recon_weight': 'attend.image_weight',
+  'train.clip_grad': 'attend.clip_norm',
+  'train.weight_decay': 'attend.weight_decay',
+}
 TABLES = {'fmri': fmri_mae.TABLE, 'image': image_mae.TABLE}
 # Correlations near zero lose all relative precision; they are bounded by 1.
 CORRELATION_FLOOR = 0.1
-MASKED = ('fmri_masked', 'img_masked')  # draws of the masked passes; the other two only shuffle
+MASKED = ('fmri_masked', 'img_masked')  # draws of the masked passes; the other two draws only shuffle
 
 
 def check(golden: Golden) -> None:
   """Replays the file."""
-  config = golden.config
+  config, recorded = published.config(), golden.config
+  replay.check_hyperparameters(golden, config, HYPERPARAMETERS)
   state = {'fmri': golden.inputs('state_fmri'), 'image': golden.inputs('state_image')}
-  hints = {'num_attention_heads': config['image']['num_attention_heads'], **config['fmri']}
-  fmri_model = FmriMAE(**replay.settings(sizes.fmri_mae, state['fmri'], hints, golden))
-  image_model = ImageMAE(**replay.settings(sizes.image_mae, state['image'], config['image'], golden))
+  fmri_fields = {'num_attention_heads': recorded['image']['num_attention_heads'], **recorded['fmri']}
+  fmri_model = FmriMAE(**replay.kwargs(sizes.fmri_mae, state['fmri'], fmri_fields, golden))
+  image_model = ImageMAE(**replay.kwargs(sizes.image_mae, state['image'], recorded['image'], golden))
   fmri, image = golden.input('fmri')[:, 0], replay.nhwc(golden.input('pixel_values'))
   flat = {
     **trees.add_prefix('fmri', replay.load(fmri_model, fmri_mae.TABLE, state['fmri'], golden, fmri)),
     **trees.add_prefix('image', replay.load(image_model, image_mae.TABLE, state['image'], golden, image)),
   }
-  noise = {name: golden.input(f'noise/{name}') for name in golden.below('noise')}
+  noise = {name: golden.input(f'noise/{name}') for name in golden.names_in('noise')}
+  stage = config.attend
 
   def run(models, params, fmri, image, fmri_noise, image_noise):
-    return attend.forward(
-      *models, params, fmri, image, fmri_noise, image_noise, config['mask_ratio'], config['img_mask_ratio']
-    )
+    ratios = stage.mask_ratio, stage.image_mask_ratio
+    return attend.forward(*models, params, fmri, image, fmri_noise, image_noise, *ratios)
 
   both = fmri_model, image_model
   forward = replay.jit(partial(run, both))
   draws = tuple(noise[name] for name in MASKED)
   out = forward(unflatten(flat), fmri, image, *draws)
-  weights = config['fmri_recon_weight'], config['img_recon_weight']
+  weights = stage.fmri_weight, stage.image_weight
   _check_supports(golden, both, flat, fmri, image, noise)
   _check_forward(golden, out, fmri, image, attend.attend_loss(*out, fmri, image, _ones(fmri), weights))
   _check_variants(golden, both, flat, run, (fmri, image, *draws), out)
 
   # Quirk B15, where the file has it.
-  released = any(name.endswith('decoder_pos_embed') for name in config['trainable_image'])
+  released = any(name.endswith('decoder_pos_embed') for name in recorded['trainable_image'])
   trainable = attend.TRAINABLE_B15 if released else attend.TRAINABLE
   for part in TABLES:
     inner = trees.subtree(flat, part)
@@ -74,10 +84,8 @@ def check(golden: Golden) -> None:
   trained, frozen = trees.split(flat, trainable)
   gradients = gradient(trained, frozen, _batch(fmri, image, *draws))
   for part, table in TABLES.items():
-    expected = [golden.peek(f'grad_{part}/{name}') for name in golden.below(f'grad_{part}')]
-    ours = replay.to_torch(table, trees.subtree(gradients, part))
-    golden.close_all(f'grad_{part}', ours, floor=GRADIENT_FLOOR * replay.norm(expected))
-  after = _check_training(golden, flat, trainable, loss, gradient, forward)
+    replay.check_gradients(golden, f'grad_{part}', replay.to_torch(table, trees.subtree(gradients, part)))
+  after = _check_training(golden, stage, flat, trainable, loss, gradient, forward)
   _check_evaluation(golden, {**flat, **after}, forward)
   _check_tables(golden)
 
@@ -92,7 +100,7 @@ def _batch(fmri, image, fmri_noise, image_noise) -> dict[str, np.ndarray]:
 
 
 def _check_supports(golden: Golden, models, flat, fmri, image, noise) -> None:
-  """The unmasked passes, shuffled by their draws as the file has them."""
+  """Compares the unmasked passes, with tokens in the order of the recorded draws."""
   parts = (('fmri', models[0], fmri, 'fmri'), ('image', models[1], image, 'img'))
   for part, model, data, theirs in parts:
     encode = replay.jit(lambda variables, x, noise, model=model: model.apply(variables, x, noise, 0.0, method='encode'))
@@ -107,8 +115,8 @@ def _check_forward(golden: Golden, out, fmri, image, loss) -> None:
     golden.equal(f'fwd/{part}/ids_restore', result['ids_restore'])
     golden.close(f'fwd/{part}/{prediction}', result['pred'])
   pred = out[1]['pred']
-  target = patches.patchify_2d(image, _patch_size(pred, image))
-  golden.close('fwd/image/target_patches', target)
+  patch_size = round((pred.shape[-1] / image.shape[-1]) ** 0.5)
+  golden.close('fwd/image/target_patches', patches.patchify_2d(image, patch_size))
   total, terms = loss
   golden.close('loss/total', total)
   golden.close('loss/fmri', terms['fmri_loss'])
@@ -118,12 +126,8 @@ def _check_forward(golden: Golden, out, fmri, image, loss) -> None:
   golden.close('corr/image_as_coded', correlation_as_coded(pred), floor=CORRELATION_FLOOR)
 
 
-def _patch_size(pred, image) -> int:
-  return round((pred.shape[-1] / image.shape[-1]) ** 0.5)
-
-
 def correlation_as_coded(pred) -> jax.Array:
-  """Quirk B4, computed here only: the first two predicted patches (of pred B L p) against each other."""
+  """Correlates the first two predicted patches of `pred: B L p` with each other, as the published code does (quirk B4)."""
   return losses.correlation(pred[:, 0], pred[:, 1]).mean()
 
 
@@ -150,45 +154,34 @@ def _check_variants(golden: Golden, models, flat, run, inputs, plain) -> None:
     golden.close(f'variant/{name}/logits', out[1]['pred'])
 
 
-def _check_training(golden: Golden, flat, trainable: str, loss, gradient, forward) -> replay.Flat:
-  settings = golden.config['train']
+def _check_training(
+  golden: Golden, stage: ConfigDict, flat: replay.Flat, trainable: str, loss, gradient, forward
+) -> replay.Flat:
+  """Returns the trained parameters after the last step."""
   fmri, image = golden.input('train/fmri')[:, :, 0], replay.nhwc(golden.input('train/pixel_values'))
-  noise = {name: golden.input(f'train/noise/{name}') for name in golden.below('train/noise')}
+  noise = {name: golden.input(f'train/noise/{name}') for name in golden.names_in('train/noise')}
   batches = [_batch(*arrays) for arrays in zip(fmri, image, *(noise[name] for name in MASKED), strict=True)]
-  rate = epoch_rate(settings, len(batches))
-  optimizer = optim.make(
-    'adamw',
-    rate, betas=BETAS, weight_decay=settings['weight_decay'], decay_all=False, clip_norm=settings['clip_grad'],
-    clip_groups=('fmri/', 'image/'),
-  )  # fmt: skip
+  rate = replay.epoch_rate(stage, golden.config['train'], len(batches))
+  parts = {f'train/params_{part}': (part, table) for part, table in TABLES.items()}
+  after, metrics = replay.check_training(golden, parts, stage, attend.OPTIMIZER, flat, trainable, loss, rate, batches)
   trained, frozen = trees.split(flat, trainable)
-  metrics, separate, coded = [], [], []
-  doubt = replay.Doubt(BETAS)
-  runs = replay.steps('attend', flat, trainable, loss, optimizer, rate, batches, doubt)
-  for number, (params, after) in enumerate(runs, 1):
-    before, batch = trained, batches[number - 1]
+  norms, coded = [], []
+  for before, batch in zip([trained, *after[:-1]], batches, strict=True):
     gradients = flatten(gradient(before, frozen, batch))
-    separate.append([replay.norm(trees.subtree(gradients, part).values()) for part in TABLES])
+    norms.append([replay.norm(trees.subtree(gradients, part).values()) for part in TABLES])
     coded.append(correlation_as_coded(forward(unflatten({**frozen, **before}), *batch.values())[1]['pred']))
-    metrics.append(after)
-    trained = params
-    for part, table in TABLES.items():
-      prefix = f'train/params_{part}_step{number}'
-      if golden.below(prefix):
-        ours = (replay.to_torch(table, trees.subtree(tree, part)) for tree in (params, doubt.total))
-        replay.check_parameters(golden, prefix, *ours)
-  golden.close('train/lr', [m['learning_rate'] for m in metrics])
-  golden.close('train/loss_total', [m['loss'] for m in metrics])
-  golden.close('train/loss_fmri', [m['fmri_loss'] for m in metrics])
-  golden.close('train/loss_image', [m['image_loss'] for m in metrics])
-  golden.close('train/grad_norm_preclip_fmri_image', separate)
+  golden.close('train/lr', metrics['learning_rate'])
+  golden.close('train/loss_total', metrics['loss'])
+  golden.close('train/loss_fmri', metrics['fmri_loss'])
+  golden.close('train/loss_image', metrics['image_loss'])
+  golden.close('train/grad_norm_preclip_fmri_image', norms)
   golden.close('train/mean_image_corr_as_coded', np.mean(coded), floor=CORRELATION_FLOOR)
-  return trained
+  return after[-1]
 
 
 def _check_evaluation(golden: Golden, flat, forward) -> None:
-  """After the last step, on the first batch."""
-  noise = {name: golden.input(f'eval/noise/{name}') for name in golden.below('eval/noise')}
+  """Compares an evaluation of the first batch after the last step."""
+  noise = {name: golden.input(f'eval/noise/{name}') for name in golden.names_in('eval/noise')}
   fmri, image = golden.peek('train/fmri')[0, :, 0], replay.nhwc(golden.peek('train/pixel_values')[0])
   _, out = forward(unflatten(flat), fmri, image, *(noise[name] for name in MASKED))
   golden.close('eval/image_corr_as_coded', correlation_as_coded(jnp.asarray(out['pred'])), floor=CORRELATION_FLOOR)
@@ -196,6 +189,6 @@ def _check_evaluation(golden: Golden, flat, forward) -> None:
 
 def _check_tables(golden: Golden) -> None:
   rows = golden.input('sincos2d/rows')
-  for name in golden.below('sincos2d'):
+  for name in golden.names_in('sincos2d'):
     if match := re.fullmatch(r'dim(\d+)_grid(\d+)', name):
       golden.close(f'sincos2d/{name}', positions.sincos_2d((int(match[2]),) * 2, int(match[1]))[rows])

@@ -1,4 +1,4 @@
-"""Formulas of the published diffusion code that no stage uses: ancestral sampling, other steps, averaged weights."""
+"""The published code: its hyperparameters in configs/, and formulas of its diffusion that no stage uses."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,9 +7,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from brainjax.errors import UserError
 from brainjax.ops.diffusion import Schedule, at_steps
+
+
+def config() -> ConfigDict:
+  """Returns `configs/god_sbj3_released.py`: the hyperparameters and quirks of the published code.
+
+  Raises:
+    UserError: the package `configs` is not installed, or another one hides it.
+  """
+  try:
+    from configs import god_sbj3_released
+  except ImportError as error:
+    raise UserError(
+      f'configs/god_sbj3_released.py cannot be imported ({error}); parity compares with its hyperparameters. Run it from '
+      'the root of the repository, or from a folder without a package `configs` of its own.'
+    ) from error
+  return god_sbj3_released.get_config()
 
 
 def predict_x0(schedule: Schedule, x_t: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:

@@ -1,5 +1,7 @@
-"""What the replays share: weights through the conversion tables, cheap compilation, recorded training steps."""
+"""What the replays share: weights through the conversion tables, fast compilation, recorded training steps."""
 
+import functools
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -10,40 +12,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from brainjax import optim, sharding, train, trees
 from brainjax.errors import UserError
-from brainjax.parity.golden import Golden
-from brainjax.stages import transfer
+from brainjax.parity.golden import GRADIENT_FLOOR, Golden
+from brainjax.stages import common, transfer
+from brainjax.stages.problem import Loss
 from brainjax.torch_convert import engine, sizes
 from brainjax.torch_convert.config_fields import ConfigFields
 from brainjax.trees import flatten, lists_to_tuples, unflatten
 
-# Compiling takes longer than running at these sizes.
+# At these sizes compiling takes longer than running.
 COMPILER_OPTIONS = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 jit = partial(jax.jit, compiler_options=COMPILER_OPTIONS)
 
 Flat = dict[str, np.ndarray]
 Table = Iterable[engine.Row | engine.Ignored]
-# A key's bias shifts every score of a query alike: its true gradient is zero, and Adam turns rounding into steps.
-# Of float32 in a gradient, relative to its largest entry: a fifth of what gradients are allowed to be off.
+# Rounding error of float32 in a gradient, relative to its largest entry: a fifth of the bound on gradients.
 ROUNDING = 2e-5
+# A key's bias shifts all scores of a query by the same amount, so its true gradient is zero.
 KEY_BIAS = 'key bias of an attention after AdamW: its true gradient is zero, so its steps are rounding noise'
 
 
-def settings(
+def kwargs(
   read: Callable[[sizes.KnownShapes, ConfigFields], dict[str, Any]],
   state: Mapping[str, np.ndarray],
   config: Mapping[str, Any],
   golden: Golden,
   prefix: str = '',
 ) -> dict[str, Any]:
-  """Constructor arguments of a model, from the shapes of its PyTorch tensors and from the file's config."""
+  """Reads the constructor arguments of a model from the shapes of its PyTorch tensors and from the file's config.
+
+  Raises:
+    UserError: an argument follows from neither.
+  """
   shapes, assumed = {name: np.shape(value) for name, value in state.items()}, []
-  found = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), ConfigFields(config, assumed, str(golden.path)))
+  arguments = read(sizes.KnownShapes(shapes, prefix, str(golden.path)), ConfigFields(config, assumed, str(golden.path)))
   if assumed:
-    raise UserError(f'{golden.path}: {assumed[0].split(" is not")[0]} is not in config_json, and shapes cannot tell it')
-  return lists_to_tuples(found)
+    raise UserError(f'{golden.path}: {assumed[0].split(" is not")[0]} is not in config_json, and no shape shows it')
+  return lists_to_tuples(arguments)
 
 
 def load(
@@ -85,11 +93,11 @@ def nchw(x: Any) -> Any:
 
 
 class Doubt:
-  """What rounding does to AdamW, whose step is a gradient over its own size.
+  """How far rounding of the gradients can move parameters that AdamW trains.
 
-  An entry whose gradient is zero but for rounding still steps by up to the learning rate, in a direction that means
-  nothing. Three AdamW are followed, with the gradients and with these `ROUNDING` higher and lower; `total` sums how far
-  their steps are apart. For an ordinary entry that is next to nothing.
+  AdamW divides a gradient by its own size. So an entry whose gradient is zero but for rounding still moves by up to the
+  learning rate, in an arbitrary direction. Three AdamW run here: with the gradients, and with gradients that are higher
+  and lower by `ROUNDING`. `total` sums up how far their steps differ: almost nothing for an ordinary entry.
   """
 
   def __init__(self, betas: tuple[float, float]):
@@ -99,7 +107,7 @@ class Doubt:
     self.total: Flat = {}
 
   def add(self, first: Mapping[str, jax.Array], rate: float) -> None:
-    """Adds a step after which the optimizer's first moments are `first`, from which its (clipped) gradients follow."""
+    """Adds a step. Its clipped gradients follow from `first`, the optimizer's first moments after it."""
     self._count += 1
     b1, b2 = self._betas
     for path, moment in first.items():
@@ -120,20 +128,25 @@ class Doubt:
 
 
 def steps(
-  name: str,
   flat: Mapping[str, np.ndarray],
   trainable: str,
-  loss: Callable[[Any, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
+  loss: Loss,
   optimizer: optax.GradientTransformation,
   learning_rate: Callable[[Any], Any],
   batches: Iterable[Mapping[str, np.ndarray]],
   doubt: Doubt | None = None,
 ) -> Iterator[tuple[Flat, dict[str, float]]]:
-  """Runs the training loop's own step on recorded batches; gives (trained parameters, metrics) after each.
+  """Runs the step of the training loop on recorded batches.
 
   Args:
-    doubt: follows along.
-    loss: see `Problem`; the recorded draws are fields of the batch, the key is not used.
+    flat: initial parameters, trained and frozen.
+    trainable, loss, optimizer, learning_rate: see `Problem`. The recorded draws are fields of the batch; the key of the
+      loss is not used.
+    batches: one for each step.
+    doubt: adds up what rounding does to the parameters.
+
+  Yields:
+    The trained parameters and the metrics after each step.
   """
   trained, frozen = trees.split(flat, trainable)
   trained, frozen = (jax.tree.map(jnp.array, part) for part in (trained, frozen))
@@ -152,26 +165,79 @@ def steps(
     yield {path: np.array(x) for path, x in state.params.items()}, {k: float(v) for k, v in metrics.items()}
 
 
-def check_parameters(golden: Golden, prefix: str, actual: Flat, doubt: Flat) -> None:
-  """Compares the parameters below `prefix/` after optimizer steps, key biases apart; `doubt` (see `Doubt`) is granted."""
-  names = golden.below(prefix)
+def epoch_rate(stage: ConfigDict, recorded: Mapping[str, Any], steps_per_epoch: int) -> Callable[[Any], Any]:
+  """The stage's schedule with the recorded peak and length; step 0 is the first of the recorded epoch."""
+  stage = stage.copy_and_resolve_references()
+  stage.learning_rate, stage.num_epochs = recorded['lr'], recorded['num_epoch']
+  stage.warmup_epochs = recorded['warmup_epochs']
+  rate = common.schedule(stage, steps_per_epoch)
+  return lambda step: rate(step + recorded['epoch'] * steps_per_epoch)
+
+
+def check_training(
+  golden: Golden,
+  parts: Mapping[str, tuple[str, Table]],
+  stage: ConfigDict,
+  options: Mapping[str, Any],
+  flat: Mapping[str, np.ndarray],
+  trainable: str,
+  loss: Loss,
+  learning_rate: Callable[[Any], Any],
+  batches: Iterable[Mapping[str, np.ndarray]],
+) -> tuple[list[Flat], dict[str, list[float]]]:
+  """Runs recorded training steps and compares the parameters after each step that the file has.
+
+  Args:
+    golden: the file, with arrays `PREFIX_step1/...`.
+    parts: PREFIX -> first part of the parameters' paths (empty: all parameters), and their conversion table.
+    stage: its config, for the optimizer.
+    options: arguments of `optim.make` that the config does not have.
+    flat, trainable, loss, learning_rate, batches: see `steps`.
+
+  Returns:
+    The trained parameters after each step, and the values of each metric.
+  """
+  parameters, metrics, doubt = [], [], Doubt(tuple(stage.betas))
+  optimizer = common.optimizer_of(stage, learning_rate, **options)
+  runs = steps(flat, trainable, loss, optimizer, learning_rate, batches, doubt)
+  for number, (trained, values) in enumerate(runs, 1):
+    parameters.append(trained)
+    metrics.append(values)
+    for prefix, (part, table) in parts.items():
+      if golden.names_in(f'{prefix}_step{number}'):
+        both = (trees.subtree(tree, part) if part else tree for tree in (trained, doubt.total))
+        _check_parameters(golden, f'{prefix}_step{number}', *(to_torch(table, tree) for tree in both))
+  return parameters, {name: [values[name] for values in metrics] for name in metrics[0]}
+
+
+def _check_parameters(golden: Golden, prefix: str, actual: Flat, doubt: Flat) -> None:
+  """Compares the parameters `prefix/...`, without key biases; entries may differ by their `doubt`."""
+  names = golden.names_in(prefix)
   for name in names:
     if re.search(r'(^|\.)key\.bias$', name):
       golden.exclude(f'{prefix}/{name}', KEY_BIAS)
       continue
-    keep = slice(None)
+    reasons, keep = [], slice(None)
     if name.endswith('qkv.bias'):
       width = len(golden.peek(f'{prefix}/{name}')) // 3
       keep = np.r_[:width, 2 * width : 3 * width]
-      golden.partly[f'{prefix}/{name}'] = f'without its second third, the {KEY_BIAS}'
+      reasons.append(f'without its second third, the {KEY_BIAS}')
     value = actual.get(name, np.zeros(0))
-    granted = doubt.get(name, np.zeros(value.shape))
-    if excused := golden.absolute(f'{prefix}/{name}', value, keep, f'{prefix}/* ({len(names)} arrays)', granted):
-      known = golden.partly.get(f'{prefix}/{name}')
-      golden.partly[f'{prefix}/{name}'] = (f'{known}; and ' if known else '') + (
-        f'without {excused} of {np.size(value)} entries, as far apart as rounding lets them: their gradients are next to zero'
+    tolerance = doubt.get(name, np.zeros(value.shape))
+    if ignored := golden.absolute(f'{prefix}/{name}', value, keep, f'{prefix}/* ({len(names)} arrays)', tolerance):
+      reasons.append(
+        f'without {ignored} of {np.size(value)} entries whose gradients are almost zero: they differ by no more than '
+        'rounding explains'
       )
+    if reasons:
+      golden.partly[f'{prefix}/{name}'] = '; and '.join(reasons)
   golden.fact(f'{prefix}: names that train', len(set(actual) ^ set(names)))
+
+
+def check_gradients(golden: Golden, prefix: str, actual: Mapping[str, Any]) -> None:
+  """Compares the gradients `prefix/...`, or their norms; see `GRADIENT_FLOOR`."""
+  expected = [golden.peek(f'{prefix}/{name}') for name in golden.names_in(prefix)]
+  golden.close_all(prefix, actual, floor=GRADIENT_FLOOR * norm(expected))
 
 
 def check_groups(golden: Golden, field: str, table: Table, flat: Mapping[str, np.ndarray], trainable: str) -> None:
@@ -187,3 +253,13 @@ def check_groups(golden: Golden, field: str, table: Table, flat: Mapping[str, np
     if name not in ours or groups[ours[name].flat[0]] != expected.get(name)
   ]
   golden.fact(f'config_json {field} ({len(expected)} names)', len(wrong))
+
+
+def check_hyperparameters(golden: Golden, config: ConfigDict, fields: Mapping[str, str]) -> None:
+  """Compares recorded hyperparameters with those of the config: field of config_json -> field of the config."""
+  for recorded, field in fields.items():
+    theirs, ours = (
+      functools.reduce(operator.getitem, name.split('.'), tree)
+      for name, tree in ((recorded, golden.config), (field, config))
+    )
+    golden.fact(f'config_json {recorded} {theirs}, config.{field} {ours}', theirs != ours)

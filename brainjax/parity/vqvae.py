@@ -1,4 +1,4 @@
-"""vqvae.npz: the first stage: encoding, quantisation, decoding."""
+"""vqvae.npz: encoding, quantisation and decoding of the first stage."""
 
 from brainjax.models.autoencoder import VQModel
 from brainjax.parity import replay
@@ -8,9 +8,9 @@ from brainjax.torch_convert.tables.autoencoder import VQ_TABLE
 
 
 def check(golden: Golden) -> None:
-  """Replays the file. Quantisation starts from the recorded latent, so that rounding cannot pick another code."""
+  """Replays the file. Quantisation starts from the recorded latent: with ours, rounding could select another code."""
   state, image = golden.inputs('state'), replay.nhwc(golden.input('image'))
-  model = VQModel(**replay.settings(sizes.autoencoder, state, golden.config, golden))
+  model = VQModel(**replay.kwargs(sizes.autoencoder, state, golden.config, golden))
   variables = replay.variables(replay.load(model, VQ_TABLE, state, golden, image))
 
   keep_encoder = {'capture_intermediates': lambda module, _: module.name == 'encoder', 'mutable': 'intermediates'}

@@ -43,9 +43,9 @@ def test_fit_width():
 @pytest.mark.parametrize(('name', 'seconds'), [('T120', 8), ('T133', 8), ('t12', 12)])
 def test_process_voxel_ts(name, seconds):
   series = DATA[f'process_voxel_ts/in_{name}']
-  close(
-    transforms.process_voxel_ts(series, 16, seconds, full_extra_patch=True), DATA[f'process_voxel_ts/out_{name}'], 1e-5
-  )
+  windows = transforms.window_means(series, transforms.frames_per_window(seconds))
+  samples = transforms.normalize(transforms.pad_to_patch_size(windows, 16, full_extra_patch=True))
+  close(samples, DATA[f'process_voxel_ts/out_{name}'], 1e-5)
 
 
 @pytest.mark.parametrize('ratio', [0.3, 0.5, 0.9])

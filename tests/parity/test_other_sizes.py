@@ -1,4 +1,4 @@
-"""The parity command on files of other sizes, seeds and settings, whose numbers PyTorch models made."""
+"""The parity command on files of other sizes, seeds and hyperparameters, with numbers of PyTorch models."""
 
 import json
 import re
@@ -10,6 +10,7 @@ torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
 from brainjax.parity.__main__ import main  # noqa: E402
+from configs import god_sbj3_released  # noqa: E402
 from tests.parity import write_autoencoders, write_data, write_diffusion  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
@@ -24,10 +25,41 @@ FILES = {
   'diffusion': write_diffusion.diffusion,
 }
 QUICK = ('data', 'cond')
+# Where the hyperparameters of a file differ from those of the published run.
+HYPERPARAMETERS = {
+  'phase1': {
+    'contrast.mask_ratio': 0.6,
+    'contrast.cross_weight': 0.3,
+    'contrast.clip_norm': 0.7,
+    'contrast.weight_decay': 0.07,
+  },
+  'phase2': {
+    'attend.mask_ratio': 0.5,
+    'attend.image_mask_ratio': 0.3,
+    'attend.fmri_weight': 0.4,
+    'attend.image_weight': 1.1,
+    'attend.clip_norm': 0.7,
+    'attend.weight_decay': 0.07,
+  },
+  'diffusion': {'diffuse.clip_norm': 0.3, 'noise_schedule.start': 0.001, 'noise_schedule.end': 0.015},
+}
+
+
+@pytest.fixture
+def use_config(monkeypatch):
+  """Gives the published config the hyperparameters of a kind of file."""
+
+  def use(kind):
+    config = god_sbj3_released.get_config()
+    config.update_from_flattened_dict(HYPERPARAMETERS.get(kind, {}))
+    monkeypatch.setattr(god_sbj3_released, 'get_config', lambda: config)
+
+  return use
 
 
 @pytest.mark.parametrize('kind', [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in FILES])
-def test_file_of_other_sizes(capsys, tmp_path, kind):
+def test_file_of_other_sizes(capsys, tmp_path, use_config, kind):
+  use_config(kind)
   path = FILES[kind](tmp_path / f'{kind}.npz', seed=7)
   status = main([str(path), '--json', str(tmp_path / 'out.json')])
   said = capsys.readouterr()
@@ -38,7 +70,8 @@ def test_file_of_other_sizes(capsys, tmp_path, kind):
 
 
 @pytest.mark.slow
-def test_a_batch_of_one_whose_contrastive_losses_are_zero(tmp_path):
+def test_a_batch_of_one_whose_contrastive_losses_are_zero(tmp_path, use_config):
+  use_config('phase1')
   assert main([str(write_autoencoders.phase1(tmp_path / 'one.npz', seed=3, batch=1))]) == 0
 
 
