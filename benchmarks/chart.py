@@ -1,4 +1,4 @@
-"""The charts of the speed table and of the scaling curves."""
+"""Charts of the speed table and of the scaling curves."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ LABELS = {
 
 
 def draw(results: dict[str, dict], path: Path) -> None:
-  """Horizontal bars of each row's times over ours, with their spread and the machine's limit."""
+  """Draws each row's times, divided by ours, as horizontal bars with their spread and the machine's limit."""
   shown = {key: result for key, result in results.items() if result.get('ours', {}).get('seconds')}
   figure, axis = plt.subplots(figsize=(9, 1.2 + 0.75 * max(len(shown), 1)), layout='constrained')
   height, used = 0.2, set()
@@ -52,7 +52,7 @@ def draw(results: dict[str, dict], path: Path) -> None:
 
 
 def draw_curves(curves: dict[str, dict], path: Path) -> None:
-  """One panel for each curve: time against what is varied, both axes logarithmic."""
+  """Draws a panel for each curve: time against the varied quantity, both axes logarithmic."""
   figure, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves), 3.6), squeeze=False, layout='constrained')
   for axis, curve in zip(axes[0], curves.values(), strict=True):
     for way, points in curve['seconds'].items():

@@ -1,4 +1,4 @@
-"""Scaling curves: time against batch, voxels, pictures sampled together, devices."""
+"""Scaling curves: time against batch size, voxels, pictures sampled together, and devices."""
 
 import json
 import os
@@ -14,7 +14,7 @@ WAYS = ('engineer',)
 
 
 def curves(device: str, quick: bool) -> dict[str, dict]:
-  """Name -> title, what is varied, and a row for each of its values."""
+  """Returns name -> title, varied quantity, and a row for each of its values."""
   if quick:
     batches, voxels, pictures = (1, 2), (80, 160), (1, 2)
   elif device == 'cpu':
@@ -42,7 +42,7 @@ def curves(device: str, quick: bool) -> dict[str, dict]:
 
 
 def devices(device: str) -> list[int]:
-  """Counts of GPUs to use, where there is more than one; CPU devices share the same cores."""
+  """Returns numbers of GPUs to measure, if there are several. CPU devices share their cores, so they are not measured."""
   if device == 'cpu':
     return []
   count = len(subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True, check=True).stdout.splitlines())
@@ -50,8 +50,8 @@ def devices(device: str) -> list[int]:
 
 
 def run(bench, device: str, quick: bool, folder: Path) -> Path:
-  """Measures all curves, prints them, writes JSON, whose path it gives, and a picture beside it."""
-  found = {}
+  """Measures and prints all curves; writes a picture and JSON, and returns the path of the JSON."""
+  results = {}
   try:
     for name, curve in curves(device, quick).items():
       seconds = {way: {} for way in ('ours', *WAYS)}
@@ -61,23 +61,23 @@ def run(bench, device: str, quick: bool, folder: Path) -> Path:
         for way, part in {'ours': result['ours'], **result['peers']}.items():
           if 'seconds' in part:
             seconds[way][value] = part['seconds']
-      found[name] = {'title': curve['title'], 'of': curve['of'], 'seconds': seconds}
+      results[name] = {'title': curve['title'], 'of': curve['of'], 'seconds': seconds}
     counts = devices(device)
     seconds = {}
     for count in counts:
       with mock.patch.dict(os.environ, CUDA_VISIBLE_DEVICES=','.join(map(str, range(count)))):
         seconds[count] = bench.measure(Row('contrast', 32 * count, (), {}))['ours']['seconds']
     if counts:
-      found['devices'] = {'title': 'contrast step, batch 32 a device', 'of': 'devices', 'seconds': {'ours': seconds}}
+      results['devices'] = {'title': 'contrast step, batch 32 a device', 'of': 'devices', 'seconds': {'ours': seconds}}
   finally:
     bench.close()
-  for curve in found.values():
+  for curve in results.values():
     print(f'{curve["title"]} against {curve["of"]}')
     for way, points in curve['seconds'].items():
       print(f'  {way}: ' + ', '.join(f'{value}: {seconds:.3g} s' for value, seconds in points.items()))
-  if 'devices' not in found:
-    print('against devices: not measured, there is one')
+  if 'devices' not in results:
+    print('against devices: not measured, there is only one')
   file = folder / f'{device}_curves{"_quick" if quick else ""}.json'
-  file.write_text(json.dumps(found, indent=1))
-  chart.draw_curves(found, file.with_suffix('.png'))
+  file.write_text(json.dumps(results, indent=1))
+  chart.draw_curves(results, file.with_suffix('.png'))
   return file

@@ -1,4 +1,4 @@
-"""How much a row computes: floating-point operations as XLA counts them, and as a hand does."""
+"""Floating-point operations of a row: counted by XLA, and computed by hand from the sizes."""
 
 from functools import partial
 from typing import NamedTuple
@@ -19,13 +19,13 @@ from brainjax.stages import diffuse
 
 
 def xla(row: Row, quick: bool) -> float:
-  """Operations of the row's program: what the result needs, so nothing is recomputed, and loops are unrolled."""
+  """Operations of the row's program as XLA counts them, with loops unrolled and nothing recomputed."""
   settings = config(quick)
   settings.remat = 'nothing'
   width = voxels(row, quick)
   with (
-    mock.patch.object(blocks.nn, 'scan', partial(nn.scan, unroll=10**6)),  # XLA counts a loop's body once
-    # Neither parts, nor scores a second time, nor kernels that XLA cannot count.
+    mock.patch.object(blocks.nn, 'scan', partial(nn.scan, unroll=10**6)),  # XLA counts the body of a loop once
+    # No chunks, no scores that are recomputed, and no kernels, which XLA cannot count.
     mock.patch.multiple(attention, MAX_SCORES=2**62, platform=lambda: 'gpu', _choice='xla'),
   ):
     if row.name in STEPS:
@@ -65,15 +65,15 @@ class Macs(NamedTuple):
     return Macs(*(a + b for a, b in zip(self, other, strict=True)))
 
   def times(self, factor: float) -> 'Macs':
-    """So many of them."""
+    """Multiplies all counts."""
     return Macs(*(factor * x for x in self))
 
   def forward(self) -> float:
-    """Of the pass itself."""
+    """Multiply-additions of the forward pass."""
     return self.linear + self.scores
 
   def step(self) -> float:
-    """With its backward pass: gradients of the inputs, and of the weights that train."""
+    """Multiply-additions of forward and backward pass: gradients of the inputs, and of the weights that train."""
     return 2 * self.linear + 3 * self.scores + self.trained
 
 
@@ -103,7 +103,7 @@ def _cross(tokens: int, context: int, width: int, mlp: int, depth: int) -> Macs:
 
 
 def _embed(settings: ConfigDict, kept: int) -> Macs:
-  """Patches to tokens, of those that are kept."""
+  """Embedding of the patches that are kept."""
   return _weights((kept - 1) * settings.fmri_mae.patch_size * settings.fmri_mae.width)
 
 

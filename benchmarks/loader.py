@@ -1,8 +1,8 @@
-"""HCP at full scale: simulates the subjects, prepares them and streams an epoch; prints memory and samples a second.
+"""Simulates HCP at full scale, prepares it and streams an epoch; prints memory and samples per second.
 
 python -m benchmarks.loader --folder=DIR [--subjects=1113] [--voxels=4192]    # raw files of 20 MB a subject
 
-Files are left in the folder: started again, it goes on where it was.
+The files stay in the folder. If you start the command again, it continues.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FLOPS = 989e12  # of an H100 in a second, dense bfloat16
 
 
 def simulate(folder: Path, subjects: int, voxels: int) -> str:
-  """Resting-state files of 1,200 frames; what is there stays. A few cortices are simulated, the rest shifted in time."""
+  """Writes missing resting-state files of 1,200 frames. A few cortices are simulated; the others are shifted in time."""
   files = {number: folder / 'HCP/npz' / simulated_hcp.subject_file(number) for number in range(1, subjects + 1)}
   missing = [number for number, file in files.items() if not file.is_file()]
   with progress(subjects, 'simulate', subjects - len(missing)) as bar:
@@ -43,14 +43,14 @@ def simulate(folder: Path, subjects: int, voxels: int) -> str:
 
 
 def prepare(folder: Path) -> str:
-  """Raw files to the TFDS data set."""
+  """Prepares the TFDS data set from the raw files."""
   status, _ = hcp.prepare(folder / 'HCP', folder / 'prepared')['hcp']
   size = sum(path.stat().st_size for path in (folder / 'prepared' / 'hcp').rglob('*') if path.is_file())
   return f'{status}, {size / 1e9:.2f} GB'
 
 
 def stream(folder: Path) -> str:
-  """One shuffled epoch, with a fifth of the voxels set to zero as in training."""
+  """Streams two shuffled epochs: rows as they are, and with a fifth of the voxels set to zero."""
   rows = hcp.load(folder / 'prepared')
 
   def sparse(item: dict, rng: np.random.Generator) -> dict:
@@ -58,7 +58,7 @@ def stream(folder: Path) -> str:
 
   for name, transform in (('plain', None), ('sparse', sparse)):
     batches = loader.make_loader(rows, BATCH_SIZE, transform=transform)
-    next(batches)  # threads are up
+    next(batches)  # starts the threads
     start, cpu = time.monotonic(), time.process_time()
     count = 0
     for _ in range(batches.steps_per_epoch):
@@ -68,8 +68,8 @@ def stream(folder: Path) -> str:
   return f'{len(rows)} rows of {rows.num_voxels} voxels'
 
 
-def measured(step: Callable[..., str], *arguments) -> None:
-  """Runs a step in a process of its own and tells its time and its largest memory."""
+def measure(step: Callable[..., str], *arguments) -> None:
+  """Runs a step in a new process, and prints its time and largest memory."""
   context = multiprocessing.get_context('spawn')
   process = context.Process(target=_run, args=(step, arguments))
   process.start()
@@ -80,22 +80,22 @@ def measured(step: Callable[..., str], *arguments) -> None:
 
 def _run(step: Callable[..., str], arguments: tuple) -> None:
   start, cpu = time.monotonic(), time.process_time()
-  said = step(*arguments)
+  result = step(*arguments)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   seconds = f'{time.monotonic() - start:.0f} s ({time.process_time() - cpu:.0f} s of CPU time)'
-  print(f'{step.__name__}: {said}; {seconds}, at most {peak:.2f} GiB of memory', flush=True)
+  print(f'{step.__name__}: {result}; {seconds}, at most {peak:.2f} GiB of memory', flush=True)
 
 
 def main() -> None:
-  """The three steps, and what a GPU would ask for."""
+  """Runs the three steps, and prints how many samples a GPU needs."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--folder', type=Path, required=True, help='for about 20 MB a subject')
   parser.add_argument('--subjects', type=int, default=1113, help='default: as many as HCP has')
   parser.add_argument('--voxels', type=int, default=4192, help='of each subject')
   args = parser.parse_args()
-  measured(simulate, args.folder, args.subjects, args.voxels)
-  measured(prepare, args.folder)
-  measured(stream, args.folder)
+  measure(simulate, args.folder, args.subjects, args.voxels)
+  measure(prepare, args.folder)
+  measure(stream, args.folder)
   flops = limits.contrast_step(rows.config(quick=False), args.voxels)  # of one sample
   print(
     f'contrast: {flops / 1e9:.0f} GFLOP a sample: {FLOPS / 2 / flops:.0f} samples a second on an H100 at half its peak'

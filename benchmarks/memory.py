@@ -1,9 +1,10 @@
-"""Memory that a training step or the sampler needs on each device at full size, as the compiler says. Allocates nothing.
+"""Prints the memory that training steps and the sampler need on each device at full size, as the compiler computes it.
 
 python -m benchmarks.memory --target=v5e --devices=1,8,64,256 --fsdp=1,8
 
-For TPUs it needs `pip install "libtpu==0.0.42.*"` (of jax[tpu] of the pinned jax) but no TPU: their compiler runs on any
-Linux machine. `--target=cpu` compiles for virtual CPU devices; docs/scale.md says how these numbers relate to a GPU's.
+Nothing is allocated. For TPUs, `pip install "libtpu==0.0.42.*"` (the version that jax[tpu] of the pinned jax has); no TPU is
+needed, the compiler runs on any Linux machine. `--target=cpu` compiles for virtual CPU devices; docs/scale.md compares these
+numbers with those of a GPU.
 """
 
 import argparse
@@ -21,7 +22,7 @@ FLAGS = (
   '--xla_cpu_enable_concurrency_optimized_scheduler=false'
 )
 STAGES = ('contrast', 'attend', 'diffuse', 'reconstruct')
-# Slices of so many chips, as JAX calls them; the smallest there is where fewer are asked for.
+# Number of chips -> name of the slice in JAX. For other numbers the next larger slice is used.
 SLICES = {
   'v5e': {4: 'v5e:2x2', 8: 'v5e:2x4', 64: 'v5e:8x8', 256: 'v5e:16x16'},
   'v4': {4: 'v4:2x2x1', 8: 'v4:2x2x2', 64: 'v4:4x4x4', 256: 'v4:4x8x8'},
@@ -29,7 +30,7 @@ SLICES = {
 
 
 def main() -> None:
-  """Prints a table as Markdown, a row as soon as it is known."""
+  """Prints a Markdown table, each row as soon as it is compiled."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--target', default='v5e', choices=('v5e', 'v4', 'cpu'))
   parser.add_argument('--stages', default=','.join(STAGES))
@@ -38,9 +39,9 @@ def main() -> None:
   parser.add_argument('--dtype', default='bfloat16', choices=('bfloat16', 'float32'))
   args = parser.parse_args()
   counts = [int(count) for count in args.devices.split(',')]
-  # What the stages allocate themselves lies on the host.
+  # Arrays that the stages allocate while they are built are on the host.
   os.environ |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': FLAGS.format(max(counts)) if args.target == 'cpu' else ''}
-  os.environ |= {'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}  # libtpu: ask nobody where this is
+  os.environ |= {'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}  # libtpu: no queries about the machine
   print('| stage | devices | data x fsdp | rows on a device | state GB | step GB | together GB | compiled in |')
   print('|---|---|---|---|---|---|---|---|', flush=True)
   for stage in args.stages.split(','):
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def devices_of(target: str, count: int) -> list:
-  """So many devices of the smallest slice that has them. They need not be there."""
+  """Returns devices of the smallest slice that has enough. They need not exist."""
   import jax
   from jax.experimental import topologies
 
@@ -71,22 +72,22 @@ def row(name: str, target: str, devices: int, fsdp: int, dtype: str) -> None:
 
   config = god_sbj3.get_config()
   config.dtype = dtype
-  if target == 'cpu':  # an accelerator's way without its kernels
+  if target == 'cpu':  # the code of accelerators without their kernels
     attention.platform, attention._choice = (lambda: 'gpu'), 'xla'
-  config.attend.random_init = config.diffuse.random_init = True  # there are no files to start from
+  config.attend.random_init = config.diffuse.random_init = True  # no weights files are needed
   config.attend.image_init_from = config.diffuse.prior_init_from = ''
   mesh = sharding.make_mesh(devices // fsdp, fsdp, devices_of(target, devices))
   rows = sharding.padded(config[name].batch_size, devices)
   started = time.monotonic()
   try:
-    with contextlib.redirect_stdout(sys.stderr):  # that there are no weights to start from
+    with contextlib.redirect_stdout(sys.stderr):  # the note about random weights
       make = full_stages.abstract_sampler if name == 'reconstruct' else full_stages.abstract_stage
       jitted, arguments = make(name, config, mesh, rows, VOXELS)
       compiled = jitted.trace(*arguments).lower().compile()
-    found = compiled.memory_analysis()
-    # The new state takes the old one's place (alias); what is in the outputs besides counts with the temporaries.
-    state = found.argument_size_in_bytes
-    temporary = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    memory = compiled.memory_analysis()
+    # The new state replaces the old one (alias). Other outputs count as temporaries.
+    state = memory.argument_size_in_bytes
+    temporary = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     cells = [f'{x / 1e9:.2f}' for x in (state, temporary, state + temporary)]
   except jax.errors.JaxRuntimeError as error:
     too_much = re.search(r'Used ([\d.]+)G of ([\d.]+)G hbm', str(error))

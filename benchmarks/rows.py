@@ -1,4 +1,4 @@
-"""The rows of the speed table: what each does, at which size, and beside which ways of writing it in PyTorch."""
+"""The rows of the speed table: what each computes, at which size, and the PyTorch versions that it is compared with."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from configs import god_sbj3, tiny
 VOXELS, QUICK_VOXELS = 4192, 80  # of the published weights; of configs/tiny.py
 PLMS_STEPS, SAMPLES = 250, 5
 
-# Ways to do the same in PyTorch.
+# PyTorch versions of the same computation.
 PEERS = {
   'released': 'eager, as the published code does it',
   'engineer': 'eager, as a good engineer writes it',
@@ -18,27 +18,30 @@ PEERS = {
 
 
 class Row(NamedTuple):
-  """A row: `name` says what is computed, `batch` how much of it at once.
+  """A row of the table.
 
   Attributes:
+    name: key of TITLES: what is computed.
+    batch: samples, or the size of a product or copy.
     peers: keys of PEERS.
-    goal: peer -> largest time of ours over that peer's, on the device of the table (issue: goals).
+    goal: peer -> largest ratio of our time to that peer's, on the device of the table.
+    voxels: width of the fMRI; 0: VOXELS.
   """
 
   name: str
   batch: int
   peers: tuple[str, ...]
   goal: dict[str, float]
-  voxels: int = 0  # 0: VOXELS
+  voxels: int = 0
 
   @property
   def key(self) -> str:
-    """What --rows takes and the JSON is sorted by."""
+    """Name of the row in --rows and in the JSON."""
     return f'{self.name}-{self.batch}' + (f'-{self.voxels}' if self.voxels else '')
 
   @property
   def stage(self) -> str:
-    """Section of the config, of rows that are a training step."""
+    """Section of the config, for rows that are a training step."""
     return 'diffuse' if self.name == 'cached' else self.name
 
 
@@ -62,13 +65,13 @@ TITLES = {
 
 
 def title(row: Row) -> str:
-  """The row in words."""
-  said = TITLES[row.name].format(row.batch, ('cold cache', 'warm cache')[min(row.batch, 1)])
-  return said + (f', {row.voxels} voxels' if row.voxels else '')
+  """Returns the row's title in the table."""
+  text = TITLES[row.name].format(row.batch, ('cold cache', 'warm cache')[min(row.batch, 1)])
+  return text + (f', {row.voxels} voxels' if row.voxels else '')
 
 
 def rows(device: str, quick: bool) -> list[Row]:
-  """All rows for 'cpu' or 'gpu'; quick ones are few, tiny and without torch.compile."""
+  """Returns all rows for 'cpu' or 'gpu'. Quick rows are few, tiny and without torch.compile."""
   if quick:
     table = [Row('matmul', 256, ('engineer',), {}), Row('copy', 4, ('engineer',), {})]
     table += [Row(name, 2, TRAINING[:2], {}) for name in STEPS]
@@ -87,7 +90,9 @@ def rows(device: str, quick: bool) -> list[Row]:
   table += [
     Row('diffuse', batch, TRAINING if batch in (1, 8) else TRAINING[:2], goal) for batch in ((8, 32) if gpu else (1, 2))
   ]
-  table += [Row('cached', 32 if gpu else 2, TRAINING[:2], {'engineer': goal['engineer']})]  # released: it encodes
+  table += [
+    Row('cached', 32 if gpu else 2, TRAINING[:2], {'engineer': goal['engineer']})
+  ]  # the released code has no cache
   table += [Row('unet', 2, FORWARD, {}), *(Row(name, 2, FORWARD[:1], {}) for name in ('encode', 'decode'))]
   goal = {'engineer': 0.25 if gpu else 1.0}
   table += [
@@ -97,13 +102,13 @@ def rows(device: str, quick: bool) -> list[Row]:
 
 
 def config(quick: bool) -> ConfigDict:
-  """The published sizes, or about those of configs/tiny.py; from random weights."""
+  """Returns the config of the published sizes, or of sizes like those of configs/tiny.py, with random weights."""
   chosen = tiny.get_config() if quick else god_sbj3.get_config()
-  if quick:  # as little to compile as there can be
+  if quick:  # as little to compile as possible
     chosen.data.image_size = 16
     chosen.first_stage.ch_mult = (1,)
     chosen.unet.update({'channel_mult': (1,), 'attention_resolutions': (1,)})
-  chosen.remat = 'cheap'  # these batches fit
+  chosen.remat = 'cheap'  # these batches fit into memory
   chosen.attend.random_init = chosen.diffuse.random_init = True
   chosen.attend.image_init_from = chosen.diffuse.prior_init_from = ''
   return chosen

@@ -1,4 +1,4 @@
-"""Our side of each row: built once, then called as often as is measured. Uses the code that `launch.py` runs."""
+"""Our side of each row, made of the code that `launch.py` runs: built once, then called for each measurement."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,13 +21,13 @@ from brainjax.trees import flatten, subtree, unflatten
 
 
 def build(row: Row, quick: bool, full: bool = False, changes: dict | None = None) -> Work:
-  """What a row computes, ready to be called.
+  """Builds the computation of a row.
 
   Args:
     row: see `rows`.
     quick: at tiny sizes.
     full: sample all steps instead of computing their time from a few.
-    changes: path of a config field -> value, for trying other ways.
+    changes: path of a config field -> value, to try variants.
   """
   settings = config(quick)
   settings.update_from_flattened_dict(changes or {})
@@ -45,8 +45,8 @@ def _matmul(row: Row, settings: ConfigDict, quick: bool) -> Work:
 
 
 def _copy(row: Row, settings: ConfigDict, quick: bool) -> Work:
-  a = jnp.ones(row.batch * 2**18, jnp.float32)  # so many MiB
-  add = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place: no fresh memory
+  a = jnp.ones(row.batch * 2**18, jnp.float32)  # `batch` MiB
+  add = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place: no new memory
 
   def call():
     nonlocal a
@@ -56,7 +56,7 @@ def _copy(row: Row, settings: ConfigDict, quick: bool) -> Work:
 
 
 class Pieces(NamedTuple):
-  """What a training step is made of."""
+  """A training step, and a function that builds its arguments."""
 
   step: Callable
   arguments: Callable[[], tuple]
@@ -65,7 +65,7 @@ class Pieces(NamedTuple):
 def _stage(
   row: Row, settings: ConfigDict, mesh: jax.sharding.Mesh, num_voxels: int
 ) -> tuple[Training, dict[str, tuple]]:
-  """The stage whose step a row is, and the shapes of a batch."""
+  """Builds the stage of a row; returns it with the shapes of a batch."""
   if row.name == 'cached':
     settings = settings.copy_and_resolve_references()
     settings.diffuse.cached_crops = 1
@@ -74,7 +74,7 @@ def _stage(
 
 
 def training_step(row: Row, settings: ConfigDict, num_voxels: int) -> Pieces:
-  """The jitted step of the training loop and what makes its arguments (state, frozen, batch, key)."""
+  """Builds the jitted step of the training loop; its arguments are (state, frozen, batch, key)."""
   mesh = sharding.make_mesh(devices=jax.devices())
   stage, shapes = _stage(row, settings, mesh, num_voxels)
 
@@ -96,7 +96,7 @@ def _training(row: Row, settings: ConfigDict, quick: bool) -> Work:
   def call():
     nonlocal state
     state, metrics = pieces.step(state, *rest)
-    jax.block_until_ready((state, metrics))  # the CPU frees what it works with only now
+    jax.block_until_ready((state, metrics))  # the CPU frees its temporaries only now
 
   return Work(call)
 
@@ -106,11 +106,11 @@ class Forward(NamedTuple):
 
   apply: Callable
   part: str  # of the parameters
-  inputs: dict[str, tuple]  # name -> shape; 't' holds whole numbers
+  inputs: dict[str, tuple]  # name -> shape; 't' has integers, the others float32
 
 
 def forward(name: str, settings: ConfigDict, batch: int, num_voxels: int) -> tuple[LatentDiffusion, Forward]:
-  """The parts of the diffusion model, and one of its passes: 'unet', 'encode' or 'decode'."""
+  """Builds the diffusion model; returns it with one of its passes: 'unet', 'encode' or 'decode'."""
   parts = diffuse.models(settings, num_voxels)
   side, latent = settings.data.image_size, parts.first_stage.latent_shape
   context = (parts.conditioner.context_tokens, parts.unet.context_dim)
@@ -134,7 +134,7 @@ def _forward(row: Row, settings: ConfigDict, quick: bool) -> Work:
 
 
 def _parameters(parts: LatentDiffusion, wanted: list[str]) -> dict:
-  """Random parameters of some of the parts; the others are not made."""
+  """Initialises some of the parts with random parameters."""
   make = jax.jit(lambda key: {name: x for name, x in parts.init_params(key).items() if name in wanted})
   return make(jax.random.key(0))
 
@@ -176,14 +176,14 @@ def _sample(row: Row, settings: ConfigDict, quick: bool, full: bool) -> Work:
 
 
 def abstract_step(row: Row, settings: ConfigDict, num_voxels: int) -> tuple[Callable, tuple]:
-  """(step, shapes of its arguments), for counting what it computes; nothing is allocated."""
+  """Returns the step and the shapes of its arguments, for counting operations. Nothing is allocated."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   stage, shapes = _stage(row, settings, mesh, num_voxels)
   return full_stages.abstract_step(stage, shapes, mesh)
 
 
 def abstract_forward(name: str, settings: ConfigDict, batch: int, num_voxels: int) -> tuple[Callable, tuple]:
-  """(pass, shapes of its arguments)."""
+  """Returns a pass and the shapes of its arguments."""
   parts, (apply, part, shapes) = forward(name, settings, batch, num_voxels)
   flat = jax.eval_shape(lambda k: flatten(parts.init_params(k)), jax.eval_shape(lambda: jax.random.key(0)))
   kinds = {name: jnp.int32 if name == 't' else jnp.float32 for name in shapes}

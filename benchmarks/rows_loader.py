@@ -12,7 +12,7 @@ NUM_BATCHES = 40  # in one repetition
 
 
 def make_data(folder: Path, subjects: int, num_voxels: int) -> None:
-  """Simulated HCP files, prepared; what is there stays."""
+  """Simulates and prepares HCP files, unless they exist."""
   from benchmarks import loader
 
   loader.simulate(folder, subjects, num_voxels)
@@ -20,7 +20,7 @@ def make_data(folder: Path, subjects: int, num_voxels: int) -> None:
 
 
 def build(row: Row, way: str, folder: str) -> Work:
-  """Seconds of one batch, over shuffled epochs."""
+  """Builds the work that loads batches of shuffled epochs; its time is that of one batch."""
   from brainjax.datasets import hcp, loader
 
   rows = hcp.load(Path(folder) / 'prepared')

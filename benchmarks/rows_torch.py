@@ -1,4 +1,4 @@
-"""PyTorch's side of each row: the method put together from torch, transformers and diffusers, written in three ways."""
+"""The PyTorch side of each row: the method made of torch, transformers and diffusers, in three versions."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def build(row: Row, way: str, quick: bool, full: bool = False) -> Work:
-  """What a row computes, ready to be called.
+  """Builds the computation of a row.
 
   Args:
     row: see `rows`.
@@ -28,7 +28,7 @@ def build(row: Row, way: str, quick: bool, full: bool = False) -> Work:
     full: sample all steps instead of computing their time from a few.
   """
   torch.manual_seed(0)
-  torch.set_num_threads(1 if quick else len(os.sched_getaffinity(0)))  # as many as XLA takes
+  torch.set_num_threads(1 if quick else len(os.sched_getaffinity(0)))  # as many as XLA uses
   device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
   torch.backends.cudnn.benchmark = way != 'released'
   settings = config(quick)
@@ -47,7 +47,7 @@ def build(row: Row, way: str, quick: bool, full: bool = False) -> Work:
 
 
 def _timed(call: Callable, device: torch.device) -> Callable:
-  """Under autocast, and waiting for the GPU, where there is one."""
+  """Runs the call under autocast and waits for it, on a GPU."""
   if device.type == 'cpu':
     return call
 
@@ -63,7 +63,7 @@ def _timed(call: Callable, device: torch.device) -> Callable:
 
 
 def fmri_mae(settings: ConfigDict, num_voxels: int, decoder_depth: int, cross_depth: int = 0) -> nn.Module:
-  """The autoencoder of fMRI."""
+  """Builds the fMRI autoencoder."""
   mae, image = settings.fmri_mae, settings.image_mae
   cross = vit_config(image.width, image.num_heads, image.mlp_dim) if cross_depth else None
   decoder = (mae.decoder_width, decoder_depth, mae.decoder_num_heads)
@@ -72,7 +72,7 @@ def fmri_mae(settings: ConfigDict, num_voxels: int, decoder_depth: int, cross_de
 
 
 def image_mae(settings: ConfigDict, fused_attention: bool) -> nn.Module:
-  """The autoencoder of pictures; Hugging Face's layers, with torch's fused attention or their own."""
+  """Builds the image autoencoder from Hugging Face's layers, with torch's fused attention or with their own."""
   image, stage = settings.image_mae, settings.attend
   large = vit_config(image.width, image.num_heads, image.mlp_dim)
   small = vit_config(image.decoder_width, image.decoder_num_heads, image.decoder_mlp_dim)
@@ -85,7 +85,7 @@ def image_mae(settings: ConfigDict, fused_attention: bool) -> nn.Module:
 
 
 def conditioner(settings: ConfigDict, num_voxels: int) -> nn.Module:
-  """The fMRI encoder that gives the context and the addition to the time embedding."""
+  """Builds the fMRI encoder, which returns the context and an addition to the time embedding."""
   mae = settings.fmri_mae
   sizes = (num_voxels, mae.patch_size, mae.width, mae.depth, mae.num_heads)
   context = (settings.conditioner.context_tokens, settings.unet.context_dim)
@@ -95,7 +95,7 @@ def conditioner(settings: ConfigDict, num_voxels: int) -> nn.Module:
 
 
 def unet(settings: ConfigDict) -> nn.Module:
-  """diffusers' UNet; the addition to the time embedding comes in as a class embedding."""
+  """Builds diffusers' UNet. Its class embedding is the addition to the time embedding."""
   sizes, channels = settings.unet, settings.first_stage.embed_dim
   attends = [2**level in sizes.attention_resolutions for level in range(len(sizes.channel_mult))]
   return UNet2DConditionModel(
@@ -107,13 +107,13 @@ def unet(settings: ConfigDict) -> nn.Module:
     down_block_types=['CrossAttnDownBlock2D' if attend else 'DownBlock2D' for attend in attends],
     up_block_types=['CrossAttnUpBlock2D' if attend else 'UpBlock2D' for attend in attends[::-1]],
     cross_attention_dim=sizes.context_dim,
-    attention_head_dim=sizes.num_heads,  # in diffusers this is their number
+    attention_head_dim=sizes.num_heads,  # diffusers gives the number of heads this name
     class_embed_type='identity',
   )
 
 
 def first_stage(settings: ConfigDict) -> nn.Module:
-  """diffusers' VQ autoencoder."""
+  """Builds diffusers' VQ autoencoder."""
   sizes = settings.first_stage
   count = len(sizes.ch_mult)
   return VQModel(
@@ -133,7 +133,7 @@ def latent_side(settings: ConfigDict) -> int:
   return settings.data.image_size // 2 ** (len(settings.first_stage.ch_mult) - 1)
 
 
-# --- losses: each makes (modules whose gradients are clipped together, trained parameters, loss) ------------------------------
+# --- losses: each returns (modules that are clipped one by one, trained parameters, loss) ---------------------------------
 
 
 def _contrast(row: Row, way: str, settings: ConfigDict, num_voxels: int):
@@ -191,7 +191,7 @@ def _diffuse(row: Row, way: str, settings: ConfigDict, num_voxels: int):
   for name, parameter in denoiser.named_parameters():
     if trained_in_unet(name):
       trained.append(parameter)
-    elif way != 'released':  # the published code differentiates these too, and lets nobody read the result
+    elif way != 'released':  # the published code computes these gradients too and does not use them
       parameter.requires_grad_(False)
   size = settings.data.image_size
   fmri, image = torch.randn(row.batch, num_voxels), torch.rand(row.batch, 3, size, size) * 2 - 1
@@ -222,7 +222,7 @@ LOSSES = {'contrast': _contrast, 'attend': _attend, 'diffuse': _diffuse, 'cached
 
 
 def keep_scores(modules: list[nn.Module]) -> None:
-  """Attention as the published code writes it, a softmax of the whole matrix of scores, in timm's and diffusers' layers."""
+  """Makes timm's and diffusers' layers compute attention as the published code does: a softmax of all scores."""
   for part in (part for module in modules for part in module.modules()):
     if hasattr(part, 'fused_attn'):
       part.fused_attn = False
@@ -231,7 +231,7 @@ def keep_scores(modules: list[nn.Module]) -> None:
 
 
 def _training(row: Row, way: str, settings: ConfigDict, num_voxels: int) -> Callable:
-  """Loss, gradients, clipping of each module on its own, AdamW."""
+  """Builds a training step: loss, gradients, clipping of each module by its own norm, AdamW."""
   modules, trained, loss = LOSSES[row.name](row, way, settings, num_voxels)
   if way == 'released':
     keep_scores(modules)

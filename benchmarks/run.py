@@ -1,10 +1,10 @@
-"""Speed beside PyTorch: one table on standard output, JSON and a chart.
+"""Compares our speed with PyTorch's: prints a table, and writes JSON and a chart.
 
 python benchmarks/run.py [--device=cpu|gpu] [--quick] [--rows=contrast,diffuse-1] [--repetitions=3] [--out=DIR]
 python benchmarks/run.py --curves [--docs]
 
-Each side of each row is a process of its own; two are alive at a time and take turns. Rows that were measured before stay
-in the JSON; one that is measured again replaces itself.
+Each side of each row runs in its own process; two processes run at a time and take turns. Rows stay in the JSON until they
+are measured again.
 """
 
 import argparse
@@ -26,7 +26,7 @@ NO_GPU = 'not measured: no GPU on this machine'
 
 
 def count(row: Row, quick: bool) -> dict[str, float]:
-  """Floating-point operations of a row, where it is about them."""
+  """Counts the floating-point operations of a row that computes."""
   from benchmarks import limits
 
   if row.name in ('copy', 'loader', 'start'):
@@ -36,7 +36,7 @@ def count(row: Row, quick: bool) -> dict[str, float]:
 
 
 def bytes_moved(row: Row, quick: bool) -> float:
-  """Bytes that a row must read and write, where it is about them."""
+  """Counts the bytes that a row of copying or loading reads and writes."""
   if row.name == 'copy':
     return 2.0 * row.batch * 2**20
   if row.name == 'loader':
@@ -44,9 +44,9 @@ def bytes_moved(row: Row, quick: bool) -> float:
   return 0.0
 
 
-def chosen(table_rows: list[Row], asked: str) -> list[Row]:
-  """Rows whose name or key is asked for, with the two that tell the peaks, in the order of the table."""
-  names = asked.split(',') if asked else []
+def select(table_rows: list[Row], requested: str) -> list[Row]:
+  """Selects rows by name or key, and the two rows that measure the peaks, in the order of the table."""
+  names = requested.split(',') if requested else []
   known = {name for row in table_rows for name in (row.name, row.key)}
   if unknown := set(names) - known:
     raise SystemExit(
@@ -59,25 +59,23 @@ def main(argv: list[str] | None = None) -> None:
   """Command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
-  parser.add_argument('--quick', action='store_true', help='tiny sizes: whether it works, not how fast it is')
+  parser.add_argument('--quick', action='store_true', help='tiny sizes: shows whether it works, not how fast')
   parser.add_argument(
     '--full', action='store_true', help='sample all 250 steps instead of computing their time from a few'
   )
   parser.add_argument('--rows', default='', help='names or keys, joined by commas; default: all')
-  parser.add_argument('--repetitions', type=int, default=3, help='of each side, beside each other way')
+  parser.add_argument('--repetitions', type=int, default=3, help='measurements of each side of a comparison')
   parser.add_argument('--out', type=Path, default=Path('runs/benchmarks'))
-  parser.add_argument(
-    '--set', action='append', default=[], help='field=value of the config, to try another way on our side'
-  )
-  parser.add_argument('--no_compile', action='store_true', help='without torch.compile, which compiles for minutes')
+  parser.add_argument('--set', action='append', default=[], help='field=value of our config, to try a variant')
+  parser.add_argument('--no_compile', action='store_true', help='skip torch.compile, which takes minutes')
   parser.add_argument('--curves', action='store_true', help='scaling curves instead of the table')
   parser.add_argument(
     '--docs',
     action='store_true',
-    help='also put table and pictures into docs, JSON into benchmarks/results',
+    help='also write table and pictures to docs/, and the JSON to benchmarks/results/',
   )
   args = parser.parse_args(argv)
-  os.environ['JAX_PLATFORMS'] = 'cpu'  # of this process, which only counts
+  os.environ['JAX_PLATFORMS'] = 'cpu'  # this process only counts operations
   os.chdir(ROOT)
   args.out.mkdir(parents=True, exist_ok=True)
   options = [f'--set={change}' for change in args.set] + (['--full'] if args.full else [])
@@ -94,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
   all_rows = rows.rows(args.device, args.quick)
   results = {}
   no_gpu = args.device == 'gpu' and not gpu_name()
-  asked = chosen(all_rows, args.rows)
+  selected = {row.key for row in select(all_rows, args.rows)}
   try:
     for row in all_rows:
       if args.no_compile:
@@ -102,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
       result = before.get(row.key, {'not_measured': 'not measured'})
       if no_gpu:
         result = {'not_measured': NO_GPU}
-      elif row.key in {one.key for one in asked}:
+      elif row.key in selected:
         print(f'measuring {row.key}', file=sys.stderr, flush=True)
         try:
           result = bench.measure(row)

@@ -1,4 +1,4 @@
-"""What fewer sampling steps cost in quality: PLMS 250 beside DPM-Solver++ and others on a finished demo.
+"""Compares samplers with fewer steps with PLMS at 250 steps, on a finished demo: time and scores.
 
 python -m benchmarks.sampler_quality --run=runs/demo [--out=FILE.json]
 
@@ -20,12 +20,12 @@ from brainjax.reconstruct import Reconstructor
 from brainjax.stages import data as stage_data
 from configs import demo
 
-WAYS = (('plms', 250), ('plms', 50), ('plms', 25), ('dpm', 50), ('dpm', 25), ('dpm', 20), ('dpm', 10), ('ddim', 50))
+SAMPLERS = (('plms', 250), ('plms', 50), ('plms', 25), ('dpm', 50), ('dpm', 25), ('dpm', 20), ('dpm', 10), ('ddim', 50))
 SCORES = ('class_50way_top1', 'pairwise_pcc', 'pairwise_ssim')
 
 
 def main() -> None:
-  """Samples, scores, prints."""
+  """Samples with each sampler, and prints its scores."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--run', type=Path, required=True, help='workdir of the demo')
   parser.add_argument('--samples', type=int, default=5)
@@ -43,7 +43,7 @@ def main() -> None:
     '| sampler | steps | seconds | distance to PLMS 250 (root mean square, of 255) | 50-way top-1 | pairwise, PCC | pairwise, SSIM |'
   )
   print('|---|---|---|---|---|---|---|', flush=True)
-  for sampler, steps in WAYS:
+  for sampler, steps in SAMPLERS:
     options = dict(num_samples=args.samples, num_steps=steps, sampler=sampler, normalised=True)
     model(test.columns['fmri'][:8], **options)  # compiles for this batch of 40
     start = time.perf_counter()

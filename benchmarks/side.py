@@ -1,4 +1,4 @@
-"""The process of one side of the speed table: `python -m benchmarks.side WAY [--quick] [--full]`, driven by benchmarks/turns.py."""
+"""The process of one side of the speed table, which benchmarks/turns.py starts: `python -m benchmarks.side WAY`."""
 
 import argparse
 import os
@@ -14,13 +14,13 @@ def parse(key: str) -> Row:
 
 
 def main() -> None:
-  """Serves one way of computing rows."""
+  """Computes rows in one way, on request."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('way', choices=('ours', *PEERS))
   parser.add_argument('--quick', action='store_true')
   parser.add_argument('--full', action='store_true')
   parser.add_argument('--data', default='', help='folder of prepared data, for the loader')
-  parser.add_argument('--set', action='append', default=[], help='field=value of the config, on our side')
+  parser.add_argument('--set', action='append', default=[], help='field=value of our config')
   args = parser.parse_args()
   os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # two processes share a GPU
 

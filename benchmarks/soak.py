@@ -1,8 +1,9 @@
-"""Soak: the demo's contrast stage at a tiny size for many steps; memory, open files and throughput must stay as they were.
+"""Trains the demo's contrast stage at a tiny size for many steps, and checks that memory, open files and speed stay constant.
 
 python -m benchmarks.soak --workdir=runs/soak [--steps=20000]
 
-A checkpoint and a validation every fortieth of the run. Writes soak.json to the workdir; exit status 1 if a bound is broken. Linux.
+The run has 40 checkpoints and validations. Writes soak.json to the workdir. The exit status is 1 if a bound is exceeded. Needs
+Linux.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from brainjax.train import LoopOptions, train
 from configs import demo
 
 SAMPLES = 400  # over the whole run
-# Largest growth of resident memory and of open files, and largest loss of throughput, from the beginning to the end.
+# Largest growth of resident memory and of open files, and largest loss of speed, from the beginning to the end.
 BOUNDS = {'memory_growth': 0.02, 'more_open_files': 0, 'slower': 0.05}
 
 
 class Sample(NamedTuple):
-  """What the process was at one step."""
+  """State of the process at one step."""
 
   step: int
   seconds: float
@@ -39,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class Watched:
-  """Batches that look at the process now and then."""
+  """Batches that record the state of the process at regular steps."""
 
   def __init__(self, batches: Batches, every: int):
     self._batches, self._every, self._step = batches, every, 0
@@ -50,12 +51,12 @@ class Watched:
 
   def __next__(self) -> Mapping[str, np.ndarray]:
     if self._step % self._every == 0:
-      self.look()
+      self.record()
     self._step += 1
     return next(self._batches)
 
-  def look(self) -> None:
-    """Notes memory, open files and time."""
+  def record(self) -> None:
+    """Records memory, open files and time."""
     resident = int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGESIZE')
     files = len(os.listdir('/proc/self/fd'))
     self.samples.append(Sample(self._step, time.monotonic(), time.process_time(), resident, files))
@@ -68,7 +69,7 @@ class Watched:
 
 
 def compare(samples: Sequence[Sample]) -> dict[str, Any]:
-  """The last tenth beside the second one for memory and files (the first one still fills buffers), beside the first for speed."""
+  """Compares the last tenth with the first in speed, and with the second in memory and files: the first still fills buffers."""
   tenth = len(samples) // 10
   second, last = samples[tenth : 2 * tenth], samples[-tenth:]
 
@@ -101,7 +102,7 @@ def compare(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def soak(workdir: Path, num_steps: int) -> tuple[dict[str, Any], list[Sample]]:
-  """Trains and gives what `compare` says, with the samples."""
+  """Trains; returns the result of `compare`, and the samples."""
   config = demo.get_config()
   config.data.update({'hcp': f'{workdir}/simulated/HCP', 'god': f'{workdir}/simulated/Kamitani/npz'})
   config.data.prepared = f'{workdir}/prepared'
@@ -132,13 +133,13 @@ def main() -> int:
     raise UserError(f'--steps is {args.steps}; expected {SAMPLES} or more.')
   if (args.workdir / 'contrast').exists():
     raise UserError(f'--workdir={args.workdir} holds a run already; choose another folder.')
-  found, samples = soak(args.workdir.absolute(), args.steps)
+  results, samples = soak(args.workdir.absolute(), args.steps)
   with atomic_write(args.workdir / 'soak.json') as path:
-    path.write_text(json.dumps(found | {'samples': samples}) + '\n')
-  for name, value in found.items():
+    path.write_text(json.dumps(results | {'samples': samples}) + '\n')
+  for name, value in results.items():
     bound = f'   (bound {BOUNDS[name]})' if name in BOUNDS else ''
     print(f'{name:<30} {value}{bound}')
-  return int(any(found[name] > bound for name, bound in BOUNDS.items()))
+  return int(any(results[name] > bound for name, bound in BOUNDS.items()))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Start-up: seconds from the command to the end of the first training step, through launch.py with configs/tiny.py."""
+"""Measures the seconds from starting launch.py with configs/tiny.py to the end of the first training step."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ STAGE = 'contrast'
 
 
 def prepare(folder: Path) -> None:
-  """Simulates and prepares the data, so that what is measured is the start alone."""
+  """Simulates and prepares the data, so that only the start is measured."""
   run = (folder / 'run').absolute()
   settings = tiny.get_config()
   for field in ('hcp', 'god', 'prepared'):
@@ -25,11 +25,11 @@ def prepare(folder: Path) -> None:
 
 
 def first_step(folder: Path, warm: bool) -> tuple[float, int]:
-  """(seconds to the first step, peak bytes of the process).
+  """Returns the seconds to the first step, and the peak bytes of the process.
 
   Args:
     folder: after `prepare`.
-    warm: with the compilation cache of the last such call; otherwise with an empty one.
+    warm: use the compilation cache of the last call; otherwise start with an empty one.
   """
   cache = folder / 'cache'
   if not warm:
@@ -44,7 +44,7 @@ def first_step(folder: Path, warm: bool) -> tuple[float, int]:
     if seconds is None and metrics.is_file() and metrics.read_text().count('\n'):
       seconds = time.perf_counter() - start
     time.sleep(0.01)
-    ended, process.returncode, usage = os.wait4(process.pid, os.WNOHANG)  # tells the memory of this process alone
+    ended, process.returncode, usage = os.wait4(process.pid, os.WNOHANG)  # memory of this process only
   if seconds is None or process.returncode:
     raise RuntimeError(f'launch.py failed: {log.read_text().strip().splitlines()[-1:]}')
   return seconds, usage.ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""What the measured rows say: shares of the peaks, the table, and the page in docs with the machine it was measured on."""
+"""The measured rows as a table: shares of the peaks, Markdown, and the page in docs with the machine."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def with_limits(results: dict[str, dict]) -> dict[str, dict]:
-  """Adds what follows from the peaks, the best of all sides of a row: share of the peak, shortest possible time."""
+  """Adds the share of the peak and the shortest possible time. The peak is the best of all sides of a row."""
 
   def parts(result: dict) -> list[dict]:
     return [part for part in (result.get('ours', {}), *result.get('peers', {}).values()) if 'seconds' in part]
@@ -26,8 +26,8 @@ def with_limits(results: dict[str, dict]) -> dict[str, dict]:
   bandwidth = max((best('bytes_moved', result) for key, result in results.items() if key.startswith('copy')), default=0)
   for key, result in results.items():
     if 'operations' in result:
-      own = best('operations', result) if key.startswith('matmul') else 0.0
-      kind, peak = 'operations', max([own, *(part.get('peak', 0.0) for part in parts(result))])
+      product = best('operations', result) if key.startswith('matmul') else 0.0
+      kind, peak = 'operations', max([product, *(part.get('peak', 0.0) for part in parts(result))])
     else:
       kind, peak = 'bytes_moved', bandwidth
     if result.get(kind) and peak:
@@ -39,7 +39,7 @@ def with_limits(results: dict[str, dict]) -> dict[str, dict]:
 
 
 def machine(device: str) -> dict[str, Any]:
-  """What the numbers depend on."""
+  """Describes the machine and the versions that the numbers depend on."""
   info = Path('/proc/cpuinfo')
   name = re.search(r'model name\s*:\s*(.*)', info.read_text()) if info.exists() else None
   versions = {}
@@ -48,30 +48,30 @@ def machine(device: str) -> dict[str, Any]:
       versions[package] = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
       versions[package] = 'missing'
-  found = {
+  result = {
     'cpu': name.group(1) if name else platform.processor(),
     'cores': len(os.sched_getaffinity(0)),
     'python': platform.python_version(),
     'versions': versions,
   }
   if device == 'gpu':
-    found['gpu'] = gpu_name()
-  return found
+    result['gpu'] = gpu_name()
+  return result
 
 
 def gpu_name() -> str | None:
-  """Of the first GPU, or None."""
+  """Returns the name of the first GPU, or None."""
   try:
-    said = subprocess.run(
+    output = subprocess.run(
       ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader'], capture_output=True, text=True, check=True
     )
   except (OSError, subprocess.CalledProcessError):
     return None
-  return said.stdout.splitlines()[0].strip() if said.stdout.strip() else None
+  return output.stdout.splitlines()[0].strip() if output.stdout.strip() else None
 
 
 def table(results: dict[str, dict]) -> str:
-  """Markdown: a line per row and way."""
+  """Formats the results as Markdown: a line for each row and version."""
   lines = [
     '| row | way | median | least to most | ours / this | goal | first call | FLOP/s or B/s | share of peak | peak memory |',
     '|---|---|---|---|---|---|---|---|---|---|',
@@ -110,21 +110,21 @@ def _cells(part: dict, result: dict, way: str) -> list[str]:
 
 
 def in_words(seconds: float) -> str:
-  """Seconds with their unit."""
+  """Formats seconds with their unit."""
   if seconds < 1:
     return f'{seconds * 1e3:.3g} ms'
   return f'{seconds:.3g} s' if seconds < 100 else f'{seconds:,.0f} s'
 
 
 def publish(file: Path, kind: str) -> None:
-  """Copies what was measured, `<device>....json`, and the picture beside it to where the repository keeps them."""
+  """Copies the measurements, `<device>....json`, to benchmarks/results and their picture to docs/images."""
   (ROOT / 'benchmarks/results').mkdir(exist_ok=True)
   shutil.copy(file, ROOT / 'benchmarks/results')
   shutil.copy(file.with_suffix('.png'), ROOT / f'docs/images/{kind}_{file.stem.split("_")[0]}.png')
 
 
 def put_into_page(text: str, device: str) -> None:
-  """Puts a table between its markers in docs/performance.md."""
+  """Writes a table between its markers in docs/performance.md."""
   about = machine(device)
   versions = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
   where = (
@@ -134,7 +134,7 @@ def put_into_page(text: str, device: str) -> None:
 
 
 def put_between(name: str, text: str) -> None:
-  """Puts a text between the markers of that name in docs/performance.md."""
+  """Writes a text between the markers of that name in docs/performance.md."""
   page = ROOT / 'docs/performance.md'
   begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
   head, _, rest = page.read_text().partition(begin)

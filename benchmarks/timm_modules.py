@@ -1,4 +1,4 @@
-"""Imports timm's modules where torchvision, on which timm insists, has no build."""
+"""Imports timm's modules where torchvision, which timm imports, has no build."""
 
 import importlib
 import importlib.machinery
@@ -17,7 +17,7 @@ class _AnyName(type):
 
 
 class _Anything(metaclass=_AnyName):
-  """Stands for whatever timm takes from torchvision while it is imported; its networks use none of it."""
+  """Stands for the names that timm imports from torchvision. Its networks use none of them."""
 
 
 def _give(name):
@@ -32,13 +32,13 @@ def _stand_ins() -> dict[str, types.ModuleType]:
     module = modules['torchvision' + part] = types.ModuleType('torchvision' + part)
     module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
     module.__path__, module.__version__ = [], '0'
-    if part:  # the package itself gives its submodules
+    if part:  # the package itself has submodules instead
       module.__getattr__ = _give
   return modules
 
 
 def load(name: str) -> types.ModuleType:
-  """A module of timm, such as 'timm.models.inception_v3'.
+  """Imports a module of timm, such as 'timm.models.inception_v3'.
 
   Raises:
     ImportError: timm is not installed.
@@ -49,6 +49,6 @@ def load(name: str) -> types.ModuleType:
   sys.modules.update(stand_ins)
   try:
     return importlib.import_module(name)
-  finally:  # others shall see that torchvision is not there
+  finally:  # other code must see that torchvision is missing
     for stand_in in stand_ins:
       del sys.modules[stand_in]

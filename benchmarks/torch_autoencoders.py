@@ -1,6 +1,6 @@
-"""The autoencoders of the method put together from parts of timm and transformers, under the published names.
+"""The autoencoders of the method, made of layers of timm and transformers, under the published names.
 
-They share no code with brainjax: `benchmarks/training_parity.py` trains beside them, and tests take numbers from them.
+They share no code with brainjax: `benchmarks/training_parity.py` and tests compare with them.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ Block = partial(timm_modules.load('timm.models.vision_transformer').Block, qkv_b
 
 
 class CrossLayer(ViTMAELayer):
-  """A ViT-MAE layer whose self-attention only makes the query of a cross-attention."""
+  """A ViT-MAE layer whose self-attention only computes the query of a cross-attention."""
 
   def __init__(self, config: ViTMAEConfig):
     super().__init__(config)
@@ -49,7 +49,7 @@ class CrossLayer(ViTMAELayer):
 
 
 def vit_config(width: int, heads: int, mlp: int) -> ViTMAEConfig:
-  """Sizes of Hugging Face's layers."""
+  """Returns the config of Hugging Face's layers."""
   return ViTMAEConfig(
     hidden_size=width, num_attention_heads=heads, intermediate_size=mlp, layer_norm_eps=1e-12,
     attn_implementation='eager',
@@ -57,12 +57,12 @@ def vit_config(width: int, heads: int, mlp: int) -> ViTMAEConfig:
 
 
 def first(x):
-  """Layers of some versions of transformers give a tuple."""
+  """Returns the output of a layer: layers of some versions of transformers return a tuple."""
   return x[0] if isinstance(x, tuple) else x
 
 
 def shuffled(tokens, noise, ratio):
-  """Kept tokens, the order that restores all, and the mask."""
+  """Drops tokens; returns those that are kept, the order that restores all, and the mask."""
   kept = int(tokens.shape[1] * (1 - ratio))
   order = noise.argsort(1)
   restore = order.argsort(1)
@@ -71,7 +71,7 @@ def shuffled(tokens, noise, ratio):
 
 
 def restored(x, mask_token, restore):
-  """Class token, then all tokens in order, removed ones replaced."""
+  """Returns the class token and all tokens in order, with mask tokens for those that were dropped."""
   filler = mask_token.expand(x.shape[0], restore.shape[1] - x.shape[1] + 1, -1)
   tokens = torch.cat([x[:, 1:], filler], 1)
   tokens = tokens.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2]))
@@ -79,7 +79,7 @@ def restored(x, mask_token, restore):
 
 
 class Fmri(nn.Module):
-  """Masked autoencoder of fMRI, with cross-attention to tokens of the width of `cross` if it is given.
+  """Masked autoencoder of fMRI, with cross-attention if `cross` is not None.
 
   Args:
     decoder: width, depth and heads.

@@ -1,4 +1,4 @@
-"""The training steps of the method in PyTorch: clipping of each module on its own, AdamW, the schedule."""
+"""The training loop of the method in PyTorch: clipping of each module by its own norm, AdamW, the schedule."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def torch_steps(modules, loss, batches, rate, betas, decay, clip, decay_all) -> Iterator[tuple[float, list[float]]]:
-  """The loss of each step, and the gradient norm of each module, which is clipped on its own."""
+  """Trains; yields the loss of each step, and the gradient norm of each module before it is clipped by that norm."""
   groups = [[p for p in module.parameters() if p.requires_grad] for module in modules]
   everything = [p for group in groups for p in group]
   decayed = [p for p in everything if decay_all or p.ndim > 1]
@@ -29,13 +29,13 @@ def torch_steps(modules, loss, batches, rate, betas, decay, clip, decay_all) -> 
 
 
 def fill(module: nn.Module, state: dict[str, np.ndarray]) -> nn.Module:
-  """Loads a state dict, every name."""
+  """Loads a state dict, which must have all names."""
   module.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in state.items()})
   return module
 
 
 def cosine(epoch_steps: int, peak: float, warmup: float, epochs: float, first_epoch: int = 0):
-  """Warm-up and half a cosine by fractional epoch, for PyTorch."""
+  """Returns a schedule of the step: linear warm-up and half a cosine, by the fractional epoch."""
 
   def rate(step: int) -> float:
     epoch = first_epoch + step / epoch_steps

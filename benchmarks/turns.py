@@ -1,4 +1,4 @@
-"""Processes that compute a row each in its own way, and take turns."""
+"""Measures rows with two processes that take turns: ours, and a PyTorch version."""
 
 import json
 import os
@@ -14,26 +14,24 @@ from benchmarks import rows, rows_loader, start
 from benchmarks.rows import Row
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 1800  # seconds that one call may take; compilation by torch is slow on few cores
+LIMIT = 1800  # seconds for one call; torch.compile is slow on few cores
 LOADER_SUBJECTS = {False: 8, True: 1}
-# Nothing is compiled ahead, and a quick run compiles quickly.
+# Without caches of compiled programs.
 ENVIRONMENT = {
   'JAX_ENABLE_COMPILATION_CACHE': 'false',
   'TORCHINDUCTOR_FORCE_DISABLE_CACHES': '1',
   'TOKENIZERS_PARALLELISM': 'false',
 }
-QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-
-
-NOT_OF_PRODUCTS = ('matmul', 'copy', 'loader', 'start')
+QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'  # compile quickly
+WITHOUT_PEAK = ('matmul', 'copy', 'loader', 'start')  # rows that are not compared with the peak of a product
 
 
 class Failed(Exception):
-  """A side could not do a row; the text says why."""
+  """A side could not compute a row; the text gives the reason."""
 
 
 class Side:
-  """A process that computes rows one way; see `work.serve`."""
+  """A process that computes rows in one way; see `work.serve`."""
 
   def __init__(self, way: str, device: str, quick: bool, log: Path, options: Sequence[str] = ()):
     environment = dict(os.environ) | ENVIRONMENT
@@ -49,7 +47,11 @@ class Side:
     )  # fmt: skip
 
   def ask(self, question: str) -> float:
-    """The number in the answer; raises `Failed`."""
+    """Sends a question and returns the number in the answer.
+
+    Raises:
+      Failed: the process cannot answer.
+    """
     try:
       self._process.stdin.write(question + '\n')
       ready, _, _ = select.select([self._process.stdout], [], [], LIMIT)
@@ -77,12 +79,12 @@ class Side:
 
 
 class Bench:
-  """Measures rows: two processes are alive at a time, ours and another."""
+  """Measures rows. Two processes run at a time: ours and a peer."""
 
   def __init__(self, device: str, quick: bool, repetitions: int, folder: Path, options: Sequence[str] = ()):
     self._device, self._quick, self._repetitions, self._folder = device, quick, repetitions, folder
     self._options = list(options)
-    self._kept: dict[str, Side] = {}  # quick: one process of each way does all rows
+    self._kept: dict[str, Side] = {}  # quick: one process for each way computes all rows
 
   def _side(self, way: str) -> Side:
     if way in self._kept:
@@ -100,12 +102,12 @@ class Bench:
       side.close()
 
   def close(self) -> None:
-    """Ends what is still there."""
+    """Ends the remaining processes."""
     for side in self._kept.values():
       side.close()
 
   def measure(self, row: Row) -> dict[str, Any]:
-    """Everything about one row but what follows from other rows."""
+    """Measures one row and its peers."""
     if row.name == 'start':
       return self._start(row)
     if row.name == 'loader':
@@ -120,7 +122,7 @@ class Bench:
       if not values:
         values = [ours.ask('run') for _ in range(self._repetitions)]
       result['ours'] |= {**_summary(values), 'bytes': int(ours.ask('memory'))}
-      if row.name not in NOT_OF_PRODUCTS:
+      if row.name not in WITHOUT_PEAK:
         result['ours']['peak'] = self._peak(ours)
     finally:
       self._done(ours)
@@ -140,26 +142,26 @@ class Bench:
       values += seconds[ours]
       result |= {**_summary(seconds[side]), 'bytes': int(side.ask('memory'))}
       result['ours_over_this'] = statistics.median(seconds[ours]) / result['seconds']
-      return result | ({} if row.name in NOT_OF_PRODUCTS else {'peak': self._peak(side)})
+      return result | ({} if row.name in WITHOUT_PEAK else {'peak': self._peak(side)})
     except Failed as failure:
       return {'failed': str(failure)}
     finally:
       self._done(side)
 
   def _peak(self, side: Side) -> float:
-    """Operations per second of a large product, now: on a shared machine it is not the same in every hour."""
+    """Measures operations per second of a large product at this time: on a shared machine it varies."""
     product = rows.rows(self._device, self._quick)[0]
     self._begin(side, product)
     return 2 * product.batch**3 / min(side.ask('run') for _ in range(self._repetitions))
 
   def _start(self, row: Row) -> dict[str, Any]:
     folder, warm = (self._folder / 'start').absolute(), row.batch > 0
-    start.prepare(folder)  # what is there stays
+    start.prepare(folder)  # existing data stay
     if warm and not (folder / 'cache').is_dir():
       start.first_step(folder, warm)  # fills it
     count = 1 if self._quick else self._repetitions
-    found = [start.first_step(folder, warm) for _ in range(count)]
-    return {'ours': {**_summary([s for s, _ in found]), 'bytes': max(b for _, b in found)}, 'peers': {}}
+    runs = [start.first_step(folder, warm) for _ in range(count)]
+    return {'ours': {**_summary([s for s, _ in runs]), 'bytes': max(b for _, b in runs)}, 'peers': {}}
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:

@@ -309,21 +309,16 @@ def test_a_hyperparameter_that_differs_from_the_config_is_a_failed_row(tmp_path)
   assert not same.is_array and not different.is_array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'changes', 'failed'),
   [
     (
-      'diffusion',
-      {'diffuse.betas': (0.8, 0.999), 'diffuse.train_unet': 'attn2/', 'diffuse.clip_norm': 0.25},
-      ['clip 0.5, config.diffuse.clip_norm 0.25', 'train_dedup/params_step', 'config_json optimizer_param_names'],
-    ),
-    pytest.param(
       'phase1',
       {'contrast.betas': (0.9, 0.8), 'contrast.num_epochs': 139},
       ['train/params_step', 'lr_schedule/readme140/lr'],
-      marks=pytest.mark.slow,
     ),
-    pytest.param(
+    (
       'phase2',
       {'attend.weight_decay': 0.5, 'attend.image_weight': 1.25},
       [
@@ -332,7 +327,11 @@ def test_a_hyperparameter_that_differs_from_the_config_is_a_failed_row(tmp_path)
         'train/params_image_step',
         'loss/total',
       ],
-      marks=pytest.mark.slow,
+    ),
+    (
+      'diffusion',
+      {'diffuse.betas': (0.8, 0.999), 'diffuse.train_unet': 'attn2/', 'diffuse.clip_norm': 0.25},
+      ['clip 0.5, config.diffuse.clip_norm 0.25', 'train_dedup/params_step', 'config_json optimizer_param_names'],
     ),
   ],
 )
