@@ -304,8 +304,8 @@ def test_a_hyperparameter_that_differs_from_the_config_is_a_failed_row(tmp_path)
   fields = {'mask_ratio': 'attend.mask_ratio', 'train.clip_grad': 'attend.clip_norm'}
   replay.check_hyperparameters(file, config, fields)
   same, different = file.results
-  assert same.ok and same.name == 'config_json mask_ratio 0.75, config.attend.mask_ratio 0.75'
-  assert not different.ok and different.name == 'config_json train.clip_grad 0.8, config.attend.clip_norm 0.4'
+  assert same.ok and same.quantity == 'config_json mask_ratio 0.75, config.attend.mask_ratio 0.75'
+  assert not different.ok and different.quantity == 'config_json train.clip_grad 0.8, config.attend.clip_norm 0.4'
   assert not same.is_array and not different.is_array
 
 

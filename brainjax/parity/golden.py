@@ -162,10 +162,10 @@ class Golden:
     error = np.inf if actual.shape != expected.shape else float(np.mean(actual != expected)) if expected.size else 0.0
     self._add(name, quantity, error, 0.0, 'unequal')
 
-  def fact(self, name: str, error: float, bound: float = 0.0) -> None:
+  def fact(self, name: str, error: float, bound: float = 0.0, quantity: str = '') -> None:
     """Adds a result that is not about one array: `error` may be at most `bound`."""
     measure = 'relative' if bound else 'unequal'
-    self.results.append(Result(name, name, float(error), bound, measure, is_array=False))
+    self.results.append(Result(name, quantity or name, float(error), bound, measure, is_array=False))
 
   def unaccounted(self) -> list[str]:
     """Names of the arrays that are neither inputs nor compared nor excluded."""

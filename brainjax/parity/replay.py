@@ -262,4 +262,5 @@ def check_hyperparameters(golden: Golden, config: ConfigDict, fields: Mapping[st
       functools.reduce(operator.getitem, name.split('.'), tree)
       for name, tree in ((recorded, golden.config), (field, config))
     )
-    golden.fact(f'config_json {recorded} {theirs}, config.{field} {ours}', theirs != ours)
+    quantity = f'config_json {recorded} {theirs}, config.{field} {ours}'
+    golden.fact(f'config_json/{recorded}', theirs != ours, quantity=quantity)
