@@ -78,13 +78,13 @@ def test_extrapolated_seconds():
 @pytest.mark.slow
 def test_quick_run(tmp_path, capsys):
   run.main(['--quick', '--repetitions=1', f'--out={tmp_path}'])
-  told = capsys.readouterr().out
-  found = json.loads((tmp_path / 'cpu_quick.json').read_text())
+  output = capsys.readouterr().out
+  results = json.loads((tmp_path / 'cpu_quick.json').read_text())
   expected = rows.rows('cpu', True)
-  assert list(found['rows']) == [row.key for row in expected]
+  assert list(results['rows']) == [row.key for row in expected]
   for row in expected:
-    result = found['rows'][row.key]
-    assert result['title'] in told
+    result = results['rows'][row.key]
+    assert result['title'] in output
     for part in (result['ours'], *result['peers'].values()):
       assert part.get('failed') is None
       assert 0 < part['least'] <= part['seconds'] <= part['most']
@@ -92,20 +92,20 @@ def test_quick_run(tmp_path, capsys):
     assert list(result['peers']) == list(row.peers)
     if row.name not in ('copy', 'loader', 'start'):
       assert 0 < result['ours']['share_of_peak'] <= 1.5
-  assert len(re.findall(r'^\|', told, re.M)) == 2 + sum(1 + len(row.peers) for row in expected)
+  assert len(re.findall(r'^\|', output, re.M)) == 2 + sum(1 + len(row.peers) for row in expected)
   assert (tmp_path / 'cpu_quick.png').stat().st_size > 10_000
   # A row measured again replaces itself, the others stay.
   run.main(['--quick', '--repetitions=1', '--rows=matmul', f'--out={tmp_path}'])
   again = json.loads((tmp_path / 'cpu_quick.json').read_text())['rows']
-  assert again['unet-2']['ours']['values'] == found['rows']['unet-2']['ours']['values']
-  assert again['matmul-256']['ours']['values'] != found['rows']['matmul-256']['ours']['values']
+  assert again['unet-2']['ours']['values'] == results['rows']['unet-2']['ours']['values']
+  assert again['matmul-256']['ours']['values'] != results['rows']['matmul-256']['ours']['values']
 
 
 def test_without_a_gpu_every_row_says_so(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(run, 'gpu_name', lambda: None)
   run.main(['--device=gpu', f'--out={tmp_path}'])
-  found = json.loads((tmp_path / 'gpu.json').read_text())['rows']
-  assert {result['not_measured'] for result in found.values()} == {run.NO_GPU}
+  results = json.loads((tmp_path / 'gpu.json').read_text())['rows']
+  assert {result['not_measured'] for result in results.values()} == {run.NO_GPU}
   assert capsys.readouterr().out.count(run.NO_GPU) == len(rows.rows('gpu', False))
 
 

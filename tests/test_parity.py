@@ -220,7 +220,7 @@ def test_damaged_files(capsys, tmp_path, small, kind, sentence):
   assert re.search(sentence, error[0]), error[0]
 
 
-def test_a_place_for_the_report_that_cannot_be_is_told_first(capsys, tmp_path, small):
+def test_a_report_that_cannot_be_written_is_an_error_at_once(capsys, tmp_path, small):
   path = write(tmp_path / 'a.npz', *small)
   (tmp_path / 'mine.txt').write_text('mine')
   places = (
@@ -230,8 +230,8 @@ def test_a_place_for_the_report_that_cannot_be_is_told_first(capsys, tmp_path, s
   )
   for place, sentence in places:
     assert main([str(path), '--json', str(place)]) == 2
-    said = capsys.readouterr()
-    assert not said.out and said.err.startswith(f'error: --json {place} {sentence}') and said.err.count('\n') == 1
+    output = capsys.readouterr()
+    assert not output.out and output.err.startswith(f'error: --json {place} {sentence}') and output.err.count('\n') == 1
 
 
 def test_relative_error():

@@ -62,8 +62,8 @@ def test_file_of_other_sizes(capsys, tmp_path, use_config, kind):
   use_config(kind)
   path = FILES[kind](tmp_path / f'{kind}.npz', seed=7)
   status = main([str(path), '--json', str(tmp_path / 'out.json')])
-  said = capsys.readouterr()
-  assert status == 0, said.err + '\n'.join(line for line in said.out.split('\n') if 'NO' in line)
+  output = capsys.readouterr()
+  assert status == 0, output.err + '\n'.join(line for line in output.out.split('\n') if 'NO' in line)
   report = json.loads((tmp_path / 'out.json').read_text())
   assert report['files'][0]['kind'] == kind and not report['files'][0]['unknown']
   assert report['checked'] + report['skipped'] == report['arrays']
@@ -91,8 +91,8 @@ def wrong_heads(arrays, config):
 
 def test_a_wrong_number_of_heads_shows(capsys, tmp_path):
   assert main([str(damaged(tmp_path / 'a.npz', wrong_heads))]) == 1
-  said = capsys.readouterr().out
-  assert 'NO: same/nopool/cond' in said and said.strip().split('\n')[-1].startswith('parity: ')
+  output = capsys.readouterr().out
+  assert 'NO: same/nopool/cond' in output and output.strip().split('\n')[-1].startswith('parity: ')
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,5 @@ def test_a_wrong_number_of_heads_shows(capsys, tmp_path):
 def test_what_does_not_fit_is_one_sentence(capsys, tmp_path, change, sentence):
   path = damaged(tmp_path / 'a.npz', change)
   assert main([str(path)]) == 2
-  said = capsys.readouterr().err.strip()
-  assert said.startswith(f'error: {path}') and '\n' not in said and re.search(sentence, said), said
+  output = capsys.readouterr().err.strip()
+  assert output.startswith(f'error: {path}') and '\n' not in output and re.search(sentence, output), output

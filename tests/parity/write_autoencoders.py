@@ -16,6 +16,7 @@ from benchmarks.torch_autoencoders import (
   vit_config,
 )
 from benchmarks.torch_training import cosine, torch_steps
+from brainjax.trees import add_prefix
 
 TRAIN = {
   'clip_grad': 0.7,
@@ -53,10 +54,6 @@ def randomise(module, scale=1.0):
       else:
         parameter.copy_(torch.randn_like(parameter) * scale * parameter[0].numel() ** -0.5)
   return module
-
-
-def below(prefix, arrays):
-  return {f'{prefix}/{name}': value for name, value in arrays.items()}
 
 
 def state(module):
@@ -107,14 +104,14 @@ def phase1(path, seed=0, batch=5, patch=7, tokens=13, width=24, depth=2, heads=3
   torch.manual_seed(seed)
   model = randomise(Fmri(tokens * patch, patch, width, depth, heads, decoder, mlp_ratio))
   x, noise = torch.randn(batch, tokens * patch), torch.rand(2, batch, tokens)
-  arrays = below('state', state(model)) | {'fmri': x[:, None], 'noise/view1': noise[0], 'noise/view2': noise[1]}
+  arrays = add_prefix('state', state(model)) | {'fmri': x[:, None], 'noise/view1': noise[0], 'noise/view2': noise[1]}
   preds, masks = [], []
   for number in range(2):
     latent, restore, mask = model.encode(x, noise[number], ratio)
     preds.append(model.decode(latent, restore))
     masks.append(mask)
-    found = {'latent': latent, 'mask': mask, 'ids_restore': restore, 'pred': preds[-1]}
-    arrays |= below(f'fwd/view{number + 1}', found)
+    values = {'latent': latent, 'mask': mask, 'ids_restore': restore, 'pred': preds[-1]}
+    arrays |= add_prefix(f'fwd/view{number + 1}', values)
 
   def terms(x, preds, mask):
     one, two = (pred.flatten(1) for pred in preds)
@@ -125,27 +122,27 @@ def phase1(path, seed=0, batch=5, patch=7, tokens=13, width=24, depth=2, heads=3
       'cross_infonce': info_nce(one, two),
     }
 
-  def total(found, masked, self_weight, outer=0.5, extra=0.0, own=None):
-    own = found['self_infonce'] if own is None else own
-    contrast = self_weight * own + cross_weight * found['cross_infonce'] + extra * found['self_infonce_view2']
-    return masked * found['mask_mse'] + outer * contrast, contrast
+  def total(values, masked, self_weight, outer=0.5, extra=0.0, self_term=None):
+    self_term = values['self_infonce'] if self_term is None else self_term
+    contrast = self_weight * self_term + cross_weight * values['cross_infonce'] + extra * values['self_infonce_view2']
+    return masked * values['mask_mse'] + outer * contrast, contrast
 
-  found = terms(x, preds, masks[0])
+  values = terms(x, preds, masks[0])
   one = preds[0].flatten(1)
-  arrays |= below('loss', found) | {'loss/self_cos_matrix': F.normalize(one, dim=-1) @ F.normalize(x, dim=-1).T}
+  arrays |= add_prefix('loss', values) | {'loss/self_cos_matrix': F.normalize(one, dim=-1) @ F.normalize(x, dim=-1).T}
   variants = {
-    'script_nomask': total(found, 0.0, 0.5), 'script_mask': total(found, 1.0, 0.5),
-    'readme_nomask': total(found, 0.0, 1.0), 'readme_mask': total(found, 1.0, 1.0),
-    'readme_mask_seploss': total(found, 1.0, 1.0, extra=1.0), 'readme_mask_cw2.5': total(found, 1.0, 1.0, outer=2.5),
-    'readme_mask_paired': total(found, 1.0, 1.0, own=paired(one, x)),
+    'script_nomask': total(values, 0.0, 0.5), 'script_mask': total(values, 1.0, 0.5),
+    'readme_nomask': total(values, 0.0, 1.0), 'readme_mask': total(values, 1.0, 1.0),
+    'readme_mask_seploss': total(values, 1.0, 1.0, extra=1.0), 'readme_mask_cw2.5': total(values, 1.0, 1.0, outer=2.5),
+    'readme_mask_paired': total(values, 1.0, 1.0, self_term=paired(one, x)),
   }  # fmt: skip
   for name, (loss, contrast) in variants.items():
-    mask_loss = torch.zeros(()) if 'nomask' in name else found['mask_mse']
-    arrays |= below(f'total/{name}', {'loss': loss, 'mask_loss': mask_loss, 'contrast_loss': contrast})
+    mask_loss = torch.zeros(()) if 'nomask' in name else values['mask_mse']
+    arrays |= add_prefix(f'total/{name}', {'loss': loss, 'mask_loss': mask_loss, 'contrast_loss': contrast})
   for name, prefix in (('script_nomask', ''), ('readme_mask', 'grad'), ('readme_nomask', 'grad_nomask')):
     grads = gradients(model, variants[name][0], retain=True)
     arrays[f'total/{name}/grad_norm'] = norm(grads.values())
-    arrays |= below(prefix, grads) if prefix else {}
+    arrays |= add_prefix(prefix, grads) if prefix else {}
 
   config = {
     'batch': batch, 'cross_contrast_loss_weight': cross_weight, 'decoder_depth': decoder[1],
@@ -171,14 +168,16 @@ def phase1(path, seed=0, batch=5, patch=7, tokens=13, width=24, depth=2, heads=3
       torch_steps([model], loss, batches, rate, BETAS, TRAIN['weight_decay'], TRAIN['clip_grad'], False), 1
     ):
       results.append(result)
-      arrays |= below(f'{run}/params_step{number}', trainable(model))
-    arrays |= below(run, {
+      arrays |= add_prefix(f'{run}/params_step{number}', trainable(model))
+    arrays |= add_prefix(run, {
       'noise': draws, 'lr': [rate(i) for i in range(steps)], 'loss': [value for value, _ in results],
       'grad_norm_preclip': [norms[0] for _, norms in results], 'mean_cor': np.mean(seen),
     })  # fmt: skip
   for name, settings in {'default': (2.5e-4, 40, 500), 'phase2_60': (5.3e-5, 2, 60)}.items():
     epochs = np.linspace(0, settings[2], 13, dtype=np.float32)
-    arrays |= below(f'lr_schedule/{name}', {'epoch': epochs, 'lr': [cosine(1, *settings)(float(e)) for e in epochs]})
+    arrays |= add_prefix(
+      f'lr_schedule/{name}', {'epoch': epochs, 'lr': [cosine(1, *settings)(float(e)) for e in epochs]}
+    )
   arrays |= {'sincos1d/rows': [0, 1, 9], 'sincos1d/dim30_len11': np.stack([np.zeros(30), *sincos([0, 8], 30)])}
   return save(path, arrays, config)
 
@@ -222,8 +221,8 @@ def phase2(path, seed=0, batch=3, patch=5, tokens=11, width=30, depth=1, heads=5
   loss = weights[0] * fmri_loss + weights[1] * image_loss
   coded = lambda logits: pearson(logits[:, 0], logits[:, 1]).mean()
   logits, target = out['image']['logits'], out['image']['target_patches']
-  arrays = below('state_fmri', state(fmri)) | below('state_image', state(image)) | below('noise', noise)
-  arrays |= below('fwd/fmri', out['fmri']) | below('fwd/image', out['image']) | {
+  arrays = add_prefix('state_fmri', state(fmri)) | add_prefix('state_image', state(image)) | add_prefix('noise', noise)
+  arrays |= add_prefix('fwd/fmri', out['fmri']) | add_prefix('fwd/image', out['image']) | {
     'fmri': x[:, None], 'pixel_values': pictures, 'fwd/img_support': seen, 'fwd/fmri_support': felt,
     'loss/fmri': fmri_loss, 'loss/image': image_loss, 'loss/total': loss,
     'corr/fmri': pearson(out['fmri']['pred'].flatten(1), x).mean(), 'corr/image_as_coded': coded(logits),
@@ -245,7 +244,7 @@ def phase2(path, seed=0, batch=3, patch=5, tokens=11, width=30, depth=1, heads=5
     'norm_pix_loss': (fmri, image),
   }.items():
     got, parts, _ = forward(x, pictures, noise, models, name == 'norm_pix_loss', name != 'no_cross_attention')
-    arrays |= below(f'variant/{name}', {
+    arrays |= add_prefix(f'variant/{name}', {
       'loss_fmri': parts[0], 'loss_image': parts[1], 'pred_fmri': got['fmri']['pred'], 'logits': got['image']['logits'],
     })  # fmt: skip
 
@@ -275,15 +274,15 @@ def phase2(path, seed=0, batch=3, patch=5, tokens=11, width=30, depth=1, heads=5
     totals.append(value)
     norms.append(of_parts)
     for part, model in (('fmri', fmri), ('image', image)):
-      arrays |= below(f'train/params_{part}_step{number}', trainable(model))
-  arrays |= below('train/noise', draws) | below('train', {
+      arrays |= add_prefix(f'train/params_{part}_step{number}', trainable(model))
+  arrays |= add_prefix('train/noise', draws) | add_prefix('train', {
     'fmri': data['x'][:, :, None], 'pixel_values': data['pictures'], 'lr': [rate(i) for i in range(steps)],
     'loss_total': totals, 'loss_fmri': [p[0] for p in parts_seen], 'loss_image': [p[1] for p in parts_seen],
     'grad_norm_preclip_fmri_image': norms, 'mean_image_corr_as_coded': np.mean(corrs),
   })  # fmt: skip
   noise = noises()
   out, _, _ = forward(data['x'][0], data['pictures'][0], noise)
-  arrays |= below('eval/noise', noise) | {'eval/image_corr_as_coded': coded(out['image']['logits'])}
+  arrays |= add_prefix('eval/noise', noise) | {'eval/image_corr_as_coded': coded(out['image']['logits'])}
   rows, columns = np.divmod(np.arange(25), 5)
   table = np.concatenate([sincos(columns, 10), sincos(rows, 10)], 1)
   arrays |= {'sincos2d/rows': [0, 3, 25], 'sincos2d/dim20_grid5': np.stack([np.zeros(20), table[2], table[24]])}
@@ -294,7 +293,7 @@ def cond(path, seed=0, batch=2, patch=6, tokens=11, width=28, depth=1, heads=7, 
          mlp_ratio=0.8, targets=(('same', 11), ('fewer', 5), ('more', 24))):  # fmt: skip
   torch.manual_seed(seed)
   checkpoint = state(randomise(Fmri(tokens * patch, patch, width, depth, heads, decoder, mlp_ratio)))
-  arrays, loaded, lost = below('ckpt', checkpoint), {}, {}
+  arrays, loaded, lost = add_prefix('ckpt', checkpoint), {}, {}
   for target, count in targets:
     x = torch.randn(batch, count * patch)
     arrays[f'{target}/fmri'] = x[:, None]
@@ -302,23 +301,23 @@ def cond(path, seed=0, batch=2, patch=6, tokens=11, width=28, depth=1, heads=7, 
       model = randomise(
         Conditioner(count * patch, patch, width, depth, heads, None if pooled else context, dim, mlp_ratio)
       )
-      own = state(model)
+      initial = state(model)
       table = checkpoint['pos_embed']
       resized = F.interpolate(table[:, 1:].transpose(1, 2), size=count, mode='nearest').transpose(1, 2)
-      given = {name: value for name, value in checkpoint.items() if f'mae.{name}' in own and name != 'mask_token'}
+      given = {name: value for name, value in checkpoint.items() if f'mae.{name}' in initial and name != 'mask_token'}
       given = {name: value for name, value in given.items() if not (pooled and 'norm' in name)}
       given['pos_embed'] = torch.cat([table[:, :1], resized], 1)
-      model.load_state_dict(own | {f'mae.{name}': value for name, value in given.items()})
+      model.load_state_dict(initial | {f'mae.{name}': value for name, value in given.items()})
       encoded = model.encode(x)
       out = model(x)
       probe = torch.randn_like(out)
       prefix = f'{target}/{kind}'
-      arrays |= below(f'{prefix}/state', state(model))
-      arrays |= below(prefix, {'encoder_out': encoded, 'cond': out, 'probe': probe})
+      arrays |= add_prefix(f'{prefix}/state', state(model))
+      arrays |= add_prefix(prefix, {'encoder_out': encoded, 'cond': out, 'probe': probe})
       norms = {name: grad.norm() for name, grad in gradients(model, (out * probe).sum()).items()}
-      arrays |= below(f'{prefix}/grad_norm', norms)
+      arrays |= add_prefix(f'{prefix}/grad_norm', norms)
       loaded[prefix] = [name for name in given if name != 'pos_embed' or count == tokens]
-      lost[prefix] = [name.removeprefix('mae.') for name in own if name.removeprefix('mae.') not in loaded[prefix]]
+      lost[prefix] = [name.removeprefix('mae.') for name in initial if name.removeprefix('mae.') not in loaded[prefix]]
   config = {
     'batch': batch, 'ckpt_patches': tokens, 'cond_dim': dim, 'decoder_embed_dim': decoder[0], 'depth': depth,
     'embed_dim': width, 'loaded_unchanged': loaded, 'mlp_ratio': mlp_ratio, 'not_loaded': lost, 'num_heads': heads,

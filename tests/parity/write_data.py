@@ -8,7 +8,8 @@ import torch.nn.functional as F
 import transformers
 from skimage.metrics import structural_similarity
 
-from tests.parity.write_autoencoders import below, save
+from brainjax.trees import add_prefix
+from tests.parity.write_autoencoders import save
 
 AREAS = ('V1', 'V2', 'V3', 'V4')
 
@@ -58,12 +59,12 @@ def data(path, seed=0, patch=9, god_sizes=((44, 31), (52, 45)), train=7, test=3,
       'arr_3': rng.permutation(train), 'VC': rng.permutation(np.arange(voxels) < inside).astype(np.uint8),
       'V3': rng.permutation(np.arange(voxels) < 18).astype(np.uint8),
     }  # fmt: skip
-    arrays |= below(f'god/{subject}', raw[subject])
+    arrays |= add_prefix(f'god/{subject}', raw[subject])
 
   def rows(subjects, name, roi='VC', scaled=True):
-    found = [pad(raw[s][name][:, raw[s][roi] == 1], patch) for s in subjects]
-    found = [standard(x) if scaled else x for x in found]
-    return np.concatenate([widen(x, max(y.shape[1] for y in found)) for x in found])
+    values = [pad(raw[s][name][:, raw[s][roi] == 1], patch) for s in subjects]
+    values = [standard(x) if scaled else x for x in values]
+    return np.concatenate([widen(x, max(y.shape[1] for y in values)) for x in values])
 
   one = godly[:1]
   order = raw[godly[0]]['arr_3']
@@ -84,7 +85,7 @@ def data(path, seed=0, patch=9, god_sizes=((44, 31), (52, 45)), train=7, test=3,
   arrays['god/single_nonavg/test_fmri'] = np.concatenate(both)
   names = {part: [f'name {c}' for c in chosen] for part, chosen in of.items()}
   seen = list(dict.fromkeys(names['train'] + names['test']))
-  arrays |= below('god/single', {
+  arrays |= add_prefix('god/single', {
     'train_image': pictures['train'][order], 'sample0_image': pictures['train'][order[0]] / 255,
     'sample0_fmri': arrays['god/single/train_fmri'][:1], 'train_img_class': of['train'][order],
     'test_img_class': of['test'], 'train_naive_label': [seen.index(names['train'][i]) for i in order],
@@ -98,7 +99,7 @@ def data(path, seed=0, patch=9, god_sizes=((44, 31), (52, 45)), train=7, test=3,
     for i in range(hcp_subjects)
   }
   for subject, areas in subjects.items():
-    arrays |= below(f'hcp/{subject}', areas)
+    arrays |= add_prefix(f'hcp/{subject}', areas)
   whole = [np.concatenate([areas[a] for a in AREAS], 1) for areas in subjects.values()]
   rest = np.concatenate([windows(x, patch, frames) for x in whole])
   god = rows(godly, 'arr_0')
@@ -179,7 +180,7 @@ def _bold5000(rng, normal, patch, arrays, config):
       singles = [i for rows in trials.values() for i in rows] if single else []
       order = [*trials, *(names[i] for i in singles)]
       where = 'bold5000/' + '_'.join([kind, subject, *rest])
-      arrays |= below(where, {
+      arrays |= add_prefix(where, {
         'train_fmri': values[train], 'test_fmri': np.stack([*means, *values[singles]]),
         'train_image': np.stack([pictures[names[i]] for i in train]), 'test_image': np.stack([pictures[n] for n in order]),
       })  # fmt: skip
@@ -210,11 +211,11 @@ def _scores(rng):
       table = np.array([[function(kind, p, t) for t in true] for p in pred])
       better = table.diagonal()[:, None] < table if score == 'mse' else table.diagonal()[:, None] > table
       others = np.stack([np.delete(better[i], i) for i in range(n)])
-      found = {score: table.diagonal(), f'pair_wise_{score}': others.mean(1)}
+      values = {score: table.diagonal(), f'pair_wise_{score}': others.mean(1)}
       for ways in (3, 5):
         picks = arrays[f'metrics/n_way{ways}_picks']
-        found[f'n_way{ways}_{score}'] = [np.mean([others[i][chosen].all() for chosen in picks[i]]) for i in range(n)]
-      arrays |= below(f'metrics/{kind}', found)
+        values[f'n_way{ways}_{score}'] = [np.mean([others[i][chosen].all() for chosen in picks[i]]) for i in range(n)]
+      arrays |= add_prefix(f'metrics/{kind}', values)
   probabilities = rng.dirichlet(np.ones(23), 4).astype(np.float32)
   true_class = rng.integers(0, 23, 4)
   arrays |= {'topk/probs': probabilities, 'topk/class_id': true_class}
@@ -228,5 +229,5 @@ def _scores(rng):
         for p, c, of in zip(probabilities, true_class, picks, strict=True)
       ]
     )
-    arrays |= below(f'topk/way{ways}_top{k}', {'picks': picks, 'acc': hits.mean(1), 'std': hits.std(1)})
+    arrays |= add_prefix(f'topk/way{ways}_top{k}', {'picks': picks, 'acc': hits.mean(1), 'std': hits.std(1)})
   return arrays

@@ -5,8 +5,9 @@ import torch
 
 from benchmarks.torch_autoencoders import Conditioner
 from benchmarks.torch_training import torch_steps
+from brainjax.trees import add_prefix
 from tests.parity import torch_diffusion
-from tests.parity.write_autoencoders import below, gradients, randomise, save, state
+from tests.parity.write_autoencoders import gradients, randomise, save, state
 
 CONDITION = 'time_embed_condtion'
 
@@ -24,7 +25,7 @@ def unet(path, seed=0, batch=2, size=(8, 12), channels=5, base=64, mults=(1, 2, 
   full = state(randomise(torch_diffusion.UNet(*sizes, one, tokens)))
   pooled = randomise(torch_diffusion.UNet(*sizes, one, 1))
   condition = getattr(pooled, CONDITION)
-  arrays = dict(inputs) | below('state', full) | below(f'state_globalpool/{CONDITION}', state(condition))
+  arrays = dict(inputs) | add_prefix('state', full) | add_prefix(f'state_globalpool/{CONDITION}', state(condition))
   variants = {
     'label2img_timecond': (one, tokens), 'label2img_notimecond': (one, None),
     f'headch{head_channels}_timecond': (some, tokens), f'headch{head_channels}_notimecond': (some, None),
@@ -40,11 +41,11 @@ def unet(path, seed=0, batch=2, size=(8, 12), channels=5, base=64, mults=(1, 2, 
     taps = {}
     out = model(x, inputs['t'], context, taps)
     norms = {key: grad.norm() for key, grad in gradients(model, (out * inputs['probe']).sum()).items()}
-    arrays |= below(name, {'out': out, 'grad_x': x.grad, 'grad_context': context.grad})
-    arrays |= below(f'{name}/grad_norm', norms)
-    arrays |= below(f'{name}/tap', taps) if name.endswith('_timecond') and count == tokens else {}
+    arrays |= add_prefix(name, {'out': out, 'grad_x': x.grad, 'grad_context': context.grad})
+    arrays |= add_prefix(f'{name}/grad_norm', norms)
+    arrays |= add_prefix(f'{name}/tap', taps) if name.endswith('_timecond') and count == tokens else {}
   t = torch.tensor([0, 1, 500, 999])
-  arrays |= below('timestep_embedding', {'t': t, 'emb': torch_diffusion.time_embedding(t, base)})
+  arrays |= add_prefix('timestep_embedding', {'t': t, 'emb': torch_diffusion.time_embedding(t, base)})
   arrays['timestep_embedding/emb_dim320'] = torch_diffusion.time_embedding(t, 320)
   config = {
     'attention_resolutions': attention, 'batch': batch, 'channel_mult': mults, 'context_dim': dim,
@@ -62,7 +63,7 @@ def vqvae(path, seed=0, batch=3, pixels=24, ch=32, mults=(1, 1, 2), blocks=2, z=
     latent = model.encode(image)
     other = torch.randn_like(latent)
     indices, codes_of = model.nearest(latent)
-    arrays = below('state', state(model)) | {
+    arrays = add_prefix('state', state(model)) | {
       'image': image, 'encode/encoder_features': model.encoder(image), 'encode/latent_prequant': latent,
       'quantize/indices': indices, 'quantize/z_q': codes_of,
       'quantize/loss': 1.25 * (codes_of - latent).square().mean(),
@@ -150,7 +151,7 @@ def diffusion(path, seed=0, batch=3, pixels=16, base=32, mults=(1, 3), blocks=1,
   randomise(model)
   vq, conditioner = model['first_stage_model'], model['cond_stage_model']
   constants = tables(*schedule)
-  arrays = below('state', state(model)) | below('schedule', constants)
+  arrays = add_prefix('state', state(model)) | add_prefix('schedule', constants)
   count = schedule[0]
   for number in (1, *runs, stochastic, 300, count // 2):
     arrays[f'ddim_timesteps/S{number}'] = np.arange(0, count, count // number) + 1
@@ -208,13 +209,15 @@ def diffusion(path, seed=0, batch=3, pixels=16, base=32, mults=(1, 3), blocks=1,
   for number, result in enumerate(torch_steps([model], loss, batches, lambda i: lr, (0.9, 0.999), 0.01, clip, True), 1):
     results.append(result)
     parameters = dict(model.named_parameters())
-    arrays |= below(f'train_dedup/params_step{number}', {name: parameters[name].detach().clone() for name in names})
-  arrays |= below('train', {
+    arrays |= add_prefix(
+      f'train_dedup/params_step{number}', {name: parameters[name].detach().clone() for name in names}
+    )
+  arrays |= add_prefix('train', {
     'image_hwc': data['image'], 'fmri': data['fmri'][:, :, None], 't': data['t'], 'noise': data['noise'],
   })  # fmt: skip
   losses, norms = [value for value, _ in results], [of[0] for _, of in results]
-  arrays |= below('train_dedup', {'loss': losses, 'grad_norm_preclip': norms})
-  arrays |= below('train_as_is', {'loss': losses, 'grad_norm_preclip': norms})
+  arrays |= add_prefix('train_dedup', {'loss': losses, 'grad_norm_preclip': norms})
+  arrays |= add_prefix('train_as_is', {'loss': losses, 'grad_norm_preclip': norms})
   average, decay = torch.randn(3, 7), 0.2
   arrays |= {'ema/w0': average, 'ema/decay': np.float32(decay)}
   for n in range(1, 4):
@@ -243,13 +246,13 @@ def _samples(unet, vq, constants, cond, x_T, runs, stochastic, eta, guidance, ta
         sampling = Sampling(eps, constants, number)
         final, seen = getattr(sampling, sampler)(x_T, quantize)
         prefix = f'{sampler}/S{number}' + ('_quantx0' if quantize else '')
-        arrays |= below(prefix, {**sampling.arrays(), 'final': final, 'decoded': vq.decode(final)})
+        arrays |= add_prefix(prefix, {**sampling.arrays(), 'final': final, 'decoded': vq.decode(final)})
         if number == runs[0] and not quantize:
           inter = {'x_inter': torch.stack([x for x, _ in seen]), 'pred_x0': torch.stack([x0 for _, x0 in seen])}
-          arrays |= below(prefix, inter)
+          arrays |= add_prefix(prefix, inter)
   sampling = Sampling(eps, constants, stochastic, eta)
   noise = torch.randn(len(sampling.steps), *x_T.shape)
-  arrays |= below(
+  arrays |= add_prefix(
     f'ddim_eta{eta}', {'noise': noise, 'sigmas': sampling.sigmas, 'final': sampling.ddim(x_T, noise=noise)[0]}
   )
 
@@ -264,4 +267,4 @@ def _samples(unet, vq, constants, cond, x_T, runs, stochastic, eta, guidance, ta
     x0 = at('sqrt_recip_alphas_cumprod', t) * x - at('sqrt_recipm1_alphas_cumprod', t) * eps(x, t)
     x = at('posterior_mean_coef1', t) * x0 + at('posterior_mean_coef2', t) * x
     x = x + (t > 0) * np.exp(0.5 * at('posterior_log_variance_clipped', t)) * draw
-  return arrays | below(f'ddpm_tail{tail}', {'noise': draws, 'final': x})
+  return arrays | add_prefix(f'ddpm_tail{tail}', {'noise': draws, 'final': x})
