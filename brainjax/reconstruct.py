@@ -271,7 +271,9 @@ def _latent(
     deterministic = {'plms': samplers.plms, 'dpm': samplers.dpm}[sampler]
     return deterministic(eps_fn, x_T, schedule, steps, return_trajectory=return_trajectory)
   noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys) if noisy else None
-  return samplers.ddim(eps_fn, x_T, schedule, steps, eta=eta, key=noise_keys, return_trajectory=return_trajectory)
+  return samplers.ddim(
+    eps_fn, x_T, schedule, steps, eta=eta if noisy else 0.0, key=noise_keys, return_trajectory=return_trajectory
+  )
 
 
 def _decode(models: LatentDiffusion, params: Any, latent: jax.Array) -> jax.Array:

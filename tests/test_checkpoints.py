@@ -296,7 +296,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_is_intact(tmp_path)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))  # a file of more than 1 MiB does not fit
   try:
     with pytest.raises(
-      UserError, match=r'step 10 .* cannot be written \(File too large\); .* saved before is intact'
+      UserError, match=r'step 10 .* cannot be written \(File too large\); earlier saves are intact'
     ) as error:
       checkpoints.save(10, large, {}, None)
       checkpoints.wait()

@@ -217,7 +217,8 @@ def ddim(
     ValueError: eta > 0 without noise or key, with both, or with noise of another shape.
   """
   table = step_table(schedule, steps, eta)
-  draw = None if noise is None and key is None else _noise_source(noise, key, len(table.t), x_T.shape)
+  noisy = isinstance(eta, jax.Array) or eta != 0  # a traced eta may be anything
+  draw = _noise_source(noise, key, len(table.t), x_T.shape) if noisy else None
 
   def step(x, entry):
     i, row = entry

@@ -55,7 +55,8 @@ def test_a_plugin_is_prepared_checked_and_loaded(toy, capsys):
   assert 'toy' in registry.with_pictures() and registry.get('toy').command == 'toy --raw=DIR'
   prepare.for_run('toy', str(toy / 'raw'), str(out), ['t1'])  # unchanged: nothing to do
   test = paired_rows.load(registry.get('toy'), out, ['t1'], roi='odd', split='test', patch_size=3)
-  mean, std = test.info['statistics']['t1']
+  transform = test.info['transforms']['t1']
+  mean, std = transform.mean, transform.std
   train_rows = [row for row in range(20) if row % 5 < 3]
   assert (mean, std) == pytest.approx((fmri[train_rows, 1::2].mean(), fmri[train_rows, 1::2].std()), abs=1e-6)
   expected = [fmri[number::5, 1::2].mean(0) for number in (3, 4)]
