@@ -113,7 +113,9 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], str
         f'(separated by {DELIMITERS[delimiter]}s); quote entries that hold a {DELIMITERS[delimiter]}'
       )
     if any('\n' in cell for cell in cells):
-      raise UserError(f'{path}: row {number} has an entry of several lines; is a quotation mark not closed?')
+      raise UserError(
+        f'{path}: row {number} has an entry of several lines; close its quotation mark, or write the entry on one line'
+      )
     rows.append((number, cells))
   return columns, rows, encoding
 

@@ -94,8 +94,12 @@ def _check_nifti(path: Path) -> None:
     )
 
 
-def _check_volumes(path: Path, image: Any) -> None:
-  """Refuses volumes that are no real numbers, have no place in space, or would take too much memory as float32."""
+def _check_volumes(path: Path, image: Any) -> bool:
+  """Refuses volumes that are no real numbers, have no place in space, or would take too much memory as float32.
+
+  Returns:
+    Whether the header scales the values.
+  """
   if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(image.affine) < 4:
     raise UserError(f'{path}: its affine {_rows(image.affine)} is singular; write the right one into the header')
   dtype = image.get_data_dtype()
@@ -107,6 +111,7 @@ def _check_volumes(path: Path, image: Any) -> None:
     raise UserError(
       f'{path}: would take {size / 2**30:.1f} GiB; at most 1 GiB is accepted, so save the masked betas as .npy'
     )
+  return is_scaled
 
 
 def read_dense_series(
@@ -195,7 +200,7 @@ def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) 
     image = nibabel.load(path)
     if isinstance(image, nibabel.Cifti2Image):
       raise UserError(f'{path}: CIFTI grayordinates; expected a NIfTI volume')
-    _check_volumes(path, image)
+    is_scaled = _check_volumes(path, image)
     image = nibabel.squeeze_image(image)
     if len(image.shape) != 3:
       raise UserError(f'{path}: shape {image.shape}; expected one volume of 3 axes')
@@ -207,7 +212,7 @@ def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) 
       print(f'{path}: {betas.name} holds no orientation, so the mask is used voxel by voxel as it is stored')
     values = np.asanyarray(image.dataobj)
     # A header that scales has a float32 factor, so that 255 * (1 / 255) is 1 only in float32.
-    return values.astype(np.float32) if values.dtype == np.float64 else values
+    return values.astype(np.float32) if is_scaled else values
 
 
 def _is_same_grid(image: Any, grid: tuple[int, ...], betas_image: Any) -> bool:

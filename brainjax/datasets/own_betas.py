@@ -97,7 +97,8 @@ def _read_glmsingle(path: Path) -> np.ndarray:
     raise UserError(f'{path}: {held}; expected an array of numbers, or results of GLMsingle with {GLMSINGLE}')
   values = results[GLMSINGLE]
   if not isinstance(values, np.ndarray) or values.ndim not in (2, 4) or values.dtype.kind not in 'fiu':
-    raise UserError(f'{path}: {GLMSINGLE} has shape {np.shape(values)}; expected numbers on axes X Y Z trials')
+    kind = getattr(values, 'dtype', type(values).__name__)
+    raise UserError(f'{path}: {GLMSINGLE} is {kind} of shape {np.shape(values)}; expected numbers on axes X Y Z trials')
   return values
 
 

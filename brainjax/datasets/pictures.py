@@ -3,7 +3,7 @@
 | What the file holds | What happens |
 | --- | --- |
 | EXIF orientation | the picture is turned by it, as picture viewers do |
-| 16-bit grey (12-bit in TIFF) | scaled by its range: 65535 (4095) becomes 255; refused if that is nearly black |
+| 16-bit (12-bit in TIFF) | scaled by its range: 65535 (4095) becomes 255; refused if that is nearly black |
 | 1-bit, grey, palette, YCbCr | converted to RGB |
 | transparency | accepted if every pixel is opaque; else drawn on a background that the user names, or refused |
 | 32-bit, floating-point, CMYK, LAB | refused |
@@ -72,10 +72,15 @@ def read_picture(path: Path, where: str, background: str | None = None) -> np.nd
   """A picture file as `H W 3` uint8; see `square_picture`."""
   with _open(path, where) as image:
     _check_meaning(image, where)
-    bits = _grey_bits(image)
+    bits = _bits(image)
     upright = ImageOps.exif_transpose(image)
     if upright.mode in GREY_16:
       upright = _reduce_depth(upright, bits, where)
+    elif bits == 16 and (largest := np.asarray(upright.convert('RGB')).max()) < 16:
+      raise UserError(
+        f'{where} is 16-bit, but its largest value is {largest} of 255 on 8 bits, which is nearly black; save it as '
+        '8-bit, as it was shown'
+      )
     return np.asarray(_flatten(upright, where, background))
 
 
@@ -116,8 +121,10 @@ def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
   return value[0] if isinstance(value, tuple) else value
 
 
-def _grey_bits(image: Image.Image) -> int:
-  return _tiff_tag(image, BITS_PER_SAMPLE, 16)
+def _bits(image: Image.Image) -> int:
+  """Bits of each value in the file, before the pixels are read; Pillow reduces 16-bit colour to 8 bits."""
+  is_16_bit = image.mode in GREY_16 or any(';16' in str(tile.args) for tile in image.tile)
+  return _tiff_tag(image, BITS_PER_SAMPLE, 16 if is_16_bit else 8)
 
 
 def _reduce_depth(image: Image.Image, bits: int, where: str) -> Image.Image:

@@ -117,6 +117,10 @@ def check_file(path: Path) -> Path:
   """
   if path.is_dir():
     raise UserError(f'{path}: a folder; expected a file')
+  if path.is_symlink() and not path.exists():
+    raise UserError(f'{path}: a link to a file that does not exist; give the file itself')
+  if path.exists() and not path.is_file():
+    raise UserError(f'{path}: not a regular file; copy its content to a file')
   if not path.is_file():
     raise UserError(f'{path}: no such file; data/README.md lists the files of published data sets')
   return path

@@ -18,7 +18,7 @@ _READ = frozenset(
     'unet_num_heads',
   ]
 )
-_ABOUT_HEADS = re.compile(r'((^|_)n?heads?|head_(dim|size|channels)|dim_head)$')
+_ABOUT_HEADS = re.compile(r'((^|_)n?heads?(_?num|_count)?|head_?(dim|size|channels)|dim_?head|[a-z]Heads?)$')
 
 
 class Ambiguous(NamedTuple):
@@ -53,6 +53,17 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
       (f'{place}{name}.', part) for place, parent in level for name, part in parent.items() if isinstance(part, dict)
     ]
   return fields
+
+
+def heads_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Those of `flatten_config` that are about heads."""
+  return {
+    name: value for name, value in flatten_config(config).items() if name in _READ or _is_about_heads(name, value)
+  }
+
+
+def _is_about_heads(name: str, value: Any) -> bool:
+  return bool(_ABOUT_HEADS.search(name)) and (isinstance(value, str | Ambiguous) or type(value) is int)
 
 
 def compvis_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,13 +146,7 @@ class ConfigFields:
     """
     heads = next((value for name in names if (value := self.count(name))), None)
     if heads is None:
-      unread = [
-        name
-        for name, value in self._config.items()
-        if name not in _READ
-        and _ABOUT_HEADS.search(name)
-        and (isinstance(value, str | Ambiguous) or type(value) is int)
-      ]
+      unread = [name for name, value in self._config.items() if name not in _READ and _is_about_heads(name, value)]
       if unread:
         raise UserError(
           f'{self.source}: its config says {", ".join(f"{name}={self._config[name]}" for name in unread)}, but not '

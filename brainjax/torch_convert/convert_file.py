@@ -108,13 +108,13 @@ def move(
     UserError: as `engine.to_jax`; or a parameter would come from integers, or changes when it is converted back.
   """
   if plan_only:
-    # Arrays of one byte a value, whose type tells floating point from other types.
+    # Arrays of one byte a value. Layers are stacked, and one of int8 makes the whole stack int8.
     planned = {
-      name: np.broadcast_to(np.bool_(0) if tensor.dtype.kind in 'iub' else np.int8(0), tensor.shape)
+      name: np.broadcast_to(np.int8(0) if tensor.dtype.kind in 'iub' else np.bool_(0), tensor.shape)
       for name, tensor in state.items()
     }
     planned = engine.to_jax(table, planned, expected, where)
-    _check_floating({path: array.dtype != np.bool_ for path, array in planned.items()}, where)
+    _check_floating({path: array.dtype == np.bool_ for path, array in planned.items()}, where)
     return {}
   if others := sorted({str(tensor.dtype) for tensor in state.values() if tensor.dtype.kind not in 'iub'} - {'float32'}):
     notes.append(f'converted {", ".join(others)} to float32')
@@ -125,6 +125,8 @@ def move(
     if not np.isfinite(array).all():
       not_finite.append(path)
     for name, back in engine.to_torch(table, {path: array}).items():
+      if state[name].dtype.kind in 'iub':  # stacked with layers of floating point
+        _check_floating({name: False}, where)
       # Bits, not values: -0 and nan count too, and it is faster.
       if not np.array_equal(back.view(np.uint32), np.ascontiguousarray(state[name]).view(np.uint32)):
         raise UserError(f'{where}: {name} changes when it is converted to {path} and back; nothing was written')

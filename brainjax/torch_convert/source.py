@@ -10,11 +10,11 @@ import yaml
 
 from brainjax.errors import UserError
 from brainjax.pickled_values import StandIn, plain
-from brainjax.torch_convert.config_fields import compvis_fields, flatten_config
+from brainjax.torch_convert.config_fields import compvis_fields, flatten_config, heads_fields
 from brainjax.torch_convert.reader import MAX_LISTED, Content, LazyTensor, read_file
 
 WEIGHT_KEYS = ('model_state_dict', 'state_dict', 'model', 'module')  # the last one of DeepSpeed
-_CONFIG_KEYS = ('config', 'config_merge', 'hyper_parameters', 'hparams', 'cfg', 'args')
+_CONFIG_KEYS = ('config', 'config_merge', 'hyper_parameters', 'hparams', 'cfg', 'args')  # the last one wins
 _CONFIG_FILES = ('.hydra/config.yaml', 'hparams.yaml', 'config.yml', 'config.yaml', 'config.json')  # the last one wins
 _OPTIMIZER_KEYS = ('optimizer', 'optimizer_states', 'optimizer_state_dict', 'scaler', 'lr_schedulers', 'scheduler')
 _AVERAGE = 'model_ema.'
@@ -212,8 +212,9 @@ def _only_tensors(found: Mapping[str, Any], path: Path, notes: list[str]) -> dic
 
 
 def _config_inside(beside: Mapping[str, Any]) -> dict[str, Any]:
-  """The fields of the config objects that a checkpoint has beside its weights; of two such objects the later wins."""
-  config = {}
+  """The fields of the config objects that a checkpoint has beside its weights, and fields about heads that lie elsewhere."""
+  known = (*WEIGHT_KEYS, *_CONFIG_KEYS, *_OPTIMIZER_KEYS)
+  config = heads_fields({name: plain(value) for name, value in beside.items() if name not in known})
   for name in _CONFIG_KEYS:
     if isinstance(found := plain(beside.get(name)), dict):
       config |= compvis_fields(found) or flatten_config(found)

@@ -128,6 +128,8 @@ def test_masks_as_programs_write_them(folder):
   atlas = np.float32(nsd())
   rows, rois = read(folder, Mask(save(folder / 'f.nii', atlas), (1,), 'V1'), Mask(folder / 'f.nii', (1, 0), 'both'))
   assert rows.shape == (TRIALS, 20) and rois['V1'].sum() == 10 and rois['both'].all()
+  large = np.where(nsd() == 1, 16777217.0, 16777216.0)  # one number in float32
+  assert read(folder, Mask(save(folder / 'large.nii', large), (16777217,), 'V1'))[0].shape == (TRIALS, 10)
 
 
 def test_grids_that_differ(folder):
@@ -248,6 +250,11 @@ def test_glmsingle(folder, tmp_path, capsys):
   refused('volumes of shape .* need one or more masks', folder, betas='betas.npy')
   np.save(path, {'R2': values}, allow_pickle=True)
   refused('a dictionary of R2; expected .* results of GLMsingle with betasmd', tmp_path, betas=path.name)
+  np.save(path, {'betasmd': np.zeros((3, 4, 5, TRIALS), object)}, allow_pickle=True)
+  refused('betasmd is object of shape .3, 4, 5, .*expected numbers', tmp_path, betas=path.name)
+  path.unlink()
+  path.symlink_to(tmp_path / 'moved.npy')
+  refused('a link to a file that does not exist; give the file itself', tmp_path, betas=path.name)
   np.save(path, np.array([1, 'a', None], object), allow_pickle=True)
   refused('Python objects; expected an array of numbers', tmp_path, betas=path.name)
   np.save(path, glmsingle(values[..., :1]), allow_pickle=True)  # TYPEA_ONOFF

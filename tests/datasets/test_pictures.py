@@ -89,7 +89,7 @@ test_orientation, test_orientation_slow = check_orientation
 def check_depth_of_png(folder, kind, height, width):
   color, bits = kind
   values = noise(bits, *((height, width) if color == picture_files.GREY else (height, width, 3)), top=2**bits)
-  if bits == 16 and color == picture_files.GREY:
+  if bits == 16:
     values[0, 0] |= 1 << 15  # not nearly black
   path = folder / 'depth.png'
   picture_files.write_png(path, values, color, bits)
@@ -135,6 +135,16 @@ def test_more_of_users(folder):
   refused(
     folder / 'dark.png', '16-bit grey, but its largest value is 2.. of 65535, which is nearly black; save it as 8-bit'
   )
+  dark = noise(0, 5, 5, 3)
+  picture_files.write_png(folder / 'dark_rgb.png', dark, picture_files.RGB, 16)
+  refused(
+    folder / 'dark_rgb.png', '16-bit, but its largest value is 0 of 255 on 8 bits, which is nearly black; save it'
+  )
+  with_alpha = np.dstack([dark[..., 0], np.full((5, 5), 65535)])
+  picture_files.write_png(folder / 'dark_la.png', with_alpha, picture_files.GREY_ALPHA, 16)
+  refused(folder / 'dark_la.png', 'nearly black')
+  picture_files.write_png(folder / 'dark_8.png', dark // 32, picture_files.RGB, 8)  # dark, but 8-bit: as it was shown
+  np.testing.assert_array_equal(read(folder / 'dark_8.png'), dark // 32)
   picture_files.write_png(folder / 'black.png', np.zeros((5, 5), int), picture_files.GREY, 16)
   assert not read(folder / 'black.png').any()
   gamma = {b'gAMA': (100_000).to_bytes(4)}

@@ -290,6 +290,8 @@ def test_a_config_beside_the_file_is_read(tmp_path, name, text):
     ('{num_heads: "${model.heads}"}', "num_heads in its config is '..model.heads.'; expected a whole number"),
     ('{model: {n_heads: 4}}', 'its config says n_heads=4, but not num_heads'),
     ('{model: {attn_dim_head: 8}}', 'its config says attn_dim_head=8, but not num_heads'),
+    ('{numHeads: 4}', 'its config says numHeads=4, but not num_heads'),
+    ('{head_count: 4}', 'its config says head_count=4, but not num_heads'),
     (
       '{encoder: {heads: 4}, decoder: {heads: 8}}',
       'its config says heads=encoder.heads=4, decoder.heads=8, but not num_heads',
@@ -305,6 +307,37 @@ def test_heads_are_not_guessed_against_a_config(tmp_path, text, message):
   if 'cannot' not in message:
     (tmp_path / 'config.json').write_text('{"num_heads": 4, "decoder_num_heads": 2}')
     assert convert_file(tmp_path / 'a.pth', plan_only=True).kwargs['num_heads'] == 4
+
+
+@pytest.mark.parametrize(
+  'beside',
+  [
+    {'opt': {'num_heads': 4, 'decoder_num_heads': 2}},
+    {'model_args': types.SimpleNamespace(num_heads=4, decoder_num_heads=2)},
+    {'num_heads': 4, 'decoder_num_heads': 2},
+    {'config': {'num_heads': 4, 'decoder_num_heads': 2}, 'num_heads': 8},
+  ],
+)
+def test_heads_are_read_wherever_the_file_says_them(tmp_path, beside):
+  torch.save({'model': released.random_state(SHAPES), **beside}, tmp_path / 'a.pth')
+  converted = convert_file(tmp_path / 'a.pth', plan_only=True)
+  assert (converted.kwargs['num_heads'], converted.kwargs['decoder_num_heads']) == (4, 2)
+
+
+def test_other_heads_in_the_file_are_not_guessed(tmp_path):
+  torch.save({'model': released.random_state(SHAPES), 'opt': {'n_heads': 4}}, tmp_path / 'a.pth')
+  with pytest.raises(UserError, match='its config says n_heads=4, but not num_heads'):
+    convert_file(tmp_path / 'a.pth', plan_only=True)
+
+
+@pytest.mark.parametrize('plan_only', [True, False])
+def test_one_layer_of_integers(tmp_path, plan_only):
+  say_heads(tmp_path)
+  state = released.random_state(SHAPES)
+  state['blocks.1.mlp.fc1.weight'] = state['blocks.1.mlp.fc1.weight'].to(torch.int8)
+  torch.save(state, tmp_path / 'a.pth')
+  with pytest.raises(UserError, match='mlp.* would come from integers; weights must be floating point'):
+    convert_file(tmp_path / 'a.pth', plan_only=plan_only)
 
 
 def test_hyper_parameters_of_a_latent_diffusion_model(tmp_path):
