@@ -1,6 +1,7 @@
 """Damaged raw data: each kind ends in one sentence that names the fault, and nothing is written."""
 
 import json
+import os
 import struct
 import zipfile
 
@@ -304,3 +305,12 @@ def test_pictures_of_other_formats_are_not_opened(tmp_path):
   path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n')
   with pytest.raises(UserError, match='picture.png cannot be read: it is not a JPEG, PNG, .*; convert it'):
     pictures.square_picture(path, 8, str(path))
+
+
+def test_links_and_pipes(tmp_path):
+  (tmp_path / 'link.npy').symlink_to(tmp_path / 'moved.npy')
+  with pytest.raises(UserError, match='link.npy: a link to a file that does not exist; give the file itself'):
+    raw.check_file(tmp_path / 'link.npy')
+  os.mkfifo(tmp_path / 'pipe.npy')
+  with pytest.raises(UserError, match='pipe.npy: not a regular file; copy its content to a file'):
+    raw.check_file(tmp_path / 'pipe.npy')
