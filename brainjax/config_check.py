@@ -69,7 +69,7 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
         continue
       if isinstance(value, tuple):
         table[f'{name}.{field}'] = SIZES
-      elif not isinstance(value, bool | str):
+      elif not isinstance(value, bool | str | None):  # None: weights do not set it
         table[f'{name}.{field}'] = POSITIVE
   table |= _data_rules(config) | _model_rules(config)
   for name, spec in STAGES.items():

@@ -7,7 +7,7 @@ from brainjax import pipeline, workdirs
 from brainjax.checkpoints import save_weights
 from brainjax.errors import UserError
 from brainjax.resolve import resolve
-from configs import tiny
+from configs import demo, tiny
 
 METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
 
@@ -32,6 +32,14 @@ def test_every_stage_gets_the_sizes_of_the_weights(tmp_path, capsys):
   workdirs.write_json(folder / 'complete.json', {})
   (tmp_path / 'w').rename(tmp_path / 'gone')
   assert resolve(config, tmp_path / 'run', ('reconstruct', 'evaluate')).fmri_mae.patch_size == 4
+
+
+def test_the_demo_takes_its_sizes_from_its_prior(tmp_path):
+  config = demo.get_config()
+  resolved = resolve(config, tmp_path / 'run', METHOD)
+  assert resolved.unet.transformer_depth == 1 and resolved.unet.num_head_channels is None
+  assert resolved.first_stage.attn_resolutions == () and resolved.first_stage.resolution == 64
+  assert resolve(resolved, tmp_path / 'run', METHOD).to_dict() == resolved.to_dict()
 
 
 def test_finished_weights_do_not_replace_what_the_user_changes(tmp_path):
