@@ -60,9 +60,9 @@ class BDataFile:
     for name in (*_TABLE, *_METADATA, 'vmap'):
       if name in file and not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise UserError(f'{self.path}: {name} lies in another file, which is not followed; {_AGAIN}')
-    found: list[Any] = []
-    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)  # by hard links
-    for item in found:
+    items: list[Any] = []
+    file.visititems(lambda _, item: items.append(item) if isinstance(item, h5py.Dataset) else None)  # by hard links
+    for item in items:
       if item.external or item.is_virtual:
         raise UserError(f'{self.path}: {item.name} lies in another file, which is not followed; {_AGAIN}')
       if item.size is None:

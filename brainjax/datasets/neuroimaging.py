@@ -146,9 +146,9 @@ def read_dense_series(
         f'{path}: its frames are {step}; expected 0.72 seconds, as in 3 T runs of the HCP (windows are counted in frames). If '
         'only this number is wrong, correct it with wb_command -cifti-change-mapping'
       )
-    found = {name.removeprefix('CIFTI_STRUCTURE_'): part for name, part, _ in models.iter_structures()}
+    structures = {name.removeprefix('CIFTI_STRUCTURE_'): part for name, part, _ in models.iter_structures()}
     for name, start, stop in cortex:
-      part = found.get(name, slice(0, 0))
+      part = structures.get(name, slice(0, 0))
       if (part.start, part.stop or num_grayordinates) != (start, stop):
         raise UserError(
           f'{path}: {name} is not at grayordinates {start} to {stop - 1}; expected the order of HCP files'

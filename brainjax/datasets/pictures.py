@@ -219,7 +219,7 @@ def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
 
 def doubts(kinds: dict[str, list]) -> list[str]:
   """What people should compare with their experiment, one sentence each; `picture_kinds` of `survey`."""
-  found = []
+  sentences = []
   for words, advice in (
     ('EXIF', 'an EXIF orientation: {}. They are turned by it, as viewers do; if your experiment did not, remove it'),
     ('transparency', 'transparency: {}. Does the background on the page agree with that of your experiment?'),
@@ -229,8 +229,8 @@ def doubts(kinds: dict[str, list]) -> list[str]:
     ),
   ):
     if count := sum(count for kind, (count, _) in kinds.items() if words in kind):
-      found.append(f'picture files with {advice.format(count)}')
-  return found
+      sentences.append(f'picture files with {advice.format(count)}')
+  return sentences
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

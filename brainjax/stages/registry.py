@@ -57,6 +57,18 @@ class Sizes(NamedTuple):
   whole: bool = False
 
 
+class Release(NamedTuple):
+  """The released PyTorch file that the weights of a stage can be written as.
+
+  Attributes:
+    kind: in `torch_convert.kinds`.
+    part: of the weights, which the file holds; empty: all of them.
+  """
+
+  kind: str
+  part: str = ''
+
+
 def _check_weights_of(folder: Path) -> None:
   checkpoints.check_weights(folder / 'weights')
 
@@ -80,6 +92,7 @@ class StageSpec(NamedTuple):
     results: files that it leaves in the workdir itself.
     rebuild: (config, parameters, kwargs of the models, fMRI B V, rows that it comes from) -> 'pred' and 'mask' of the masked
       autoencoder, which the report draws.
+    release: the released file that `convert --to_torch` writes. None: the kind of the weights is the name of the stage.
     check_result: raises a UserError where the finished result in its folder cannot be used.
   """
 
@@ -97,6 +110,7 @@ class StageSpec(NamedTuple):
   remade: bool = False
   results: tuple[str, ...] = ()
   rebuild: Callable[[ConfigDict, Any, Mapping[str, Any], Any, Any], Mapping[str, Any]] | None = None
+  release: Release | None = None
   check_result: Callable[[Path], None] = _check_weights_of
 
 

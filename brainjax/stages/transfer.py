@@ -57,8 +57,8 @@ def init_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:
 
 def fmri_kwargs(info: Mapping[str, Any]) -> dict[str, Any]:
   """Constructor arguments of the fMRI autoencoder in the info of attend's weights, or of an autoencoder alone."""
-  settings = info.get('settings', {})
-  return settings.get('fmri', settings)
+  kwargs = info.get('settings', {})
+  return kwargs.get('fmri', kwargs)
 
 
 def fmri_weights(weights: Flat) -> Flat:

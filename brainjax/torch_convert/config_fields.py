@@ -154,9 +154,9 @@ class ConfigFields:
         )
       self.notes.append(f'{what} is not in the file; assumed the published {published}')
     if width and width % (heads or published):
-      found = 'in its config' if heads else 'assumed, since its config does not say it,'
+      origin = 'in its config' if heads else 'assumed, since its config does not say it,'
       raise UserError(
-        f'{self.source}: {what} {found} is {heads or published}, which does not divide the width {width}; correct its '
+        f'{self.source}: {what} {origin} is {heads or published}, which does not divide the width {width}; correct its '
         f'config, or put a config.json with {names[0]} beside the file'
       )
     return heads or published

@@ -26,12 +26,12 @@ _OLD_NAMES = {'.query.': '.to_q.', '.key.': '.to_k.', '.value.': '.to_v.', '.pro
 
 def _read_json(file: Path) -> dict[str, Any]:
   try:
-    found = json.loads(file.read_text())
+    content = json.loads(file.read_text())
   except ValueError as error:
     raise UserError(f'{file} is not JSON ({error}); download it again') from None
-  if not isinstance(found, dict):
-    raise UserError(f'{file} holds {type(found).__name__}, expected a JSON object; download it again')
-  return found
+  if not isinstance(content, dict):
+    raise UserError(f'{file} holds {type(content).__name__}, expected a JSON object; download it again')
+  return content
 
 
 def _model_config(folder: Path) -> dict[str, Any] | None:

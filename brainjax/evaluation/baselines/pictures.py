@@ -75,7 +75,7 @@ class Regression:
       rows, new = (np.flatnonzero(data.columns['subject'] == subject) for data in (self.train, self.test))
       stimulus = self.train.columns['stimulus'][rows]
       noise, repetitions = self.noise.get(int(subject), (None, 1.0))
-      found = ridge(
+      fit = ridge(
         self.train.columns['fmri'][rows],
         targets[self.train.picture_row[rows]],
         self.test.columns['fmri'][new],
@@ -85,8 +85,8 @@ class Regression:
         repetitions=repetitions,
         voxel_zscore=self.voxel_zscore,
       )
-      predictions[new] = found.predictions
-      penalties.append(found.penalty)
+      predictions[new] = fit.predictions
+      penalties.append(fit.penalty)
     chosen_by = f'cross-validation over training stimuli, at most {NUM_FOLDS} folds'
     if self.noise:
       counts = ', '.join(f'{repetitions:.3g}' for _, repetitions in self.noise.values())

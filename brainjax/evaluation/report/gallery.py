@@ -61,13 +61,13 @@ def _row_label(text: str, row: int, css: str) -> str:
 
 def _baseline_scores(page: Page, baseline: str, i: int) -> list[str]:
   """The headline scores of a baseline's picture of item `i`, as far as they were kept."""
-  found = []
+  texts = []
   for name in headline(page.scores['scores']):
     values = page.items.get(f'baselines/{baseline}/{name}')
     if values is not None:
       unit = page.scores['scores'][name]['unit']
-      found.append(f'{label(name)} {drawings.number(float(values[i].mean()), unit)}')
-  return found
+      texts.append(f'{label(name)} {drawings.number(float(values[i].mean()), unit)}')
+  return texts
 
 
 def _words(scored: list[str]) -> str:
