@@ -160,7 +160,7 @@ def to_torch(source: str, out: str) -> None:
   """Folder of weights -> a PyTorch file with the names, shapes and keys of the original code.
 
   Raises:
-    UserError: the weights have no such file, do not hold what they should, or the file cannot be written.
+    UserError: no PyTorch file has such weights, they are incomplete, or the file cannot be written.
   """
   target = check_target(out)
   params, info = _load(source)
@@ -174,7 +174,9 @@ def to_torch(source: str, out: str) -> None:
     path for path in expected.keys() | (params.keys() - loose) if expected.get(path) != np.shape(params.get(path))
   )
   if odd:
-    raise UserError(f'{source} does not hold what its settings say: {", ".join(odd[:20])}; nothing was written')
+    raise UserError(
+      f'{source}: parameters are missing, unexpected or of another shape than weights.json says: {", ".join(odd[:20])}; nothing was written'
+    )
   state = engine.to_torch(spec.table, params)
   if info['kind'] in ('ldm', 'ldm_sd1', 'label2img', 'sd1'):
     state = schedule_buffers.buffers(**kwargs.get('schedule', {})) | state

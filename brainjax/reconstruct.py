@@ -141,7 +141,7 @@ class Reconstructor:
     subject: str = '',
     normalised: bool = False,
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How sample 0 of a call with one row develops; arguments and errors as of a call.
+    """Decodes the steps of the sampler for sample 0 of one row. Other arguments and errors are those of a call.
 
     Args:
       fmri: V.

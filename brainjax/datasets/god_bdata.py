@@ -69,9 +69,7 @@ def subjects_in(folder: Path) -> dict[str, dict[str, Path]]:
     if name.startswith('sub-') and len(files) == 1:
       there = PART.fullmatch(next(iter(files)))[2]
       other = 'Test' if there == 'Training' else 'Training'
-      raise UserError(
-        f'{folder}: {next(iter(files))} is there, but no {name}_ImageNet{other}_..., which belongs to it; download both'
-      )
+      raise UserError(f'{folder} holds {next(iter(files))}, but no {name}_ImageNet{other}_...; download both')
   if missing := [path for name, path in only_matlab.items() if name not in by_subject]:
     raise UserError(
       f'{missing[0]}: this file is for Matlab and is not read here; download {missing[0].stem}.h5 of the same release '
@@ -183,16 +181,16 @@ def _shown(file: bdata.BDataFile, rows: np.ndarray) -> np.ndarray:
 
 
 def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | None = None) -> list[str]:
-  """Writes images_256.npz, label files, class index and sbj_k.npz into `out`; what is there and unchanged is kept.
+  """Writes images_256.npz, label files, class index and sbj_k.npz into `out`; files that are up to date are kept.
 
   Args:
     source: folder with the BData files, and imagenet_class_index.json if you have it: WordNet ids it lacks are added.
     images: folder with the stimulus pictures, named n01518878_5958.JPEG, in any subfolders.
     out: folder for the .npz files.
-    subjects: such as ['sbj_3']; default: all that are there.
+    subjects: such as ['sbj_3']; default: all in `source`.
 
   Returns:
-    What was written.
+    Names of the files written.
 
   Raises:
     UserError: a subject is unknown, a file cannot be read, or the files of subjects do not fit each other.
@@ -207,7 +205,7 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
   read, sets = {}, {}
   todo = [name for name in names if not _is_current(out, name, known[name])]
   if not todo and not _is_current(out, 'images', _picture_files(out, table, described)):
-    todo = names  # pictures changed: their numbers may have
+    todo = names  # other pictures may have other numbers
   for name in store.progress(todo, 'god: reading', len(todo), 'subjects'):
     read[name] = read_subject(known[name])
     shown = {value: tuple(np.unique(stimuli).tolist()) for value, stimuli in read[name][1].items()}

@@ -116,7 +116,7 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     numbered = _numbered_folder(path.relative_to(raw), raw)
     subject = match[1] or numbered or next(iter(path.relative_to(raw).parts[:-1]), None)
     if subject is None:
-      skipped[short] = 'in no folder of a subject'
+      skipped[short] = 'no folder in its path names a subject'
       continue
     if match[1] and numbered and match[1] != numbered:
       skipped[short] = f'subject {match[1]} by its name, but {numbered} by its folder'
@@ -134,7 +134,7 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     files[run] = path
   for files in by_subject.values():
     if len(files) > 1 and 'REST' in files:
-      skipped[str(files.pop('REST').relative_to(raw))] = 'its runs are there one by one'
+      skipped[str(files.pop('REST').relative_to(raw))] = 'the files of its single runs are used'
   return {name: dict(sorted(by_subject[name].items())) for name in sorted(by_subject)}, skipped
 
 

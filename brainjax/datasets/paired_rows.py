@@ -75,8 +75,8 @@ def load(
 ) -> arrays.ArrayDataset:
   """Rows of one split, in memory.
 
-  fMRI goes through one `InputTransform` per subject: ROI, z-score with the statistics of its TRAINING rows (validation
-  stimuli taken out), voxels repeated to whole patches and to the width of the widest subject.
+  fMRI goes through one `InputTransform` per subject: ROI, z-score with the statistics of its TRAINING rows (without
+  validation stimuli), voxels repeated to whole patches and to the width of the widest subject.
 
   Args:
     data_set: whose.
@@ -199,7 +199,7 @@ def _read(source: store.Builder, split: str, mask: np.ndarray, pictures: _Pictur
       columns['wordnet_id'].append(row['wordnet_id'].decode())
       if pictures.wanted:
         pictures.encoded.setdefault(int(row['stimulus']), row['image'])
-  except Exception as error:  # whatever ArrayRecord and the parser of records say of broken files
+  except Exception as error:  # ArrayRecord and its parser raise many kinds of errors for broken files
     raise UserError(
       f'{source.data_dir}: the {split} split cannot be read ({type(error).__name__}); delete this folder and '
       'prepare again'

@@ -1,4 +1,4 @@
-"""Reads the pictures that people saw, as 8-bit RGB. What has no one meaning as RGB is refused, never guessed.
+"""Reads the pictures that people saw, as 8-bit RGB. Files whose RGB values are ambiguous are refused, never guessed.
 
 | What the file holds | What happens |
 | --- | --- |
@@ -100,7 +100,7 @@ def _open(path: Path, where: str) -> Iterator[Image.Image]:
 
 
 def _check_meaning(image: Image.Image, where: str) -> None:
-  """Refuses pictures whose pixels have no one meaning as RGB."""
+  """Refuses pictures whose RGB values are ambiguous."""
   if image.mode not in READABLE:
     raise UserError(
       f'{where} has mode {image.mode} ({REFUSED.get(image.mode, "not RGB or grey")}), which does not say how it looks '
@@ -194,7 +194,7 @@ def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
   """The kinds and sizes of picture files, for the metadata of a data set; the most frequent first.
 
   Args:
-    pictures: the picture of each stimulus, in their order; those that are no files are passed over.
+    pictures: the picture of each stimulus, in their order; those that are not files are skipped.
 
   Returns:
     `picture_kinds`: description -> [number of files, number of the first stimulus]; `picture_sizes`: 'W x H' -> number
@@ -218,7 +218,7 @@ def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
 
 
 def doubts(kinds: dict[str, list]) -> list[str]:
-  """What people should compare with their experiment, one sentence each; `picture_kinds` of `survey`."""
+  """What users should compare with their experiment, one sentence each. `kinds`: the `picture_kinds` of `survey`."""
   sentences = []
   for words, advice in (
     ('EXIF', 'an EXIF orientation: {}. They are turned by it, as viewers do; if your experiment did not, remove it'),

@@ -1,6 +1,6 @@
-"""Reads the files a user hands us: nothing in them is ever executed, and every fault is one sentence.
+"""Reads a user's files: nothing in them is ever executed, and every fault is reported in one sentence.
 
-A header is believed only after it agrees with the archive's own sizes, so a lying file cannot claim memory.
+A header is used only after it agrees with the sizes in the archive, so a false header cannot allocate memory.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def say(error: Exception) -> str:
 
 @contextlib.contextmanager
 def faults_of(problem: str, remedy: str = _AGAIN) -> Iterator[None]:
-  """Whatever a library raises over a broken file becomes one sentence: problem, the library's words, remedy."""
+  """Turns any exception of a library into a `UserError`: problem, the library's message, remedy."""
   try:
     yield
   except UserError:
@@ -96,7 +96,7 @@ def find_folder(raw: str | os.PathLike, needed: str, what: str) -> Path:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-  """Folders below and including `folder`, and the sorted names of the files in each. Links are followed, never round."""
+  """Folders below and including `folder`, and the sorted names of the files in each. Links are followed, but never in a circle."""
   # os.walk goes through 1,113 subjects x hundreds of files faster than Path.rglob.
   seen = set()
   for place, folders, names in os.walk(folder, followlinks=True):

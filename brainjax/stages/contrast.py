@@ -253,8 +253,8 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
 def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
   if config.contrast.select == 'best' and not config.data.contrast_god_subjects:
     raise UserError(
-      'config.contrast.select is best, but config.data.contrast_god_subjects is empty, which leaves contrast nothing to '
-      'select by: only GOD stimuli are held out.'
+      'config.contrast.select is best, but config.data.contrast_god_subjects is empty. Only GOD stimuli '
+      'are held out, so there is nothing to select by.'
     )
 
 

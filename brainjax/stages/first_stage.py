@@ -47,7 +47,7 @@ def model(config: ConfigDict) -> VQModel | KLModel:
   return autoencoder.first_stage(resolve_kwargs(config), common.compute_dtype(config))
 
 
-# Deviation of the noise on latents in training: the decoder learns to bear what quantization and sampling leave.
+# Deviation of the noise on latents in training: the decoder learns to tolerate errors of quantization and sampling.
 NOISE = 0.1
 # Weight of the latents' mean square: without it the encoder would drown that noise by ever larger latents.
 SIZE_WEIGHT = 0.001

@@ -1,6 +1,6 @@
 """Start weights of a stage: loading them, and fitting those of one stage to the models of the next.
 
-The functions that fit take and return flat mappings ('/'-joined path -> array). They return only what they take over: the
+The functions that fit take and return flat mappings ('/'-joined path -> array). They return only the parameters that they reuse: the
 other parameters of the new model keep their initial values.
 """
 
@@ -67,7 +67,7 @@ def fmri_weights(weights: Flat) -> Flat:
 
 
 def log_resized(stage: str, source: str, kwargs: Mapping[str, Any], num_voxels: int) -> None:
-  """Says that position tables are resized, where the weights are for another number of voxels than the data have."""
+  """Logs that position tables are resized, if weights and data differ in the number of voxels."""
   before = kwargs.get('num_voxels', num_voxels)
   if before != num_voxels:
     hosts.log(
@@ -133,7 +133,7 @@ def _take(weights: Flat, shapes: Shapes, source: str, may_lack: tuple[str, ...] 
   """The parameters of `shapes`, fitted. Those with a prefix of `may_lack` may be missing."""
   missing = sorted(path for path in shapes if path not in weights and not path.startswith(may_lack))
   if missing:
-    raise UserError(f'{source} does not fit the model: it has nothing for {", ".join(missing[:20])}.')
+    raise UserError(f'{source} does not fit the model: it lacks {", ".join(missing[:20])}.')
   return {path: _fit(path, weights[path], shape, source) for path, shape in shapes.items() if path in weights}
 
 

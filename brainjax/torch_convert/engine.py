@@ -183,7 +183,7 @@ def unknown_names(table: Iterable[Row | Ignored], state: Iterable[str]) -> list[
 
 
 def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The way back: a flat mapping of paths to torch names, layouts and shapes.
+  """Parameters by path -> tensors by PyTorch name, in PyTorch's layouts and shapes.
 
   Raises:
     UserError: no row covers some paths; it lists them all.

@@ -1,4 +1,4 @@
-"""The constants of the noise schedule that CompVis checkpoints carry as tensors: checked on the way in, made on the way out."""
+"""The noise schedule that CompVis checkpoints carry as tensors: checked when read, computed when written."""
 
 from collections.abc import Mapping
 

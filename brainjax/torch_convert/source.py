@@ -148,7 +148,7 @@ def _weight_map(index: Path) -> dict[str, str]:
   """Tensor name -> name of the shard that holds it."""
   try:
     shards = json.loads(index.read_text())['weight_map']
-    # Names in data are no paths.
+    # A name with a path in it could lead out of the folder.
     if shards and all(isinstance(name, str) and Path(name).name == name for name in shards.values()):
       return shards
   except (ValueError, TypeError, KeyError, AttributeError):
@@ -170,7 +170,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _state_dict(content: Content, notes: list[str]) -> tuple[dict[str, LazyTensor], str]:
-  """The weights and the key that they were under ('' for a bare state dict). Notes what lies among them."""
+  """The weights and the key that they were under ('' for a bare state dict). Notes other entries among them."""
   value = content.value
   candidates = [(key, value[key]) for key in WEIGHT_KEYS if key in value] if isinstance(value, dict) else []
   for key, candidate in [*candidates, ('', value)]:
@@ -203,7 +203,7 @@ def _only_tensors(mapping: Mapping[str, Any], path: Path, notes: list[str]) -> d
   if unread := [name for name, x in mapping.items() if isinstance(x, StandIn) and x.kind.module.startswith('torch.')]:
     kinds = _listed({str(mapping[name].kind) for name in unread})
     raise UserError(
-      f'{path}: {_listed(unread)} are of a kind of tensor that is not read here ({kinds}); save dense, unquantised tensors'
+      f'{path}: {_listed(unread)} are tensors of an unsupported type ({kinds}); save dense, unquantised tensors'
     )
   tensors = {name: x for name, x in mapping.items() if isinstance(x, LazyTensor) and not name.endswith('_extra_state')}
   if others := sorted(mapping.keys() - tensors.keys()):
@@ -263,7 +263,7 @@ def _without_prefixes(
       state = renamed(state, 'model.', lambda name: name.removeprefix('model.'))
     else:
       break
-  if with_model and not fits(state):  # for an error, the names of the file are of more help
+  if with_model and not fits(state):  # error messages should show the names in the file
     state, removed = with_model
   notes.extend(f'removed the prefix {prefix} ({_PREFIX_OF[prefix]})' for prefix in removed)
   return state
@@ -288,7 +288,7 @@ def _averaged(state: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]
   if not averages:
     raise UserError(f'{path} holds no averaged weights ({_AVERAGE}*); leave --ema out')
   if lost := [name for name in averages if len(owners.get(name, ())) != 1]:
-    raise UserError(f'{path}: averaged weights that belong to no weight, or to several: {_listed(lost)}')
+    raise UserError(f'{path}: averaged weights without exactly one weight of that name: {_listed(lost)}')
   if without := [names[0] for average, names in owners.items() if average not in state]:
     raise UserError(f'{path}: weights without an average: {_listed(without)}')
   return state | {owners[name][0]: state[name] for name in averages}

@@ -131,7 +131,7 @@ def to_features(features: Callable[[np.ndarray], np.ndarray], name: str, regress
   """
   known = np.asarray(features(regression.train.pictures), np.float64)  # P D
   predictions, about = regression.predict(known)
-  # Features have large means that every picture shares; without them the correlation tells pictures apart.
+  # All pictures share the large mean of the features; without it the correlation separates them.
   mean = known.mean(axis=0)
   table = correlation_table(predictions - mean, known - mean)  # N P
   method = f'ridge regression, voxels to features of the {name}, training picture of the most correlated features'

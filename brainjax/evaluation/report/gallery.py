@@ -60,7 +60,7 @@ def _row_label(text: str, row: int, css: str) -> str:
 
 
 def _baseline_scores(page: Page, baseline: str, i: int) -> list[str]:
-  """The headline scores of a baseline's picture of item `i`, as far as they were kept."""
+  """The headline scores of a baseline's picture of item `i`, if they were saved."""
   texts = []
   for name in headline(page.scores['scores']):
     values = page.items.get(f'baselines/{baseline}/{name}')
