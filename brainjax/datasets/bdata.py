@@ -53,7 +53,7 @@ class BDataFile:
       self._stack = stack.pop_all()
 
   def _faults(self) -> contextlib.AbstractContextManager[None]:
-    return raw.faults_of(f'{self.path}: damaged or not a BData file (HDF5)')
+    return raw.as_user_error(f'{self.path}: damaged or not a BData file (HDF5)')
 
   def _check(self, h5py: Any, file: Any) -> None:
     """Refuses links to other files, and metadata larger than `MAX_BYTES`. Of the table one column is counted here."""

@@ -47,7 +47,7 @@ def val_stimuli(num_train_stimuli: int, num_val_stimuli: int, seed: int) -> np.n
   return np.sort(np.random.default_rng((seed, 0x601D)).permutation(num_train_stimuli)[:num_val_stimuli])
 
 
-def kept_stimuli(num_train_stimuli: int, held_out: np.ndarray, share: float, seed: int) -> np.ndarray:
+def select_stimuli(num_train_stimuli: int, held_out: np.ndarray, share: float, seed: int) -> np.ndarray:
   """A drawn share (at least one) of the training stimuli not held out; smaller shares lie within larger ones."""
   order = np.random.default_rng((seed, 0x7247)).permutation(num_train_stimuli)
   order = order[~np.isin(order, held_out)]
@@ -135,7 +135,7 @@ def load(
       mask = arrays.roi_mask(masks, roi, str(source.data_dir))
       train = _read(source, 'train', mask, _Pictures(False) if is_test else pictures)
       held_out = val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
-      kept = kept_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
+      kept = select_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
       is_kept = np.isin(train['stimulus'], kept)
       transform = InputTransform.fit(
         train['fmri'][is_kept],

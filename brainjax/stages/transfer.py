@@ -94,14 +94,14 @@ def mae_to_mae(weights: Flat, shapes: Shapes, source: str = 'the start weights')
   if not any(path.startswith('decoder/') for path in weights):
     may_lack.append('decoder/')
     hosts.log(f'{source} has no decoder; the decoder starts from random weights')
-  return _take(weights, shapes, source, tuple(may_lack))
+  return _fit_all(weights, shapes, source, tuple(may_lack))
 
 
 def conditioner_to_conditioner(
   weights: Flat, shapes: Shapes, source: str = 'the fine-tuned model'
 ) -> dict[str, np.ndarray]:
   """The conditioner of a fine-tuned model, to train it further: all of it. Arguments and errors as in `mae_to_mae`."""
-  return _take(weights, shapes, source)
+  return _fit_all(weights, shapes, source)
 
 
 def mae_to_conditioner(
@@ -125,11 +125,11 @@ def mae_to_conditioner(
   wanted = {
     origin[path]: shapes[path] for path in origin if path != 'mae/mask_token' and not (drop_norms and 'norm' in path)
   }
-  encoder = _take(weights, wanted, source)
+  encoder = _fit_all(weights, wanted, source)
   return {path: encoder[origin[path]] for path in origin if origin[path] in encoder}
 
 
-def _take(weights: Flat, shapes: Shapes, source: str, may_lack: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+def _fit_all(weights: Flat, shapes: Shapes, source: str, may_lack: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
   """The parameters of `shapes`, fitted. Those with a prefix of `may_lack` may be missing."""
   missing = sorted(path for path in shapes if path not in weights and not path.startswith(may_lack))
   if missing:

@@ -55,7 +55,7 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
     state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
   kind = kinds.detect(state, kind, where)
   spec, config = kinds.KINDS[kind], kinds.default_fields(state) | source.config
-  state = kinds.cleaned(spec, state, notes)
+  state = kinds.clean_names(spec, state, notes)
   try:
     kwargs = kinds.model_kwargs(spec, state, ConfigFields(config, notes, where), where)
   except UserError as error:

@@ -63,7 +63,7 @@ def norm(torch: str, path: str) -> list[Row]:
   return [Row(f'{torch}.weight', f'{path}/scale', 'same'), Row(f'{torch}.bias', f'{path}/bias', 'same')]
 
 
-def prefixed(table: Iterable[Row | Ignored], torch: str, path: str) -> list[Row | Ignored]:
+def add_prefixes(table: Iterable[Row | Ignored], torch: str, path: str) -> list[Row | Ignored]:
   """The same table for a model that is a part of another one: prefixes for its torch names and for its paths here."""
   rows = []
   for row in table:

@@ -248,7 +248,7 @@ def model_kwargs(kind: Kind, state: Mapping[str, Any], fields: ConfigFields, sou
   return by_part.get('', by_part)
 
 
-def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def clean_names(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
   """The state dict under the names of the table, without what this kind leaves out; adds what was left out to `notes`."""
   if image_mae.is_official(state):
     notes.append(

@@ -138,7 +138,7 @@ def to_features(features: Callable[[np.ndarray], np.ndarray], name: str, regress
   return Baseline(regression.train.pictures[table.argmax(axis=1)], {'method': method} | about)
 
 
-def why_not(train: ArrayDataset, test: ArrayDataset) -> str:
+def describe_obstacle(train: ArrayDataset, test: ArrayDataset) -> str:
   """Why ridge regression cannot be fitted; '' where it can."""
   for subject in np.unique(test.columns['subject']):
     count = len(np.unique(train.columns['stimulus'][train.columns['subject'] == subject]))
