@@ -23,7 +23,7 @@ from brainjax.errors import UserError, disk_full_reason
 WEIGHTS_FORMAT = 'brainjax-weights-1'
 # Orbax writes times into these after everything else. Nothing is restored from them.
 UNSUMMED = ('_CHECKPOINT_METADATA', 'commit_success.txt')
-NUM_LATEST = 2  # newest checkpoints that are kept, beside the best one
+NUM_LATEST = 2  # newest checkpoints to keep, in addition to the best one
 
 # A checkpoint is renamed into this folder before its files are deleted: a kill in between leaves nothing that looks like a
 # checkpoint.
@@ -288,7 +288,7 @@ class RunCheckpoints:
     return step, restored['state'], restored['notes']
 
   def _fault(self, step: int) -> str:
-    """What is wrong with a checkpoint, or ''. The first host reads it and tells the others."""
+    """Describes a fault of a checkpoint, or ''. The first host checks; the others receive the result."""
     fault = files.damage(self._directory / str(step)) if hosts.is_first() else ''
     return (fault or 'the first host reports it') if hosts.from_first(bool(fault)) else ''
 

@@ -1,4 +1,4 @@
-"""Checks a resolved config before anything is compiled: each impossible value in one sentence that names its field."""
+"""Checks a resolved config before anything is compiled: one sentence for an impossible value, which names its field."""
 
 import math
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
   }
   for name in MODELS:
     for field, value in config[name].items():
-      if field == 'attn_resolutions':  # may be empty; only weights bring it along
+      if field == 'attn_resolutions':  # may be empty; only weights set it
         continue
       if isinstance(value, tuple):
         table[f'{name}.{field}'] = SIZES

@@ -13,6 +13,7 @@ import brainjax
 from brainjax.checkpoints import load_weights, save_weights
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder, sha256
+from brainjax.stages.registry import STAGES
 from brainjax.torch_convert import engine, kinds, schedule_buffers
 from brainjax.torch_convert.config_fields import Ambiguous
 from brainjax.torch_convert.convert_file import Converted, convert_file, resize_voxels, shorten_decoder
@@ -20,9 +21,6 @@ from brainjax.torch_convert.diffusers import is_diffusers, read_folder, write_fo
 from brainjax.torch_convert.source import weights_files
 from brainjax.torch_convert.writer import check_absent, check_target, write_state, writing
 from brainjax.trees import subtree
-
-# The kind of release that the weights of a stage are converted back to.
-KIND_OF_STAGE = {'contrast': 'phase1', 'attend': 'phase2', 'diffuse': 'ldm'}  # ldm_sd1 without a codebook
 
 
 def _parser() -> ArgumentParser:
@@ -145,19 +143,24 @@ def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     raise UserError(
       f'{source}/weights.json lacks kind or settings, so neither brainjax.convert nor a stage wrote it; convert the release again'
     )
-  if info['kind'] == 'attend':  # the weights are of both autoencoders; the release keeps the fMRI side
-    params, info = subtree(params, 'fmri'), info | {'settings': info['settings']['fmri']}
-  kind = KIND_OF_STAGE.get(info['kind'], info['kind'])
-  if kind == 'ldm' and 'n_embed' not in info['settings'].get('first_stage', {}):
-    kind = 'ldm_sd1'
-  return params, info | {'kind': kind}
+  from brainjax import pipeline  # noqa: F401 - registers the stages; slow to import, so only for the way back
+
+  stage = STAGES.get(info['kind'])
+  if stage and stage.release:
+    kind, part = stage.release
+    if part:
+      params, info = subtree(params, part), info | {'settings': info['settings'][part]}
+    info |= {'kind': kind}
+  if info['kind'] == 'ldm' and 'n_embed' not in info['settings'].get('first_stage', {}):
+    info |= {'kind': 'ldm_sd1'}
+  return params, info
 
 
 def to_torch(source: str, out: str) -> None:
   """Folder of weights -> a PyTorch file with the names, shapes and keys of the original code.
 
   Raises:
-    UserError: the weights have no such file, do not hold what they should, or the file cannot be written.
+    UserError: no PyTorch file has such weights, they are incomplete, or the file cannot be written.
   """
   target = check_target(out)
   params, info = _load(source)
@@ -171,7 +174,9 @@ def to_torch(source: str, out: str) -> None:
     path for path in expected.keys() | (params.keys() - loose) if expected.get(path) != np.shape(params.get(path))
   )
   if odd:
-    raise UserError(f'{source} does not hold what its settings say: {", ".join(odd[:20])}; nothing was written')
+    raise UserError(
+      f'{source}: parameters are missing, unexpected or of another shape than weights.json says: {", ".join(odd[:20])}; nothing was written'
+    )
   state = engine.to_torch(spec.table, params)
   if info['kind'] in ('ldm', 'ldm_sd1', 'label2img', 'sd1'):
     state = schedule_buffers.buffers(**kwargs.get('schedule', {})) | state
@@ -186,9 +191,9 @@ def to_torch(source: str, out: str) -> None:
   for note in info.get('notes', ()):
     if note.startswith('ignored: ') and 'tensors such as' in note:
       print(f'note      not in it: {note.removeprefix("ignored: ")}; load with strict=False if the model has them')
-  for part, found in kwargs.items():
-    if isinstance(found, dict) and found.get('num_groups', 32) != 32:
-      print(f'note      {part} normalises in {found["num_groups"]} groups; the original code has 32 written into it')
+  for part, values in kwargs.items():
+    if isinstance(values, dict) and values.get('num_groups', 32) != 32:
+      print(f'note      {part} normalises in {values["num_groups"]} groups; the original code has 32 written into it')
   if 'norm_epsilon' in kwargs:
     print(f'note      the model needs layer_norm_eps={kwargs["norm_epsilon"]} in its Hugging Face config')
 

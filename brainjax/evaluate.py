@@ -26,7 +26,7 @@ def _print_comparison(result: dict[str, dict]) -> None:
 
 
 @command_line
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   """Command line: `compare RUN_A RUN_B` and `score IMAGES.npz --out=DIR` (image scores only: no classifier).
 
   Raises:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   scoring.add_argument('--out', type=Path, required=True)
   for command in (comparison, scoring):
     command.add_argument('--seed', type=int, default=0)
-  options = parser.parse_args(arguments)
+  options = parser.parse_args(argv)
   if options.seed < 0:
     raise UserError(f'--seed is {options.seed}; expected 0 or more.')
   for name, path in (('--json', getattr(options, 'json', None)), ('--out', getattr(options, 'out', None))):

@@ -135,7 +135,7 @@ def write_sums(folder: Path, without: Collection[str] = ()) -> None:
 
 
 def damage(folder: Path) -> str:
-  """What is wrong with a folder that has `SHA256SUMS`, naming one file; empty if every file is as it was written."""
+  """Describes a fault in a folder that has `SHA256SUMS`; empty if every file is as it was written."""
   try:
     lines = (folder / SUMS).read_text('utf-8').splitlines()
     sums = {name: digest for digest, name in (line.split('  ', 1) for line in lines)}

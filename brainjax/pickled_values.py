@@ -192,7 +192,7 @@ def plain(value: Any, depth: int = 12) -> Any:
 
 
 def _fields(value: StandIn) -> Any:
-  """What a stand-in holds: of an OmegaConf node its content or value, of any other object its items and attributes."""
+  """The content of a stand-in: of an OmegaConf node its content or value, of any other object its items and attributes."""
   if value.kind.module.split('.')[0] == 'omegaconf':
     fields = value.attributes
     return fields['_content'] if '_content' in fields else fields.get('_val')

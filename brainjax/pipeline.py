@@ -89,7 +89,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
 def _prepare_run(
   given: ConfigDict, config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, accepted: Sequence[str]
 ) -> None:
-  """Everything that can be refused is refused here, before the first stage spends days."""
+  """Checks everything before the first stage starts, which may take days."""
   for name in workdirs.with_ancestors(stages):
     workdirs.refuse_other_config(given, config, workdir, name, asked and name in stages, accepted)
   to_do = [name for name in stages if asked and STAGES[name].remade or not workdirs.is_complete(workdir / name)]

@@ -56,8 +56,8 @@ def _check(args: argparse.Namespace) -> store.States:
     kind = 'not a folder' if folder.exists() else 'no such folder'
     raise UserError(f'{folder}: {kind}; give one of raw or of prepared data')
   with contextlib.ExitStack() as stack:
-    found = overview.find_prepared(folder)
-    if not found:
+    folders_by_name = overview.find_prepared(folder)
+    if not folders_by_name:
       data_set = next((data_set for data_set in registry.DATA_SETS.values() if data_set.has_raw(folder)), None)
       if data_set is None:
         raise UserError(
@@ -66,8 +66,8 @@ def _check(args: argparse.Namespace) -> store.States:
       print('raw files: prepared into a temporary folder first')
       prepared = stack.enter_context(tempfile.TemporaryDirectory(prefix='brainjax_check_'))
       data_set.run_prepare(prepared, {'raw': folder})
-      found = overview.find_prepared(Path(prepared))
-    for name, folders in found.items():
+      folders_by_name = overview.find_prepared(Path(prepared))
+    for name, folders in folders_by_name.items():
       subjects = overview.check_prepared(name, folders)
       print('\n'.join(overview.format_report(name, subjects)))
       page = pages / f'check_{name}.png'

@@ -53,13 +53,13 @@ class Reconstructor:
       UserError: there are no such weights.
     """
     flat, info = load_weights(weights)
-    settings = info.get('settings', {})
-    if not set(LatentDiffusion._fields) <= set(settings):
+    kwargs = info.get('settings', {})
+    if not set(LatentDiffusion._fields) <= set(kwargs):
       raise UserError(
-        f'{weights} holds {", ".join(settings) or "no models"}; expected the weights of the diffuse stage or a converted LDM.'
+        f'{weights} holds {", ".join(kwargs) or "no models"}; expected the weights of the diffuse stage or a converted LDM.'
       )
-    self._models = latent_diffusion(settings, dtype)
-    self._schedule = diffusion.make_schedule(**settings.get('schedule', {}))
+    self._models = latent_diffusion(kwargs, dtype)
+    self._schedule = diffusion.make_schedule(**kwargs.get('schedule', {}))
     self._mesh = sharding.make_mesh(devices=jax.local_devices()) if mesh is None else mesh
     params = {path: sharding.put_param(path, x, self._mesh) for path, x in flat.items()}
     self._params = {name: unflatten(subtree(params, name)) for name in self._models._fields}
@@ -141,7 +141,7 @@ class Reconstructor:
     subject: str = '',
     normalised: bool = False,
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How sample 0 of a call with one row develops; arguments and errors as of a call.
+    """Decodes the steps of the sampler for sample 0 of one row. Other arguments and errors are those of a call.
 
     Args:
       fmri: V.

@@ -17,8 +17,8 @@ from brainjax.trees import lists_to_tuples
 def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigDict:
   """The config that every stage, reconstruct and evaluate use, and that is saved with results.
 
-  Weights decide their own sizes, so that weights of any size can be used. Where the config names weights to start a stage
-  from, it gets the sizes of these weights; once the stage is complete, those of its own weights.
+  Model sizes come from weights, so weights of any size can be used: from those that the config names to start a stage;
+  once the stage is complete, from those that it saved.
 
   Args:
     config: the run's.
@@ -61,7 +61,7 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
 
 
 def _infos(config: ConfigDict, spec: StageSpec, folder: Path, complete: bool) -> Mapping[str, Mapping[str, Any]]:
-  """Field -> info of the weights that it names. For a complete stage it is the info of its own weights."""
+  """Config field -> info of the weights that it names; for a complete stage, of the weights that the stage saved."""
   named = {field.name: config[spec.name][field.name] for field in spec.weights} if spec.make else {}
   infos = {}
   for field, source in named.items():

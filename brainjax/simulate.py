@@ -1,4 +1,4 @@
-"""Command: writes simulated GOD and HCP data in the real file formats, with a note of the settings."""
+"""Command: writes simulated GOD and HCP data in the real file formats, with a note of the parameters."""
 
 import concurrent.futures
 import dataclasses
@@ -22,7 +22,7 @@ NOISE = {  # at least, less than
   'pure_noise_fraction': (0.0, 0.5),
   'shared_noise_fraction': (0.0, 1.0),
 }
-_FORMAT = 1  # to be raised when the same settings give other data
+_FORMAT = 1  # raise it when the same parameters give other data
 
 
 def simulate(
@@ -66,7 +66,7 @@ def simulate(
       raise UserError(f'{name}: found {value}, expected at least {least} and less than {below}')
   god_voxels = [voxels or god.SUBJECT_VOXELS[i] for i in range(subjects)]
   hcp_voxels = voxels or hcp.NUM_VOXELS
-  settings = {
+  parameters = {
     'format': _FORMAT,
     'seed': seed,
     'image_size': image_size,
@@ -76,7 +76,7 @@ def simulate(
     'cortex': {k: v for k, v in dataclasses.asdict(cortex.CortexConfig(**noise)).items() if k != 'num_voxels'},
   }
   out = Path(out)
-  _claim(out, settings)
+  _claim(out, parameters)
 
   god_folder, hcp_folder = out / GOD_FOLDER, out / HCP_FOLDER
   picture_files = [god.CLASS_INDEX, *god.LABELS.values(), god.IMAGES]
@@ -117,19 +117,19 @@ def simulate(
   return True
 
 
-def _claim(out: Path, settings: dict) -> None:
+def _claim(out: Path, parameters: dict) -> None:
   """Marks `out` as the folder of this simulation; raises a `UserError` if other data are there."""
   note = out / METADATA
   if out.exists() and not out.is_dir():
     raise UserError(f'{out} is a file; expected a folder, or nothing. Choose another --out')
   if note.exists():
     try:
-      found = json.loads(note.read_text())['settings']
+      existing = json.loads(note.read_text())['settings']
     except (ValueError, KeyError, TypeError):
       raise UserError(f'{note} is not the note of a simulation. Choose another --out or remove the folder') from None
-    wanted = json.loads(json.dumps(settings))
-    if found != wanted:
-      keys = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]] or ['format']
+    wanted = json.loads(json.dumps(parameters))
+    if existing != wanted:
+      keys = [key for key in wanted if not isinstance(existing, dict) or existing.get(key) != wanted[key]] or ['format']
       raise UserError(
         f'{out} holds another simulation (it differs in {", ".join(keys)}). Choose another --out or remove it'
       )
@@ -140,7 +140,7 @@ def _claim(out: Path, settings: dict) -> None:
   categories = stimuli.categories()
   described = {
     'made_by': 'python -m brainjax.simulate',
-    'settings': settings,
+    'settings': parameters,
     'files': {
       str(GOD_FOLDER / 'sbj_<k>.npz'): 'arr_0 single training trials; arr_1 test trials, row = 35 * picture + run; '
       'arr_2 mean of the 35 runs; arr_3 image of each training row; boolean masks of the areas',
@@ -170,12 +170,12 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--seed', type=int, default=0, help='of cortices, noise and picture instances (default 0)')
   parser.add_argument('--image_size', type=int, default=256, help='pixels, a multiple of 64 (default 256, as the real)')
   parser.add_argument('--workers', type=int, default=1, help='subjects simulated at a time (default 1)')
-  arguments = vars(parser.parse_args(argv))
+  options = vars(parser.parse_args(argv))
   start = time.time()
-  if simulate(**arguments):
-    hosts.log(f'{arguments["out"]}: written in {time.time() - start:.0f} s')
+  if simulate(**options):
+    hosts.log(f'{options["out"]}: written in {time.time() - start:.0f} s')
   else:
-    hosts.log(f'{arguments["out"]}: complete, nothing to do')
+    hosts.log(f'{options["out"]}: complete, nothing to do')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""THE training loop: jit, gradients of the trainable parameters, logging, checkpoints, resume. There is no second one."""
+"""The training loop of every stage: jit, gradients of the trainable parameters, logging, checkpoints, resume."""
 
 import contextlib
 import math
@@ -82,7 +82,9 @@ def initialise(name: str, problem: Problem, key: jax.Array, mesh: Mesh) -> tuple
     if path not in shapes or shapes[path].shape != x.shape
   ]
   if unfit:
-    raise UserError(f'stage {name}: the weights to start from do not fit the model in: ' + ', '.join(unfit[:10]))
+    raise UserError(
+      f'stage {name}: these parameters of the start weights do not fit the model: ' + ', '.join(unfit[:10])
+    )
   fresh = [path for path in shapes if path not in problem.pretrained]
   # XLA removes the initialisation of everything that is replaced.
   flat = jax.jit(
@@ -93,7 +95,7 @@ def initialise(name: str, problem: Problem, key: jax.Array, mesh: Mesh) -> tuple
     flat[path] = sharding.put_param(path, np.asarray(x, np.float32), mesh)
   trained, frozen = split(flat, problem.trainable)
   if not trained:
-    raise UserError(f'stage {name}: no parameter matches {problem.trainable!r}, which selects what trains.')
+    raise UserError(f'stage {name}: the pattern of trainable parameters, {problem.trainable!r}, matches none.')
   abstract = jax.eval_shape(problem.optimizer.init, trained)
   opt_state = jax.jit(problem.optimizer.init, out_shardings=sharding.tree_shardings(mesh, abstract))(trained)
   step, nonfinite = sharding.put_same((jnp.zeros((), jnp.int32),) * 2, mesh)
@@ -261,7 +263,7 @@ def _run_steps(
 def _make_validate(
   loss: Loss, batches: Callable[[], Iterable[Mapping[str, np.ndarray]]], mesh: Mesh, root: jax.Array
 ) -> Callable[[TrainState, Params], dict[str, float]]:
-  # Every validation draws what step -1 would draw, so that its values can be compared.
+  # Every validation uses the draws of step -1, so that its values can be compared.
   @jax.jit
   @partial(sharding.on_mesh, mesh)
   def metrics_of(params: Params, frozen: Params, batch: Batch, root: jax.Array, index: jax.Array):
@@ -363,7 +365,7 @@ class _StopSignal:
   def __exit__(self, kind, error, trace) -> None:
     self._timer.cancel()
     self._noticing.__exit__(kind, error, trace)
-    if self._asked and error is None:  # it came after the last step: handed on
+    if self._asked and error is None:  # it arrived after the last step: send it again
       os.kill(os.getpid(), signal.SIGTERM)
 
   def asked(self, step: int) -> bool:
@@ -371,7 +373,7 @@ class _StopSignal:
     return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
 
   def begin_save(self) -> None:
-    """From here on nothing is hurried: a save that is under way is not cut off."""
+    """Cancels the time limit, so that a save is not cut off."""
     self._timer.cancel()
 
   def _ask(self) -> None:

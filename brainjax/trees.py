@@ -1,4 +1,4 @@
-"""Trees of parameters as flat mappings ('/'-joined path -> array), and settings read from JSON."""
+"""Trees of parameters as flat mappings ('/'-joined path -> array), and constructor arguments read from JSON."""
 
 import re
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ def unflatten(flat: Mapping[str, Any]) -> Any:
 
 
 def split(flat: Mapping[str, Any], pattern: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(entries whose path the regular expression is found in, the others)."""
-  found = re.compile(pattern)
-  inside = {path: x for path, x in flat.items() if found.search(path)}
+  """(entries whose path matches `pattern` somewhere, all others)."""
+  regex = re.compile(pattern)
+  inside = {path: x for path, x in flat.items() if regex.search(path)}
   return inside, {path: x for path, x in flat.items() if path not in inside}
 
 
@@ -34,6 +34,6 @@ def add_prefix(prefix: str, flat: Mapping[str, Any]) -> dict[str, Any]:
   return {f'{prefix}/{path}': x for path, x in flat.items()}
 
 
-def lists_to_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """JSON has lists where the models, which must be hashable, have tuples."""
-  return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+def lists_to_tuples(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+  """Turns the lists of JSON into tuples: models need hashable constructor arguments."""
+  return {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}

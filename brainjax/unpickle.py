@@ -76,7 +76,7 @@ class TensorMaker(NamedTuple):
 
 
 class _Reader:
-  """A file that never gives, nor makes room for, more bytes than it has."""
+  """A file that never returns, or allocates, more bytes than it has."""
 
   def __init__(self, handle: BinaryIO):
     self._handle = handle
@@ -135,7 +135,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     return StandIn(kind, args)
 
   def _construct(self, kind: Any, args: Any) -> Any:
-    """What stands for `kind(*args)`."""
+    """The value that represents `kind(*args)`; nothing is called."""
     kind, args = instance(kind, Global, StandIn), tuple(settle(value) for value in instance(args, tuple))
     if isinstance(kind, StandIn):  # the result of a call that was not made is called
       return self._stand_in(kind.kind, args)
@@ -225,7 +225,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
       target.set_state(state)
       if isinstance(settle(target), StandIn):
         self.stand_ins.add(str(settle(target).kind))
-    elif not isinstance(target, dict):  # an OrderedDict's own attributes (a state dict's _metadata) are of no use here
+    elif not isinstance(target, dict):  # an OrderedDict's own attributes (a state dict's _metadata) are not needed
       raise ValueError(f'attributes for {type(target).__name__}')
 
   def _add(self, values: list) -> None:
@@ -302,7 +302,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
       raise
     except EOFError:
       raise UserError(f'{self._path} ends early (did a download break off?); download it again') from None
-    except Exception as error:  # every other failure is the file's: its bytes decide what is done here
+    except Exception as error:  # any other exception is a fault of the file: its bytes decide what runs here
       message = str(error).split('\n')[0][:200] or type(error).__name__
       raise UserError(
         f'{self._path} holds a pickle that cannot be read as data ({message}); download it again'

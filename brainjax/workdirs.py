@@ -1,4 +1,4 @@
-"""A workdir: the run that works in it, the stages that are complete, and the config that each was made with."""
+"""A workdir: its lock, its complete stages, and the config of each stage."""
 
 import contextlib
 import json
@@ -128,9 +128,9 @@ def refuse_other_config(
     field for field in before.keys() & now.keys() if before[field] not in (now[field], also.get(field, now[field]))
   )
   if is_complete(folder) and DEVICES in changed:
-    changed.remove(DEVICES)  # nothing more is trained there
+    changed.remove(DEVICES)  # a finished stage trains no more
   if allowed := [field for field in changed if field in accepted]:
-    what = 'is complete and stays as it is; it was made' if is_complete(folder) and not remake else 'resumes'
+    what = 'is complete and stays unchanged; it was made' if is_complete(folder) and not remake else 'resumes'
     hosts.log(f'{name}: {what} with another {", ".join(allowed)}, as --accept_changes allows')
   changed = [field for field in changed if field not in accepted]
   own = tuple(f'{stage}.' for stage, spec in STAGES.items() if spec.remade)
@@ -139,7 +139,7 @@ def refuse_other_config(
   listed = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])
   accept = f'--accept_changes={",".join(changed)}'
   advice = (
-    f'{accept} keeps what is complete as it is' if is_complete(folder) else f'{accept} resumes with the new values'
+    f'{accept} keeps the finished stage unchanged' if is_complete(folder) else f'{accept} resumes with the new values'
   )
   raise UserError(
     f'{folder} was made with another config: {listed}. Choose another --workdir, the config of that run, '
@@ -148,7 +148,7 @@ def refuse_other_config(
 
 
 def put_result_aside(workdir: Path, name: str) -> None:
-  """Keeps the result of a stage that is made again."""
+  """Renames the result of a stage that runs again."""
   aside = put_aside(workdir / name)
   for file in (workdir / name for name in STAGES[name].results):
     if file.exists():
@@ -183,7 +183,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-  """Refuses a second run in one workdir, and hosts that do not share it. The lock goes with the process, however it ends.
+  """Refuses a second run in one workdir, and hosts that do not share it. The lock ends with the process.
 
   Raises:
     UserError: another run holds the lock, or the hosts see different folders.
@@ -208,7 +208,7 @@ def _locked(file: Path) -> Iterator[None]:
     what = f'--workdir={file.parent}: {error.strerror}; choose a folder that can be written'
     raise UserError(f'{what}, on a file system with locks (Lustre: mount -o flock).') from error
   with handle:
-    if not os.fstat(handle.fileno()).st_nlink:  # the run that held it was refused and has just removed the folder
+    if not os.fstat(handle.fileno()).st_nlink:  # a refused run held it and has just removed the folder
       busy()
     handle.truncate(0)
     handle.write(f'{socket.gethostname()} {os.getpid()} {time.time()}\n')  # what the other hosts must find

@@ -84,7 +84,7 @@ def test_accepted_changes_are_described_as_what_they_do(tmp_path, capsys):
   (tmp_path / 'contrast' / 'weights').mkdir(parents=True)
   workdirs.write_json(tmp_path / 'contrast' / 'config.json', workdirs.relevant(config, tmp_path, 'contrast'))
   config.contrast.learning_rate = 0.5
-  for complete, advice in ((False, 'resumes with the new values'), (True, 'keeps what is complete as it is')):
+  for complete, advice in ((False, 'resumes with the new values'), (True, 'keeps the finished stage unchanged')):
     if complete:
       workdirs.write_json(tmp_path / 'contrast' / 'complete.json', {})
     with pytest.raises(UserError, match=f'--accept_changes=contrast.learning_rate {advice}'):

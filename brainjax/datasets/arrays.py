@@ -56,7 +56,7 @@ class Dataset(Protocol):
   def __len__(self) -> int: ...
 
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The items of `rows: B`, stacked: `{'fmri': B V, ...}`. The arrays are the caller's to change."""
+    """The items of `rows: B`, stacked: `{'fmri': B V, ...}`. The caller may change the arrays."""
     ...
 
 

@@ -53,16 +53,16 @@ class BDataFile:
       self._stack = stack.pop_all()
 
   def _faults(self) -> contextlib.AbstractContextManager[None]:
-    return raw.faults_of(f'{self.path}: damaged or not a BData file (HDF5)')
+    return raw.as_user_error(f'{self.path}: damaged or not a BData file (HDF5)')
 
   def _check(self, h5py: Any, file: Any) -> None:
-    """Nothing may lie in another file, and all but the table must be small. Of the table a column is counted here."""
+    """Refuses links to other files, and metadata larger than `MAX_BYTES`. Of the table one column is counted here."""
     for name in (*_TABLE, *_METADATA, 'vmap'):
       if name in file and not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise UserError(f'{self.path}: {name} lies in another file, which is not followed; {_AGAIN}')
-    found: list[Any] = []
-    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)  # by hard links
-    for item in found:
+    items: list[Any] = []
+    file.visititems(lambda _, item: items.append(item) if isinstance(item, h5py.Dataset) else None)  # by hard links
+    for item in items:
       if item.external or item.is_virtual:
         raise UserError(f'{self.path}: {item.name} lies in another file, which is not followed; {_AGAIN}')
       if item.size is None:
@@ -85,7 +85,7 @@ class BDataFile:
     self._stack.close()
 
   def is_flagged(self, name: str) -> np.ndarray:
-    """Whether each column belongs to a name: `columns` bool; nowhere if the file does not know the name."""
+    """Whether each column has the flag: `columns` bool; False if the file has no such flag."""
     return self.flags.get(name, np.zeros(self._table.shape[1])) == 1
 
   def column(self, name: str) -> np.ndarray:
@@ -109,7 +109,7 @@ class BDataFile:
     self._count(len(rows) * int(is_column.sum()) * 4, self._table)
     out = np.empty((len(rows), int(is_column.sum())), np.float32)
     step = max(1, _BLOCK_BYTES // (self._table.shape[1] * 8))
-    with self._faults(), np.errstate(over='ignore'):  # what overflows is infinite then, and refused as such
+    with self._faults(), np.errstate(over='ignore'):  # values that overflow become infinite and are refused later
       for start in range(0, len(rows), step):
         out[start : start + step] = self._table[rows[start : start + step]][:, is_column]
     return out

@@ -94,11 +94,11 @@ def _in_order(paths: set[Path]) -> list[Path]:
   """Sessions or runs by the last number in their names: run2 before run10. A single one needs no number."""
   numbers: dict[int, Path] = {}
   for path in sorted(paths):
-    found = re.findall(r'\d+', path.name) or ['0'] * (len(paths) == 1)
-    if not found:
+    digits = re.findall(r'\d+', path.name) or ['0'] * (len(paths) == 1)
+    if not digits:
       raise UserError(f'{path}: no number in this name; expected sessions and runs such as CSI1_sess01/run01.txt')
-    if (other := numbers.setdefault(int(found[-1]), path)) is not path:
-      raise UserError(f'{path}: has the number {found[-1]}, the same as {other.name}; keep one of them')
+    if (other := numbers.setdefault(int(digits[-1]), path)) is not path:
+      raise UserError(f'{path}: has the number {digits[-1]}, the same as {other.name}; keep one of them')
   return [numbers[number] for number in sorted(numbers)]
 
 
@@ -201,7 +201,9 @@ def read_picture_dict(path: Path) -> dict[str, np.ndarray]:
     name = name.decode('latin1') if isinstance(name, bytes) else name
     is_picture = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3)
     if not isinstance(name, str) or not is_picture:
-      found = f'{picture.dtype} {picture.shape}' if isinstance(picture, np.ndarray) else repr(picture)[:80]
-      raise UserError(f'{path}: entry {str(name)[:80]!r} is {found}; expected a uint8 picture of height, width, 3')
+      description = f'{picture.dtype} {picture.shape}' if isinstance(picture, np.ndarray) else repr(picture)[:80]
+      raise UserError(
+        f'{path}: entry {str(name)[:80]!r} is {description}; expected a uint8 picture of height, width, 3'
+      )
     by_name[name] = picture
   return by_name

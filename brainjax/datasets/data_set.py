@@ -1,4 +1,4 @@
-"""What the rest of the code knows of a data set; `registry` holds them all and says how to add one."""
+"""The description of a data set; `registry` holds them all and shows how to add one."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

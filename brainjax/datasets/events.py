@@ -126,7 +126,7 @@ def _split(path: Path, text: str, delimiter: str) -> list[list[str]]:
     return [[cell.strip() for cell in cells] for cells in reader]
   except csv.Error as error:
     raise UserError(
-      f'{path}: no table of {DELIMITERS[delimiter]}-separated columns ({raw.say(error)}); expected image and split, and '
+      f'{path}: no table of {DELIMITERS[delimiter]}-separated columns ({raw.format_error(error)}); expected image and split, and '
       'closed quotation marks'
     ) from None
 
@@ -141,12 +141,16 @@ def _read_text(path: Path) -> tuple[str, str]:
     text = data.decode(encoding)
   except UnicodeDecodeError as error:
     if encoding != 'utf-8':
-      raise UserError(f'{path}: not readable as {encoding} text ({raw.say(error)}); save it as UTF-8') from None
+      raise UserError(
+        f'{path}: not readable as {encoding} text ({raw.format_error(error)}); save it as UTF-8'
+      ) from None
     try:
       encoding = FALLBACK
       text = data.decode(FALLBACK)
     except UnicodeDecodeError:
-      raise UserError(f'{path}: neither UTF-8 nor Windows-1252 text ({raw.say(error)}); save it as UTF-8') from None
+      raise UserError(
+        f'{path}: neither UTF-8 nor Windows-1252 text ({raw.format_error(error)}); save it as UTF-8'
+      ) from None
   if '\0' in text:
     raise UserError(f'{path}: not a table of text; expected UTF-8, or UTF-16 with a byte-order mark')
   return text.replace('\r\n', '\n').replace('\r', '\n'), encoding

@@ -50,11 +50,11 @@ def subjects_in(folder: Path) -> dict[str, dict[str, Path]]:
   Raises:
     UserError: only one of the two files of a subject, only files for Matlab, or none at all.
   """
-  found: dict[str, dict[str, Path]] = {}
+  by_subject: dict[str, dict[str, Path]] = {}
   only_matlab: dict[str, Path] = {}
   for path in _fmri_files(folder):
     if part := PART.fullmatch(path.name):
-      files = found.setdefault(part[1], {})
+      files = by_subject.setdefault(part[1], {})
       if any(PART.fullmatch(name)[2] == part[2] for name in files):
         raise UserError(f'{path}: {", ".join(files)} is of the same subject and part; keep one of them')
       files[path.name] = path
@@ -62,22 +62,20 @@ def subjects_in(folder: Path) -> dict[str, dict[str, Path]]:
       match = SUBJECT.fullmatch(path.name)
       name = f'sbj_{int(match[1])}'
       if match[2] == 'h5':
-        found.setdefault(name, {path.name: path})
+        by_subject.setdefault(name, {path.name: path})
       else:
         only_matlab[name] = path
-  for name, files in found.items():
+  for name, files in by_subject.items():
     if name.startswith('sub-') and len(files) == 1:
       there = PART.fullmatch(next(iter(files)))[2]
       other = 'Test' if there == 'Training' else 'Training'
-      raise UserError(
-        f'{folder}: {next(iter(files))} is there, but no {name}_ImageNet{other}_..., which belongs to it; download both'
-      )
-  if missing := [path for name, path in only_matlab.items() if name not in found]:
+      raise UserError(f'{folder} holds {next(iter(files))}, but no {name}_ImageNet{other}_...; download both')
+  if missing := [path for name, path in only_matlab.items() if name not in by_subject]:
     raise UserError(
       f'{missing[0]}: this file is for Matlab and is not read here; download {missing[0].stem}.h5 of the same release '
       '(figshare 7387130) into this folder'
     )
-  return dict(sorted(found.items(), key=lambda item: (item[0][:3], int(re.sub(r'\D', '', item[0])))))
+  return dict(sorted(by_subject.items(), key=lambda item: (item[0][:3], int(re.sub(r'\D', '', item[0])))))
 
 
 def pictures_in(folder: Path) -> dict[int, Path]:
@@ -88,15 +86,15 @@ def pictures_in(folder: Path) -> dict[int, Path]:
   """
   if not folder.is_dir():
     raise UserError(f'{folder}: no such folder; give that of the stimulus pictures with --images')
-  found: dict[int, Path] = {}
+  by_stimulus: dict[int, Path] = {}
   for place, names in raw.walk(folder):
     for name in names:
       if '.' in name and (stimulus := _stimulus(name)):
         path = place / name
-        other = found.setdefault(stimulus, path)
+        other = by_stimulus.setdefault(stimulus, path)
         if other != path and sha256(other) != sha256(path):
           raise UserError(f'{path}: another picture than {other}, of the same name; keep the one that was shown')
-  return found
+  return by_stimulus
 
 
 def _stimulus(name: str) -> int | None:
@@ -124,9 +122,11 @@ def read_subject(files: dict[str, Path]) -> tuple[Rows, Rows, dict[str, np.ndarr
   for path in files.values():
     with bdata.BDataFile(path) as file:
       is_voxel = file.is_flagged('VoxelData')
-      found = _masks(file, is_voxel)
-      masks = masks or found
-      if masks.keys() != found.keys() or not all(np.array_equal(mask, found[name]) for name, mask in masks.items()):
+      file_masks = _masks(file, is_voxel)
+      masks = masks or file_masks
+      if masks.keys() != file_masks.keys() or not all(
+        np.array_equal(mask, file_masks[name]) for name, mask in masks.items()
+      ):
         raise UserError(f'{path}: other ROIs or voxels than in {next(iter(files))}; download both files again')
       inside = np.logical_or.reduce(list(masks.values()))
       is_column = is_voxel.copy()
@@ -181,16 +181,16 @@ def _shown(file: bdata.BDataFile, rows: np.ndarray) -> np.ndarray:
 
 
 def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | None = None) -> list[str]:
-  """Writes images_256.npz, label files, class index and sbj_k.npz into `out`; what is there and unchanged is kept.
+  """Writes images_256.npz, label files, class index and sbj_k.npz into `out`; files that are up to date are kept.
 
   Args:
     source: folder with the BData files, and imagenet_class_index.json if you have it: WordNet ids it lacks are added.
     images: folder with the stimulus pictures, named n01518878_5958.JPEG, in any subfolders.
     out: folder for the .npz files.
-    subjects: such as ['sbj_3']; default: all that are there.
+    subjects: such as ['sbj_3']; default: all in `source`.
 
   Returns:
-    What was written.
+    Names of the files written.
 
   Raises:
     UserError: a subject is unknown, a file cannot be read, or the files of subjects do not fit each other.
@@ -205,7 +205,7 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
   read, sets = {}, {}
   todo = [name for name in names if not _is_current(out, name, known[name])]
   if not todo and not _is_current(out, 'images', _picture_files(out, table, described)):
-    todo = names  # pictures changed: their numbers may have
+    todo = names  # other pictures may have other numbers
   for name in store.progress(todo, 'god: reading', len(todo), 'subjects'):
     read[name] = read_subject(known[name])
     shown = {value: tuple(np.unique(stimuli).tolist()) for value, stimuli in read[name][1].items()}

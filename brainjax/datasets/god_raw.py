@@ -39,7 +39,7 @@ class Subject:
   train_stimulus: np.ndarray  # N
   test: np.ndarray  # K V, means over repetitions
   trials: np.ndarray  # K*R V, single test trials, in the file's order
-  trial_stimulus: np.ndarray | None  # K*R, 0..K-1; None if the order cannot be told
+  trial_stimulus: np.ndarray | None  # K*R, 0..K-1; None if the order is ambiguous
   rois: dict[str, np.ndarray]  # name -> V bool
 
 
@@ -192,11 +192,11 @@ def read_subject(folder: Path, subject: str, num_train: int, num_test: int) -> S
 
 
 def read(folder: Path, subject: str) -> paired.Trials:
-  """All of a subject. Single test trials are left out, with a message, where `trial_order` cannot tell their order."""
+  """All of a subject. Single test trials are left out, with a message, where `trial_order` finds none."""
   stimuli = read_stimuli(folder)
   counts = {split: len(pictures) for split, pictures in stimuli.images.items()}
   arrays = read_subject(folder, subject, counts['train'], counts['test'])
-  # As pictures have no names of their own here, they are named by their places: train/0, ...
+  # The format has no names of pictures; they are named by their places: train/0, ...
   places = {f'{split}/{i}': (split, i) for split in counts for i in range(counts[split])}
   names = {split: [name for name, place in places.items() if place[0] == split] for split in counts}
   fmri, shown = arrays.train, [names['train'][i] for i in arrays.train_stimulus]

@@ -98,7 +98,7 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
   are asked for and no single run exists.
   """
   check_runs(runs)
-  found: dict[str, dict[str, Path]] = {}
+  by_subject: dict[str, dict[str, Path]] = {}
   skipped: dict[str, str] = {}
   for path in _walk(raw):
     short = str(path.relative_to(raw))
@@ -116,7 +116,7 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     numbered = _numbered_folder(path.relative_to(raw), raw)
     subject = match[1] or numbered or next(iter(path.relative_to(raw).parts[:-1]), None)
     if subject is None:
-      skipped[short] = 'in no folder of a subject'
+      skipped[short] = 'no folder in its path names a subject'
       continue
     if match[1] and numbered and match[1] != numbered:
       skipped[short] = f'subject {match[1]} by its name, but {numbered} by its folder'
@@ -124,7 +124,7 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     if not path.is_file():
       skipped[short] = 'a link to a file that is not there'
       continue
-    files = found.setdefault(subject, {})
+    files = by_subject.setdefault(subject, {})
     other = files.get(run)
     if other and ('tclean' in other.name or not match[3]):
       skipped[short] = f'{other.name} is used for the same run'
@@ -132,10 +132,10 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
     if other:
       skipped[str(other.relative_to(raw))] = f'{path.name} is the later release of it'
     files[run] = path
-  for files in found.values():
+  for files in by_subject.values():
     if len(files) > 1 and 'REST' in files:
-      skipped[str(files.pop('REST').relative_to(raw))] = 'its runs are there one by one'
-  return {name: dict(sorted(found[name].items())) for name in sorted(found)}, skipped
+      skipped[str(files.pop('REST').relative_to(raw))] = 'the files of its single runs are used'
+  return {name: dict(sorted(by_subject[name].items())) for name in sorted(by_subject)}, skipped
 
 
 def _numbered_folder(path: Path, raw: Path) -> str | None:

@@ -1,6 +1,6 @@
-"""The way from a subject's responses to the input of a model: ROI, padding, z-score, width.
+"""Turns a subject's responses into model input: ROI, padding, z-score, width.
 
-Training makes it from its training rows. It is saved with the weights, so that sampling, scores and new sessions use the
+Training fits it to its training rows. It is saved with the weights, so that sampling, scores and new sessions use the
 same one (paper, section 3; the published code z-scores with one mean and one deviation for all voxels of a subject).
 """
 

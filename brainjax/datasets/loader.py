@@ -125,23 +125,23 @@ def make_loader(
   num_threads: int = 2,
   prefetch: int = 4,
 ) -> Loader:
-  """An iterator of this process's part of every batch, as NumPy; an epoch's last batch is filled up, never left out.
+  """An iterator of this process's part of every batch, as NumPy. The last batch of an epoch is padded, never left out.
 
   Args:
     dataset: anything with a length and `gather(rows)`.
     batch_size: rows in each batch of all processes together.
     seed: decides order and augmentation, together with the epoch.
     shuffle: a new order each epoch; False: the order of the data set.
-    filled_size: rows with the filling that lets devices and processes share a batch evenly; None: `batch_size`.
+    filled_size: rows after padding, so that devices and processes share a batch evenly; None: `batch_size`.
     shard_index: this process.
-    shard_count: number of processes; process k has the k-th part of every filled batch.
+    shard_count: number of processes; process k has the k-th part of every padded batch.
     transform: (item, rng) -> item for one row, with its own random generator.
-    repeat: go on for ever (training) or stop after one epoch (evaluation).
+    repeat: never stop (training), or stop after one epoch (evaluation).
     num_threads: batches prepared at the same time.
     prefetch: batches held ready.
 
   Every batch has the fields 'row': B, numbers of the rows of the data set, and 'weight': B, 1 for real rows and 0 for
-  filling.
+  padding.
 
   Raises:
     UserError: the data set is empty, or smaller than a batch that repeats.
@@ -149,7 +149,7 @@ def make_loader(
   """
   filled_size = batch_size if filled_size is None else filled_size
   if not 1 <= batch_size <= filled_size or filled_size % shard_count or not 0 <= shard_index < shard_count:
-    raise ValueError(f'batch_size {batch_size}, filled up to {filled_size}, shard {shard_index} of {shard_count}')
+    raise ValueError(f'batch_size {batch_size}, padded to {filled_size}, shard {shard_index} of {shard_count}')
   if not 0 <= seed < 2**63:
     raise ValueError(f'seed {seed}: expected 0 <= seed < 2**63')
   if len(dataset) == 0:

@@ -43,34 +43,36 @@ class Mask:
     Raises:
       UserError: no voxel belongs to it, or the values do not say which do.
     """
-    found = np.unique(values)
+    distinct = np.unique(values)
     if not self.labels:
-      if not np.isin(found, (0, 1)).all():
-        raise UserError(f'{self.path}: a mask of values {_list(found)}; expected 0 and 1. {self._remedy(found)}')
-      if not (found == 1).any():
+      if not np.isin(distinct, (0, 1)).all():
+        raise UserError(f'{self.path}: a mask of values {_list(distinct)}; expected 0 and 1. {self._remedy(distinct)}')
+      if not (distinct == 1).any():
         raise UserError(f'{self.path}: the mask holds no voxel: all its values are 0')
       return values == 1
-    if not _is_whole(found):
-      raise UserError(f'{self.path}: an atlas of values {_list(found)}; expected whole numbers. {self._remedy(found)}')
-    if missing := [label for label in self.labels if label not in found]:
-      raise UserError(f'{self.path}: no voxel has label {_list(missing)}; the labels there are {_list(found)}')
+    if not _is_whole(distinct):
+      raise UserError(
+        f'{self.path}: an atlas of values {_list(distinct)}; expected whole numbers. {self._remedy(distinct)}'
+      )
+    if missing := [label for label in self.labels if label not in distinct]:
+      raise UserError(f'{self.path}: no voxel has label {_list(missing)}; the labels there are {_list(distinct)}')
     return np.isin(values, self.labels)
 
-  def _remedy(self, found: np.ndarray) -> str:
-    if _is_whole(found):
-      return f'If these are labels, name those of the ROI: --mask={self.path.name}:{_example(found)}=NAME'
+  def _remedy(self, distinct: np.ndarray) -> str:
+    if _is_whole(distinct):
+      return f'If these are labels, name those of the ROI: --mask={self.path.name}:{_example(distinct)}=NAME'
     return (
       'If it is a probability map, threshold it; if it was resampled, do it again with nearest-neighbour '
       'interpolation; if values outside the brain are NaN, set them to 0'
     )
 
 
-def _is_whole(found: np.ndarray) -> bool:
-  return bool(np.isfinite(found).all() and (found == np.round(found)).all())
+def _is_whole(values: np.ndarray) -> bool:
+  return bool(np.isfinite(values).all() and (values == np.round(values)).all())
 
 
-def _example(found: np.ndarray) -> int:
-  return int(next((value for value in found if value > 0), found[0]))
+def _example(values: np.ndarray) -> int:
+  return int(next((value for value in values if value > 0), values[0]))
 
 
 def _list(values: Sequence) -> str:

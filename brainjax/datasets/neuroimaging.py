@@ -38,8 +38,8 @@ def need(name: str) -> ModuleType:
     ) from None
 
 
-def _faults_of(path: Path, what: str) -> contextlib.AbstractContextManager[None]:
-  return raw.faults_of(f'{path}: damaged or not {what}')
+def _as_user_error(path: Path, what: str) -> contextlib.AbstractContextManager[None]:
+  return raw.as_user_error(f'{path}: damaged or not {what}')
 
 
 def glasser_parcels() -> np.ndarray:
@@ -68,7 +68,7 @@ def _check_nifti(path: Path) -> None:
     with opened(path, 'rb') as stream:
       head = stream.read(540)
   except (OSError, EOFError, zlib.error) as error:
-    raise UserError(f'{path}: damaged ({raw.say(error)}); {_AGAIN}') from None
+    raise UserError(f'{path}: damaged ({raw.format_error(error)}); {_AGAIN}') from None
   for order in '<>':
     size = struct.unpack(order + 'i', head[:4].ljust(4, b'\0'))[0]
     if size == 348 and len(head) >= 348:
@@ -130,7 +130,7 @@ def read_dense_series(
   """
   nibabel = need('nibabel')
   _check_nifti(path)
-  with _faults_of(path, 'a CIFTI-2 dense time series'):
+  with _as_user_error(path, 'a CIFTI-2 dense time series'):
     image = nibabel.load(path, mmap=True)
     if not isinstance(image, nibabel.Cifti2Image) or len(image.shape) != 2:
       raise UserError(f'{path}: not a CIFTI-2 dense time series; expected a .dtseries.nii file')
@@ -146,9 +146,9 @@ def read_dense_series(
         f'{path}: its frames are {step}; expected 0.72 seconds, as in 3 T runs of the HCP (windows are counted in frames). If '
         'only this number is wrong, correct it with wb_command -cifti-change-mapping'
       )
-    found = {name.removeprefix('CIFTI_STRUCTURE_'): part for name, part, _ in models.iter_structures()}
+    structures = {name.removeprefix('CIFTI_STRUCTURE_'): part for name, part, _ in models.iter_structures()}
     for name, start, stop in cortex:
-      part = found.get(name, slice(0, 0))
+      part = structures.get(name, slice(0, 0))
       if (part.start, part.stop or num_grayordinates) != (start, stop):
         raise UserError(
           f'{path}: {name} is not at grayordinates {start} to {stop - 1}; expected the order of HCP files'
@@ -166,7 +166,7 @@ def read_volumes(path: Path) -> tuple[np.ndarray, Any]:
   """
   nibabel = need('nibabel')
   _check_nifti(path)
-  with _faults_of(path, 'a NIfTI file'):
+  with _as_user_error(path, 'a NIfTI file'):
     image = nibabel.load(path)
     if isinstance(image, nibabel.Cifti2Image):
       raise UserError(
@@ -196,7 +196,7 @@ def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) 
   """
   nibabel = need('nibabel')
   _check_nifti(path)
-  with _faults_of(path, 'a NIfTI file'):
+  with _as_user_error(path, 'a NIfTI file'):
     image = nibabel.load(path)
     if isinstance(image, nibabel.Cifti2Image):
       raise UserError(f'{path}: CIFTI grayordinates; expected a NIfTI volume')
@@ -255,7 +255,7 @@ def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
   h5py = need('h5py')
   if not h5py.is_hdf5(raw.check_file(path)):
     raise UserError(f'{path}: not an HDF5 file; MATLAB writes one with save(..., "-v7.3")')
-  with _faults_of(path, 'an HDF5 file'), h5py.File(path, 'r') as file:
+  with _as_user_error(path, 'an HDF5 file'), h5py.File(path, 'r') as file:
     known = [name for name in names if name in file]
     if len(known) != 1:
       raise UserError(f'{path}: holds {", ".join(list(file)[:10]) or "nothing"}; expected one of {", ".join(names)}')

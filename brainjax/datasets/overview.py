@@ -1,4 +1,4 @@
-"""Checks prepared data before anyone spends GPU hours on them: facts, doubts, and what `overview_page` draws."""
+"""Checks prepared data before training: facts, doubts, and what `overview_page` draws."""
 
 import dataclasses
 import hashlib
@@ -159,7 +159,7 @@ def _picture_kinds(facts: store.Metadata, subject: Subject) -> dict[int, str]:
 
 
 def _check_offsets(statistics: '_Statistics', subject: Subject) -> None:
-  """Reports how much of the model's input says nothing about the picture."""
+  """Reports the share of the input's variance that does not depend on the picture."""
   share = statistics.offset_share(subject.rois.get('VC'))
   subject.facts.append(f'constant offsets of voxels are {share:.0%} of the variance of the training rows')
   if share > MAX_OFFSET_SHARE:
@@ -214,7 +214,7 @@ class _Statistics:
     return self._first + mean, np.maximum(self._squares / self._count - mean**2, 0)
 
   def doubts(self, split: str) -> list[str]:
-    """What is wrong with them."""
+    """Lists what may be wrong with the data."""
     bad = [f'{split}: {self._bad} values are NaN or infinite'] if self._bad else []
     constant = int((self._squares == 0).sum()) if self._count > 1 else 0
     return bad + ([f'{split}: {constant} voxels never change'] if constant else [])
@@ -222,7 +222,7 @@ class _Statistics:
   def offset_share(self, mask: np.ndarray | None = None) -> float:
     """Share of the variance over rows and voxels that is the variance of the voxels' means, in [0, 1].
 
-    `mask`: the voxels that count, `V` bool; by default all.
+    `mask`: voxels to use, `V` bool; by default all.
     """
     mean, variance = (values if mask is None else values[mask] for values in self._moments())
     return float(mean.var() / max(mean.var() + variance.mean(), 1e-300))

@@ -24,11 +24,11 @@ def read_betas(
   """Responses of the voxels in any of the masks, or of all voxels if there are no masks.
 
   Args:
-    path: an array `N V`, `V N`, `N X Y Z` or `X Y Z N` (.npy), where the number of trials tells the order; results of
+    path: an array `N V`, `V N`, `N X Y Z` or `X Y Z N` (.npy), where the number of trials shows which axis holds them; results of
       GLMsingle (.npy, .hdf5, .mat of version 7.3); betas of the Natural Scenes Dataset (.hdf5); or NIfTI `X Y Z N`.
     masks: over the voxels `V` or `X Y Z`.
     num_trials: N.
-    events: file that says so.
+    events: the file that names N trials, for messages.
     scale: the file holds betas times this. Arrays of whole numbers need it.
 
   Returns:
@@ -110,7 +110,7 @@ def _read_hdf5(path: Path) -> tuple[np.ndarray, int | None]:
     raise UserError(f'{path}: {name} has shape {values.shape}; expected axes X Y Z trials')
   if name == 'betas' and values.ndim == 4 and values.shape[0] == values.shape[2]:
     raise UserError(
-      f'{path}: {name} has shape {values.shape[::-1]}, in which X and Z cannot be told apart: MATLAB (as for the Natural '
+      f'{path}: {name} has shape {values.shape[::-1]}, in which X and Z cannot be distinguished: MATLAB (as for the Natural '
       'Scenes Dataset) stores Z before X, Python X before Z; save it as .npy (trials, X, Y, Z)'
     )
   if name == 'betas' and values.ndim == 2:  # of any program

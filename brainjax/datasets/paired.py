@@ -181,29 +181,6 @@ def explainable_variance(trials: np.ndarray, stimulus: np.ndarray) -> np.ndarray
   return np.divide(signal, total, out=np.zeros_like(total), where=total > 0).astype(np.float32)
 
 
-def scale_of_means(
-  explainable: np.ndarray, repetitions: float | np.ndarray, variance: np.ndarray | float = 1.0
-) -> float:
-  """Deviation that means over R trials are expected to have, relative to single trials.
-
-  Averaging leaves the signal and takes 1/R of the noise variance. With the share s of a voxel's variance that the
-  stimulus explains, the variance of a mean is s + (1 - s) / R of that of a trial. All voxels share one scale, as they
-  share one deviation, so the variances are averaged over voxels.
-
-  Args:
-    explainable: V, from `explainable_variance` of repeated trials.
-    repetitions: R, a number or one for each mean.
-    variance: V, of single trials; 1 where voxels are z-scored each.
-
-  Returns:
-    The scale, more than 0 and at most 1: means times 1 / scale have the deviation of single trials.
-  """
-  share = np.mean(1 / np.asarray(repetitions, np.float64))
-  weights = np.broadcast_to(np.asarray(variance, np.float64), np.shape(explainable))
-  explained = float(np.average(explainable, weights=weights))
-  return float(np.sqrt(explained + (1 - explained) * share))
-
-
 def _facts(subject: str, trials: Trials) -> dict[str, Any]:
   """Metadata of a subject."""
   names = [*trials.train, *trials.test]

@@ -47,7 +47,7 @@ def val_stimuli(num_train_stimuli: int, num_val_stimuli: int, seed: int) -> np.n
   return np.sort(np.random.default_rng((seed, 0x601D)).permutation(num_train_stimuli)[:num_val_stimuli])
 
 
-def kept_stimuli(num_train_stimuli: int, held_out: np.ndarray, share: float, seed: int) -> np.ndarray:
+def select_stimuli(num_train_stimuli: int, held_out: np.ndarray, share: float, seed: int) -> np.ndarray:
   """A drawn share (at least one) of the training stimuli not held out; smaller shares lie within larger ones."""
   order = np.random.default_rng((seed, 0x7247)).permutation(num_train_stimuli)
   order = order[~np.isin(order, held_out)]
@@ -75,8 +75,8 @@ def load(
 ) -> arrays.ArrayDataset:
   """Rows of one split, in memory.
 
-  fMRI goes through one `InputTransform` per subject: ROI, z-score with the statistics of its TRAINING rows (validation
-  stimuli taken out), voxels repeated to whole patches and to the width of the widest subject.
+  fMRI goes through one `InputTransform` per subject: ROI, z-score with the statistics of its TRAINING rows (without
+  validation stimuli), voxels repeated to whole patches and to the width of the widest subject.
 
   Args:
     data_set: whose.
@@ -135,7 +135,7 @@ def load(
       mask = arrays.roi_mask(masks, roi, str(source.data_dir))
       train = _read(source, 'train', mask, _Pictures(False) if is_test else pictures)
       held_out = val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
-      kept = kept_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
+      kept = select_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
       is_kept = np.isin(train['stimulus'], kept)
       transform = InputTransform.fit(
         train['fmri'][is_kept],
@@ -199,7 +199,7 @@ def _read(source: store.Builder, split: str, mask: np.ndarray, pictures: _Pictur
       columns['wordnet_id'].append(row['wordnet_id'].decode())
       if pictures.wanted:
         pictures.encoded.setdefault(int(row['stimulus']), row['image'])
-  except Exception as error:  # whatever ArrayRecord and the parser of records say of broken files
+  except Exception as error:  # ArrayRecord and its parser raise many kinds of errors for broken files
     raise UserError(
       f'{source.data_dir}: the {split} split cannot be read ({type(error).__name__}); delete this folder and '
       'prepare again'

@@ -1,4 +1,4 @@
-"""Reads the pictures that people saw, as 8-bit RGB. What has no one meaning as RGB is refused, never guessed.
+"""Reads the pictures that people saw, as 8-bit RGB. Files whose RGB values are ambiguous are refused, never guessed.
 
 | What the file holds | What happens |
 | --- | --- |
@@ -86,7 +86,9 @@ def read_picture(path: Path, where: str, background: str | None = None) -> np.nd
 
 @contextlib.contextmanager
 def _open(path: Path, where: str) -> Iterator[Image.Image]:
-  with raw.faults_of(f'{where} cannot be read', 'save it as 8-bit RGB PNG if a viewer shows it, else copy it again'):
+  with raw.as_user_error(
+    f'{where} cannot be read', 'save it as 8-bit RGB PNG if a viewer shows it, else copy it again'
+  ):
     try:
       # A file object, not a path: Pillow maps uncompressed TIFF files of a path and then turns them wrongly.
       with open(path, 'rb') as file, Image.open(file, formats=FORMATS) as image:
@@ -96,11 +98,11 @@ def _open(path: Path, where: str) -> Iterator[Image.Image]:
         f'{where} cannot be read: it is not a JPEG, PNG, TIFF, BMP, GIF or WebP picture; convert it to one of these'
       ) from None
     except Image.DecompressionBombError as error:
-      raise UserError(f'{where} has too many pixels ({raw.say(error)}); reduce it') from None
+      raise UserError(f'{where} has too many pixels ({raw.format_error(error)}); reduce it') from None
 
 
 def _check_meaning(image: Image.Image, where: str) -> None:
-  """Refuses pictures whose pixels have no one meaning as RGB."""
+  """Refuses pictures whose RGB values are ambiguous."""
   if image.mode not in READABLE:
     raise UserError(
       f'{where} has mode {image.mode} ({REFUSED.get(image.mode, "not RGB or grey")}), which does not say how it looks '
@@ -194,7 +196,7 @@ def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
   """The kinds and sizes of picture files, for the metadata of a data set; the most frequent first.
 
   Args:
-    pictures: the picture of each stimulus, in their order; those that are no files are passed over.
+    pictures: the picture of each stimulus, in their order; those that are not files are skipped.
 
   Returns:
     `picture_kinds`: description -> [number of files, number of the first stimulus]; `picture_sizes`: 'W x H' -> number
@@ -218,8 +220,8 @@ def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
 
 
 def doubts(kinds: dict[str, list]) -> list[str]:
-  """What people should compare with their experiment, one sentence each; `picture_kinds` of `survey`."""
-  found = []
+  """What users should compare with their experiment, one sentence each. `kinds`: the `picture_kinds` of `survey`."""
+  sentences = []
   for words, advice in (
     ('EXIF', 'an EXIF orientation: {}. They are turned by it, as viewers do; if your experiment did not, remove it'),
     ('transparency', 'transparency: {}. Does the background on the page agree with that of your experiment?'),
@@ -229,8 +231,8 @@ def doubts(kinds: dict[str, list]) -> list[str]:
     ),
   ):
     if count := sum(count for kind, (count, _) in kinds.items() if words in kind):
-      found.append(f'picture files with {advice.format(count)}')
-  return found
+      sentences.append(f'picture files with {advice.format(count)}')
+  return sentences
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

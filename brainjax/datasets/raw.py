@@ -1,6 +1,6 @@
-"""Reads the files a user hands us: nothing in them is ever executed, and every fault is one sentence.
+"""Reads a user's files: nothing in them is ever executed, and every fault is reported in one sentence.
 
-A header is believed only after it agrees with the archive's own sizes, so a lying file cannot claim memory.
+A header is used only after it agrees with the sizes in the archive, so a false header cannot allocate memory.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ _AGAIN = 'copy or download the file again'
 _KINDS = {'f': 'floating-point', 'i': 'integer', 'u': 'integer', 'b': 'true/false'}
 
 
-def say(error: Exception) -> str:
+def format_error(error: Exception) -> str:
   """An exception's text on one line."""
   return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
-def faults_of(problem: str, remedy: str = _AGAIN) -> Iterator[None]:
-  """Whatever a library raises over a broken file becomes one sentence: problem, the library's words, remedy."""
+def as_user_error(problem: str, remedy: str = _AGAIN) -> Iterator[None]:
+  """Turns any exception of a library into a `UserError`: problem, the library's message, remedy."""
   try:
     yield
   except UserError:
     raise
   except Exception as error:  # damaged files make libraries fail in any way
-    raise UserError(f'{problem} ({say(error)}); {remedy}') from None
+    raise UserError(f'{problem} ({format_error(error)}); {remedy}') from None
 
 
 def _check_header(stream: IO[bytes], file_size: int, where: str) -> tuple[tuple[int, ...], np.dtype]:
@@ -72,7 +72,7 @@ def _check_kind(shape: tuple[int, ...], dtype: np.dtype, ndim: int | tuple[int, 
 
 def read_npy(path: Path, ndim: int | tuple[int, ...], kinds: str = 'fiu') -> np.ndarray:
   """The array of one .npy file, with the same checks."""
-  with faults_of(f'{path}: damaged or not a .npy file'), open(check_file(path), 'rb') as stream:
+  with as_user_error(f'{path}: damaged or not a .npy file'), open(check_file(path), 'rb') as stream:
     _check_kind(*_check_header(stream, path.stat().st_size, str(path)), ndim, kinds, str(path))
     stream.seek(0)
     return np.lib.format.read_array(stream, allow_pickle=False)
@@ -96,7 +96,7 @@ def find_folder(raw: str | os.PathLike, needed: str, what: str) -> Path:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-  """Folders below and including `folder`, and the sorted names of the files in each. Links are followed, never round."""
+  """Folders below and including `folder`, and the sorted names of the files in each. Links are followed, but never in a circle."""
   # os.walk goes through 1,113 subjects x hundreds of files faster than Path.rglob.
   seen = set()
   for place, folders, names in os.walk(folder, followlinks=True):
@@ -132,7 +132,7 @@ class NpzReader:
   def __init__(self, path: str | os.PathLike):
     self.path = check_file(Path(path))
     self._sizes: dict[str, int] = {}  # bytes of the arrays read so far
-    with faults_of(f'{self.path}: damaged or not an .npz file'):
+    with as_user_error(f'{self.path}: damaged or not an .npz file'):
       self._zip = zipfile.ZipFile(self.path)
       members = [info for info in self._zip.infolist() if info.filename.endswith('.npy')]
     self._members = {info.filename.removesuffix('.npy'): info for info in members}
@@ -160,7 +160,7 @@ class NpzReader:
     if name not in self._members:
       raise UserError(f'{self.path}: array {name!r} is missing; it holds {", ".join(self.names) or "nothing"}')
     member = self._members[name]
-    with faults_of(f'{self.path}: array {name!r} is damaged'), self._zip.open(member) as stream:
+    with as_user_error(f'{self.path}: array {name!r} is damaged'), self._zip.open(member) as stream:
       return _check_header(stream, member.file_size, f'{self.path}: array {name!r}')
 
   def read(self, name: str, ndim: int, kinds: str = 'fiu') -> np.ndarray:
@@ -174,7 +174,7 @@ class NpzReader:
     self._sizes[name] = num_bytes(shape, dtype)
     if (total := sum(self._sizes.values())) > MAX_ARRAY_BYTES:
       raise UserError(f'{self.path}: its arrays would take {total / 2**30:.1f} GiB; at most 2 GiB is accepted')
-    with faults_of(f'{self.path}: array {name!r} is damaged'), self._zip.open(self._members[name]) as stream:
+    with as_user_error(f'{self.path}: array {name!r} is damaged'), self._zip.open(self._members[name]) as stream:
       return np.lib.format.read_array(stream, allow_pickle=False)
 
   def read_fmri(self, name: str, num_voxels: int | None = None) -> np.ndarray:
@@ -229,7 +229,7 @@ def read_text(path: Path) -> str:
     return io.StringIO(read_bytes(path).decode('utf-8-sig'), newline=None).read()
   except UnicodeDecodeError as error:
     raise UserError(
-      f'{path}: not readable as UTF-8 text ({say(error)}); save it as UTF-8, or download it again'
+      f'{path}: not readable as UTF-8 text ({format_error(error)}); save it as UTF-8, or download it again'
     ) from None
 
 
@@ -243,4 +243,4 @@ def read_json(path: Path) -> Any:
   try:
     return json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{path}: not valid JSON ({say(error)}); copy or download it again') from None
+    raise UserError(f'{path}: not valid JSON ({format_error(error)}); copy or download it again') from None

@@ -27,9 +27,8 @@ SHARD_BYTES = 256 << 20
 # What was done with each data set, 'god/sbj_1': 'kept', 'built' or 'rebuilt', and the names of changed raw files.
 States = dict[str, tuple[str, list[str]]]
 NPZ = 'npz'  # folder below --out for the files of published .npz formats that are made from original files
-NOWHERE = (
-  '.nowhere'  # data_dir of a builder that must read nothing: a builder reads existing data, which may be corrupt
-)
+# data_dir that does not exist. A builder reads existing data, which may be corrupt; with this one it reads nothing.
+NOWHERE = '.nowhere'
 
 
 class Metadata(tfds.core.Metadata):
@@ -89,7 +88,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   @classmethod
   def of(cls, prepared_dir: str | os.PathLike, subject: str = '') -> Self:
-    """The builder of a data set, or of its `subject` where each has data of its own."""
+    """The builder of a data set, or of one `subject` where each subject has a folder."""
     return cls(data_dir=os.fspath(prepared_dir))
 
   def about(self, features: tfds.features.FeaturesDict, supervised_keys: tuple[str, str] | None = None) -> Info:
@@ -314,7 +313,7 @@ def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os
     return make_builder(os.fspath(prepared_dir))
   except UserError:
     raise
-  except Exception as error:  # whatever TFDS says of a broken JSON file
+  except Exception as error:  # TFDS raises many kinds of errors for a broken JSON file
     raise UserError(
       f'{folder}: damaged prepared data ({type(error).__name__}); delete this folder and prepare again'
     ) from None

@@ -28,7 +28,7 @@ def _read_items(run: Path) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def _fault(items: dict[str, np.ndarray], scores: Any) -> str:
-  """What `compare` needs and does not find; '' if nothing is missing."""
+  """Names what `compare` needs and the files lack; '' if nothing is missing."""
   if not isinstance(scores, dict) or scores.get('format') != FORMAT or not isinstance(scores.get('scores'), dict):
     return f'{SCORES_FILE} is not of the format {FORMAT!r}'
   checks = items.get('stimulus_check')

@@ -38,7 +38,7 @@ def evaluate(
     classifier_name: is named in every class score.
     out: folder.
     facts: plain values for scores.json (noise ceiling, categories seen in training, ...).
-    training_images: M H W 3 uint8 of the same size; the one nearest to each sample is found, so that copying shows.
+    training_images: M H W 3 uint8 of the same size; the nearest one to each sample is reported, to detect copying.
     **options: those of `score_images`.
 
   Returns:

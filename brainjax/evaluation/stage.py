@@ -111,7 +111,7 @@ def _baselines(
   """Pictures of each baseline for the test rows; `trials` are those that the test rows are means of, if any."""
   if not config.evaluate.ridge:
     return {}
-  if reason := baselines.why_not(train, test):
+  if reason := baselines.describe_obstacle(train, test):
     hosts.log(f'evaluate: no ridge regression beside the model: {reason}')
     return {}
   regression = baselines.Regression(train, test, trials, config.evaluate.ridge_voxel_zscore)

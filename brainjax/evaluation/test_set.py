@@ -26,9 +26,9 @@ def subsets(train: ArrayDataset, test: ArrayDataset) -> dict[str, np.ndarray]:
   """
   seen = {_category(train, number) for number in train.info['names']} - {''}
   names = [_category(test, number) for number in test.columns['stimulus'].tolist()]
-  known, found = np.array([name != '' for name in names]), np.array([name in seen for name in names])
-  parts = {SEEN: found, UNSEEN: known & ~found}
-  return parts if known.all() else parts | {UNKNOWN: ~known}
+  is_known, is_seen = np.array([name != '' for name in names]), np.array([name in seen for name in names])
+  parts = {SEEN: is_seen, UNSEEN: is_known & ~is_seen}
+  return parts if is_known.all() else parts | {UNKNOWN: ~is_known}
 
 
 def _category(rows: ArrayDataset, number: int) -> str:
@@ -151,8 +151,8 @@ def select_trials(
   fmri, items = [], []
   for item, (subject, stimulus) in enumerate(zip(test.columns['subject'], test.columns['stimulus'], strict=True)):
     rows = subjects[subject]
-    found = np.flatnonzero(rows.columns['stimulus'] == stimulus)
-    chosen = rng.permutation(found)[:count] if len(found) > 1 else []
+    trial_rows = np.flatnonzero(rows.columns['stimulus'] == stimulus)
+    chosen = rng.permutation(trial_rows)[:count] if len(trial_rows) > 1 else []
     fmri += [transforms.fit_width(rows.columns['fmri'][row], test.num_voxels) for row in chosen]
     items += [item] * len(chosen)
   if not items:

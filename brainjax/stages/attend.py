@@ -17,7 +17,7 @@ from brainjax.ops import losses, masking, patches
 from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
-from brainjax.stages.registry import Sizes, StageSpec, WeightsField
+from brainjax.stages.registry import Release, Sizes, StageSpec, WeightsField
 from brainjax.stages.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.trees import add_prefix, subtree
 
@@ -217,8 +217,8 @@ def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[S
     if stage.cross_attention and kwargs.get('cross_depth'):  # weights of phase 2
       sizes.append(Sizes('attend', {'cross_depth': kwargs['cross_depth']}, stage.init_from))
   if 'image_init_from' in infos:
-    settings = infos['image_init_from'].get('settings', {})
-    kwargs = settings.get('image_mae') or settings.get('image') or settings
+    saved = infos['image_init_from'].get('settings', {})
+    kwargs = saved.get('image_mae') or saved.get('image') or saved
     sizes.append(Sizes('image_mae', kwargs, stage.image_init_from))
   return sizes
 
@@ -291,4 +291,5 @@ STAGE = StageSpec(
   check=_check,
   unused=('first_stage', 'unet', 'conditioner'),
   rebuild=rebuild,
+  release=Release('phase2', part='fmri'),
 )

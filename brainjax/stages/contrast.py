@@ -19,7 +19,7 @@ from brainjax.ops import losses, patches
 from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
-from brainjax.stages.registry import Sizes, Source, StageSpec, WeightsField
+from brainjax.stages.registry import Release, Sizes, Source, StageSpec, WeightsField
 from brainjax.stages.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 
 # Sin-cos position tables are stored as parameters and never train.
@@ -253,8 +253,8 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
 def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
   if config.contrast.select == 'best' and not config.data.contrast_god_subjects:
     raise UserError(
-      'config.contrast.select is best, but config.data.contrast_god_subjects is empty, which leaves contrast nothing to '
-      'select by: only GOD stimuli are held out.'
+      'config.contrast.select is best, but config.data.contrast_god_subjects is empty. Only GOD stimuli '
+      'are held out, so there is nothing to select by.'
     )
 
 
@@ -279,4 +279,5 @@ STAGE = StageSpec(
   check=_check,
   unused=('image_mae', 'first_stage', 'unet', 'conditioner'),
   rebuild=rebuild,
+  release=Release('phase1'),
 )

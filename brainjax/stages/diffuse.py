@@ -21,7 +21,7 @@ from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
 from brainjax.stages.problem import Training
-from brainjax.stages.registry import Sizes, StageSpec, WeightsField
+from brainjax.stages.registry import Release, Sizes, StageSpec, WeightsField
 from brainjax.stages.rules import SHARE, Rule
 from brainjax.trees import add_prefix, flatten, subtree
 
@@ -41,7 +41,7 @@ def models(config: ConfigDict, num_voxels: int) -> LatentDiffusion:
   kwargs = {
     'conditioner': conditioner,
     'unet': config.unet.to_dict() | {'time_cond': time_cond},
-    'first_stage': first_stage_module.kwargs(config),
+    'first_stage': first_stage_module.resolve_kwargs(config),
   }
   return latent_diffusion(kwargs, common.compute_dtype(config), config.remat)
 
@@ -239,17 +239,19 @@ def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[S
     sizes.append(Sizes('fmri_mae', kwargs or transfer.fmri_kwargs(infos['init_from']), stage.init_from))
   if 'prior_init_from' not in infos:
     return sizes
-  settings, source = infos['prior_init_from'].get('settings', {}), stage.prior_init_from
-  check_prior(source, settings)
+  prior, source = infos['prior_init_from'].get('settings', {}), stage.prior_init_from
+  check_prior(source, prior)
   # The releases name no number of groups: theirs is the default.
-  unet = config.unet.to_dict() | {'num_groups': UNet.num_groups} | settings['unet']
+  unet = config.unet.to_dict() | {'num_groups': UNet.num_groups} | prior['unet']
   if unet.pop('time_cond', False):  # such as that of a fine-tuned model
     conditioning = {name: unet[name] for name in ('context_tokens', 'global_pool') if name in unet}
     sizes.append(Sizes('conditioner', {'time_condition': True, **conditioning}, source))
   sizes.append(Sizes('unet', unet, source, whole=True))
-  if 'schedule' in settings:
-    sizes.append(Sizes('noise_schedule', settings['schedule'], source))
-  sizes.append(Sizes('first_stage', first_stage_module.kwargs(config, settings['first_stage']), source, whole=True))
+  if 'schedule' in prior:
+    sizes.append(Sizes('noise_schedule', prior['schedule'], source))
+  sizes.append(
+    Sizes('first_stage', first_stage_module.resolve_kwargs(config, prior['first_stage']), source, whole=True)
+  )
   return sizes
 
 
@@ -300,4 +302,5 @@ STAGE = StageSpec(
   sizes=_sizes,
   rules=_rules,
   check=_check,
+  release=Release('ldm'),
 )

@@ -22,32 +22,32 @@ from brainjax.stages.registry import StageSpec, WeightsField
 from brainjax.trees import lists_to_tuples, unflatten
 
 
-def kwargs(config: ConfigDict, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def resolve_kwargs(config: ConfigDict, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
   """Constructor arguments of the first stage at the picture size of the data.
 
   Args:
     config: the run's.
-    settings: those that weights bring along: they replace those of `config.first_stage`. Without a number of codes the
+    saved: the constructor arguments saved with weights; they replace those of `config.first_stage`. Without `n_embed` the
       first stage is a KL autoencoder.
   """
   merged, size = config.first_stage.to_dict(), config.data.image_size
-  if settings:
-    merged |= {'num_groups': VQModel.num_groups} | dict(settings)
-    if 'n_embed' not in settings:
+  if saved:
+    merged |= {'num_groups': VQModel.num_groups} | dict(saved)
+    if 'n_embed' not in saved:
       merged.pop('n_embed', None)
-    # Attention belongs to levels, but settings name picture sizes: those of the weights' own resolution.
-    factors = [2**level for level in range(len(settings['ch_mult']))]
-    attending = [factor for factor in factors if settings['resolution'] // factor in settings['attn_resolutions']]
+    # Attention belongs to levels, but `attn_resolutions` names picture sizes, at the resolution of the weights.
+    factors = [2**level for level in range(len(saved['ch_mult']))]
+    attending = [factor for factor in factors if saved['resolution'] // factor in saved['attn_resolutions']]
     merged['attn_resolutions'] = tuple(size // factor for factor in attending)
   return lists_to_tuples(merged | {'resolution': size})
 
 
 def model(config: ConfigDict) -> VQModel | KLModel:
   """The first stage of `config.first_stage` at the picture size of the data."""
-  return autoencoder.first_stage(kwargs(config), common.compute_dtype(config))
+  return autoencoder.first_stage(resolve_kwargs(config), common.compute_dtype(config))
 
 
-# Deviation of the noise on latents in training: the decoder learns to bear what quantization and sampling leave.
+# Deviation of the noise on latents in training: the decoder learns to tolerate errors of quantization and sampling.
 NOISE = 0.1
 # Weight of the latents' mean square: without it the encoder would drown that noise by ever larger latents.
 SIZE_WEIGHT = 0.001

@@ -1,6 +1,6 @@
 """Trains a small latent diffusion model on rendered scenes, conditioned on their attributes: the demo's prior.
 
-It plays the part that ImageNet label2img plays in the paper. Scenes of the test categories are never among its data.
+It replaces the ImageNet label2img model of the paper. Scenes of the test categories are never among its data.
 """
 
 import flax.linen as nn
@@ -49,7 +49,7 @@ def _scenes(count: int, size: int, seed: int) -> dict[str, np.ndarray]:
 def make(config: ConfigDict, mesh: Mesh) -> Training:
   """The stage; its weights are `unet/...`, `class_embedder/...` and the frozen `first_stage/...`.
 
-  It starts from a first stage alone, whose latents it brings to unit size, or from weights of its own.
+  It starts from a first stage alone, whose latents it scales to unit variance, or from earlier weights of this stage.
 
   Raises:
     UserError: the start weights do not exist, or hold no first stage.

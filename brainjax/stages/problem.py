@@ -1,4 +1,4 @@
-"""What a stage hands to the training loop: a problem to solve, and the data to solve it with."""
+"""The interface between stages and the training loop: a problem and its data."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol

@@ -42,13 +42,13 @@ class Source(NamedTuple):
 
 
 class Sizes(NamedTuple):
-  """Sizes that weights bring along: they replace those of the config.
+  """Model sizes saved with weights; they replace those of the config.
 
   Attributes:
     section: of the config, such as 'fmri_mae'.
     kwargs: field -> value.
     source: the weights, for messages.
-    whole: the weights say all sizes of the section and replace it. Otherwise only fields that the section has are set.
+    whole: the weights have all sizes of the section and replace it. Otherwise only fields of the section are set.
   """
 
   section: str
@@ -57,12 +57,24 @@ class Sizes(NamedTuple):
   whole: bool = False
 
 
+class Release(NamedTuple):
+  """The released PyTorch file that the weights of a stage can be written as.
+
+  Attributes:
+    kind: in `torch_convert.kinds`.
+    part: of the weights, which the file holds; empty: all of them.
+  """
+
+  kind: str
+  part: str = ''
+
+
 def _check_weights_of(folder: Path) -> None:
   checkpoints.check_weights(folder / 'weights')
 
 
 class StageSpec(NamedTuple):
-  """What the rest of the code knows of a stage.
+  """Describes a stage to the rest of the code.
 
   Attributes:
     name: of its section of the config and of its folder in the workdir.
@@ -71,15 +83,16 @@ class StageSpec(NamedTuple):
     run: (config, workdir) -> None, for a stage that trains nothing.
     weights: fields of its config that name weights.
     sources: the data that it reads.
-    train_rows: the training rows, checked before the first stage begins; None where they are made on the fly.
-    sizes: (config, field -> info of the weights it names) -> sizes that these weights bring along.
+    train_rows: the training rows, checked before the first stage begins; None where they are rendered during training.
+    sizes: (config, field -> info of the weights it names) -> sizes saved with these weights.
     rules: field -> what its value must be.
     check: raises a UserError for values that exclude each other.
     unused: sections of the config that do not change its result.
-    remade: made again, and the old result kept, when the user names the stage.
+    remade: runs again when the user names the stage; the old result is kept.
     results: files that it leaves in the workdir itself.
     rebuild: (config, parameters, kwargs of the models, fMRI B V, rows that it comes from) -> 'pred' and 'mask' of the masked
       autoencoder, which the report draws.
+    release: the released file that `convert --to_torch` writes. None: the kind of the weights is the name of the stage.
     check_result: raises a UserError where the finished result in its folder cannot be used.
   """
 
@@ -97,6 +110,7 @@ class StageSpec(NamedTuple):
   remade: bool = False
   results: tuple[str, ...] = ()
   rebuild: Callable[[ConfigDict, Any, Mapping[str, Any], Any, Any], Mapping[str, Any]] | None = None
+  release: Release | None = None
   check_result: Callable[[Path], None] = _check_weights_of
 
 

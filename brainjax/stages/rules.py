@@ -1,4 +1,4 @@
-"""What the value of a config field must be: rules, each with the words that a message shows."""
+"""Rules for the values of config fields, each with its text for messages."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-  """What the value of a field must be."""
+  """A rule for the value of a field."""
 
   holds: Callable[[Any], bool]
   expected: str
@@ -35,6 +35,6 @@ def one_of(*values: Any) -> Rule:
 
 
 def divides(number: int, multiple_of: int = 1) -> Rule:
-  """A divisor of a number. `multiple_of`: the number must be a multiple of this besides."""
+  """A divisor of a number. `multiple_of`: the number must also be a multiple of this."""
   more = f', which must be a multiple of {multiple_of}' if multiple_of > 1 else ''
   return Rule(lambda x: x > 0 and number % x == 0 and number % multiple_of == 0, f'a divisor of {number}{more}')

@@ -1,4 +1,4 @@
-"""Trains the small classifier that scores the demo: 200 categories of rendered scenes, in renderings of its own."""
+"""Trains the small classifier that scores the demo: 200 categories of rendered scenes, rendered for each batch."""
 
 import optax
 from jax.sharding import Mesh

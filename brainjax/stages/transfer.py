@@ -1,6 +1,6 @@
 """Start weights of a stage: loading them, and fitting those of one stage to the models of the next.
 
-The functions that fit take and return flat mappings ('/'-joined path -> array). They return only what they take over: the
+The functions that fit take and return flat mappings ('/'-joined path -> array). They return only the parameters that they reuse: the
 other parameters of the new model keep their initial values.
 """
 
@@ -57,8 +57,8 @@ def init_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:
 
 def fmri_kwargs(info: Mapping[str, Any]) -> dict[str, Any]:
   """Constructor arguments of the fMRI autoencoder in the info of attend's weights, or of an autoencoder alone."""
-  settings = info.get('settings', {})
-  return settings.get('fmri', settings)
+  kwargs = info.get('settings', {})
+  return kwargs.get('fmri', kwargs)
 
 
 def fmri_weights(weights: Flat) -> Flat:
@@ -67,7 +67,7 @@ def fmri_weights(weights: Flat) -> Flat:
 
 
 def log_resized(stage: str, source: str, kwargs: Mapping[str, Any], num_voxels: int) -> None:
-  """Says that position tables are resized, where the weights are for another number of voxels than the data have."""
+  """Logs that position tables are resized, if weights and data differ in the number of voxels."""
   before = kwargs.get('num_voxels', num_voxels)
   if before != num_voxels:
     hosts.log(
@@ -94,14 +94,14 @@ def mae_to_mae(weights: Flat, shapes: Shapes, source: str = 'the start weights')
   if not any(path.startswith('decoder/') for path in weights):
     may_lack.append('decoder/')
     hosts.log(f'{source} has no decoder; the decoder starts from random weights')
-  return _take(weights, shapes, source, tuple(may_lack))
+  return _fit_all(weights, shapes, source, tuple(may_lack))
 
 
 def conditioner_to_conditioner(
   weights: Flat, shapes: Shapes, source: str = 'the fine-tuned model'
 ) -> dict[str, np.ndarray]:
   """The conditioner of a fine-tuned model, to train it further: all of it. Arguments and errors as in `mae_to_mae`."""
-  return _take(weights, shapes, source)
+  return _fit_all(weights, shapes, source)
 
 
 def mae_to_conditioner(
@@ -125,15 +125,15 @@ def mae_to_conditioner(
   wanted = {
     origin[path]: shapes[path] for path in origin if path != 'mae/mask_token' and not (drop_norms and 'norm' in path)
   }
-  encoder = _take(weights, wanted, source)
+  encoder = _fit_all(weights, wanted, source)
   return {path: encoder[origin[path]] for path in origin if origin[path] in encoder}
 
 
-def _take(weights: Flat, shapes: Shapes, source: str, may_lack: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+def _fit_all(weights: Flat, shapes: Shapes, source: str, may_lack: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
   """The parameters of `shapes`, fitted. Those with a prefix of `may_lack` may be missing."""
   missing = sorted(path for path in shapes if path not in weights and not path.startswith(may_lack))
   if missing:
-    raise UserError(f'{source} does not fit the model: it has nothing for {", ".join(missing[:20])}.')
+    raise UserError(f'{source} does not fit the model: it lacks {", ".join(missing[:20])}.')
   return {path: _fit(path, weights[path], shape, source) for path, shape in shapes.items() if path in weights}
 
 

@@ -1,4 +1,4 @@
-"""Fields of the configs in and beside checkpoints: what the shapes of tensors do not tell, such as attention heads."""
+"""Fields of the configs in and beside checkpoints: values that do not follow from the shapes of tensors, such as attention heads."""
 
 import contextlib
 import re
@@ -83,7 +83,7 @@ def compvis_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ConfigFields:
-  """Reads what shapes do not tell from the fields of a config; where it lacks a field, assumes the published value.
+  """Reads values that do not follow from shapes from the fields of a config; where it lacks a field, assumes the published value.
 
   Attributes:
     notes: sentences for the user; one is added for each assumed value.
@@ -109,7 +109,7 @@ class ConfigFields:
     return value
 
   def get_if_clear(self, name: str) -> Any:
-    """As `get`, for what shapes tell too; None where parts of the config disagree."""
+    """As `get`, for values that also follow from shapes; None where parts of the config disagree."""
     value = self._config.get(name)
     return None if isinstance(value, Ambiguous) else value
 
@@ -154,9 +154,9 @@ class ConfigFields:
         )
       self.notes.append(f'{what} is not in the file; assumed the published {published}')
     if width and width % (heads or published):
-      found = 'in its config' if heads else 'assumed, since its config does not say it,'
+      origin = 'in its config' if heads else 'assumed, since its config does not say it,'
       raise UserError(
-        f'{self.source}: {what} {found} is {heads or published}, which does not divide the width {width}; correct its '
+        f'{self.source}: {what} {origin} is {heads or published}, which does not divide the width {width}; correct its '
         f'config, or put a config.json with {names[0]} beside the file'
       )
     return heads or published

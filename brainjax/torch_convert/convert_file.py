@@ -45,7 +45,7 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
     plan_only: check names and shapes, but read no values.
 
   Raises:
-    UserError: the file cannot be read, is of no known kind, or any tensor is unknown, missing, doubled or mis-shaped.
+    UserError: the file cannot be read, matches no known kind, or a tensor is unknown, missing, doubled or of a wrong shape.
   """
   source = open_source(path, ema, lambda state: bool(kinds.matching(state)))
   where, state, notes = str(source.path), source.state, source.notes
@@ -55,11 +55,11 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
     state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
   kind = kinds.detect(state, kind, where)
   spec, config = kinds.KINDS[kind], kinds.default_fields(state) | source.config
-  state = kinds.cleaned(spec, state, notes)
+  state = kinds.clean_names(spec, state, notes)
   try:
     kwargs = kinds.model_kwargs(spec, state, ConfigFields(config, notes, where), where)
   except UserError as error:
-    strangers = engine.unknown_names(spec.table, state)  # listed together, as the engine does with every other fault
+    strangers = engine.unknown_names(spec.table, state)  # report all faults at once, as the engine does
     raise UserError(f'{error}' + (f' Unknown tensors: {", ".join(strangers)}.' if strangers else '')) from error
   expected = kinds.expected_shapes(spec, kwargs, where, state)
   expected |= {row.path: np.shape(state[row.torch]) for row in spec.loose if row.torch in state}
@@ -108,7 +108,7 @@ def move(
     UserError: as `engine.to_jax`; or a parameter would come from integers, or changes when it is converted back.
   """
   if plan_only:
-    # Arrays of one byte a value. Layers are stacked, and one of int8 makes the whole stack int8.
+    # One byte per value: int8 stands for integers, bool for floats. A stack with one layer of int8 is int8.
     planned = {
       name: np.broadcast_to(np.int8(0) if tensor.dtype.kind in 'iub' else np.bool_(0), tensor.shape)
       for name, tensor in state.items()

@@ -26,16 +26,16 @@ _OLD_NAMES = {'.query.': '.to_q.', '.key.': '.to_k.', '.value.': '.to_v.', '.pro
 
 def _read_json(file: Path) -> dict[str, Any]:
   try:
-    found = json.loads(file.read_text())
+    content = json.loads(file.read_text())
   except ValueError as error:
     raise UserError(f'{file} is not JSON ({error}); download it again') from None
-  if not isinstance(found, dict):
-    raise UserError(f'{file} holds {type(found).__name__}, expected a JSON object; download it again')
-  return found
+  if not isinstance(content, dict):
+    raise UserError(f'{file} holds {type(content).__name__}, expected a JSON object; download it again')
+  return content
 
 
 def _model_config(folder: Path) -> dict[str, Any] | None:
-  """The config of the model in a folder; None if there is none that is read here."""
+  """The config of the model in a folder; None if it has none of a supported class."""
   if not (folder / 'config.json').is_file():
     return None
   config = _read_json(folder / 'config.json')
@@ -120,7 +120,7 @@ def write_folder(folder: Path, params: Mapping[str, np.ndarray], kwargs: Mapping
   """Writes `unet/` and `vqvae/` (or `vae/`) below a folder, each with config.json and safetensors.
 
   Args:
-    folder: where to; the caller sees to it that it appears only when complete.
+    folder: where to; the caller makes it appear only when complete.
     params: path -> array with the prefixes unet/ and first_stage/, or those of one autoencoder without a prefix.
     kwargs: of each model by its prefix, or of the autoencoder.
 
@@ -244,7 +244,7 @@ def scheduler_config(schedule: Mapping[str, float]) -> dict[str, Any]:
 
 
 def schedule_constants(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-  """The way back, from the config of any scheduler.
+  """Config of a scheduler -> constants of our noise schedule.
 
   Raises:
     UserError: the schedule is unknown, or not one of ours.
@@ -279,13 +279,15 @@ def autoencoder_config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
   if 'n_embed' in kwargs:
     return config | {'num_vq_embeddings': kwargs['n_embed'], 'vq_embed_dim': kwargs['embed_dim']}
   if kwargs['embed_dim'] != kwargs['z_channels']:
-    raise UserError("diffusers' AutoencoderKL needs embed_dim = z_channels; these weights have others")
+    raise UserError("diffusers' AutoencoderKL needs embed_dim = z_channels; in these weights they differ")
   return config
 
 
 def _multiples(widths: list[int], where: str) -> list[int]:
   if not widths or any(width % widths[0] for width in widths):
-    raise UserError(f'{where}: block_out_channels {widths} are not multiples of the first, as the models here have it')
+    raise UserError(
+      f'{where}: block_out_channels {widths} are not multiples of the first, which the models here require'
+    )
   return [width // widths[0] for width in widths]
 
 

@@ -63,7 +63,7 @@ def norm(torch: str, path: str) -> list[Row]:
   return [Row(f'{torch}.weight', f'{path}/scale', 'same'), Row(f'{torch}.bias', f'{path}/bias', 'same')]
 
 
-def prefixed(table: Iterable[Row | Ignored], torch: str, path: str) -> list[Row | Ignored]:
+def add_prefixes(table: Iterable[Row | Ignored], torch: str, path: str) -> list[Row | Ignored]:
   """The same table for a model that is a part of another one: prefixes for its torch names and for its paths here."""
   rows = []
   for row in table:
@@ -183,7 +183,7 @@ def unknown_names(table: Iterable[Row | Ignored], state: Iterable[str]) -> list[
 
 
 def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The way back: a flat mapping of paths to torch names, layouts and shapes.
+  """Parameters by path -> tensors by PyTorch name, in PyTorch's layouts and shapes.
 
   Raises:
     UserError: no row covers some paths; it lists them all.

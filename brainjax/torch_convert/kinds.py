@@ -76,7 +76,7 @@ class Kind(NamedTuple):
   schedule: Mapping[str, float] | None = None
 
 
-# The class embedder is of no use for fMRI, but the file could not be made again without it.
+# fMRI needs no class embedder, but the conversion back to PyTorch does.
 _CLASS_ROW = Row('cond_stage_model.embedding.weight', 'class_embedder/embedding', 'same')
 _FMRI = Part('', '', FmriMAE, sizes.fmri_mae)
 _VQ = Part('', '', VQModel, sizes.autoencoder)
@@ -207,7 +207,7 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
     source: what to call the file in an error.
 
   Raises:
-    UserError: no kind fits, several do and none is asked for, or the one asked for does not fit.
+    UserError: no kind fits, several fit and `asked` is 'auto', or `asked` does not fit.
   """
   fitting, some = matching(state), f'{len(state)} tensors, such as {", ".join(list(state)[:4])}'
   if asked == 'auto':
@@ -224,7 +224,7 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
     return asked
   if fitting:
     raise UserError(f'{source} is of kind {" or ".join(fitting)}, not {asked}; leave --kind out or name that one')
-  raise UserError(f'{source} is not of kind {asked}, whose names differ; it has {some}')
+  raise UserError(f'{source} is not of kind {asked}: its tensor names differ; it has {some}')
 
 
 def default_fields(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def model_kwargs(kind: Kind, state: Mapping[str, Any], fields: ConfigFields, sou
   """Constructor arguments of the model, or of each part by its name, read off the shapes and the config.
 
   Raises:
-    UserError: a tensor that tells a size is missing or has another shape, or the config is unusable.
+    UserError: a tensor that sets a size is missing or has another shape, or the config is unusable.
   """
   shapes = {name: tuple(np.shape(tensor)) for name, tensor in state.items()}
   by_part = {
@@ -248,8 +248,8 @@ def model_kwargs(kind: Kind, state: Mapping[str, Any], fields: ConfigFields, sou
   return by_part.get('', by_part)
 
 
-def cleaned(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-  """The state dict under the names of the table, without what this kind leaves out; adds to `notes` what that is."""
+def clean_names(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+  """The state dict under the names of the table, without what this kind leaves out; adds what was left out to `notes`."""
   if image_mae.is_official(state):
     notes.append(
       'the official MAE: its qkv are split into query, key and value; converted back they have the names of Hugging Face'
@@ -288,7 +288,7 @@ def expected_shapes(
     kind: whose models.
     kwargs: constructor arguments of the model, or of each part by its name.
     source: what to call the weights in an error.
-    present: torch names or paths that there are; an optional part without any of them is left out.
+    present: existing torch names or paths; an optional part with none of them is left out.
 
   Raises:
     UserError: no model can have these arguments.

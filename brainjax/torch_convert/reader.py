@@ -77,7 +77,7 @@ class _Storage:
   """A run of values inside a PyTorch file.
 
   Attributes:
-    position: of its first byte; legacy files tell it after the tensors.
+    position: of its first byte; in legacy files it is known after the tensors.
     crc: checksum of its bytes; 0 if the file has none.
   """
 

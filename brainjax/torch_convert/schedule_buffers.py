@@ -1,4 +1,4 @@
-"""The constants of the noise schedule that CompVis checkpoints carry as tensors: checked on the way in, made on the way out."""
+"""The noise schedule that CompVis checkpoints carry as tensors: checked when read, computed when written."""
 
 from collections.abc import Mapping
 
@@ -26,17 +26,17 @@ def read(state: Mapping[str, np.ndarray], source: str) -> dict[str, float]:
   betas = np.asarray(state['betas'], np.float64)
   rounding = float(ml_dtypes.finfo(state['betas'].dtype).eps)  # half-precision files have rounded buffers
   # The constants were typed as decimals. Values rounded to 16 bits no longer show their digits, so the known ones are tried.
-  found = {'num_steps': len(betas), 'start': float(f'{betas[0]:.6g}'), 'end': float(f'{betas[-1]:.6g}')}
+  rounded = {'num_steps': len(betas), 'start': float(f'{betas[0]:.6g}'), 'end': float(f'{betas[-1]:.6g}')}
   known = [{**named, 'num_steps': len(betas)} for named in (PUBLISHED, STABLE_DIFFUSION)]
   differing = []
-  for constants in (*known, found) if rounding > 1e-6 else (found,):
+  for constants in (*known, rounded) if rounding > 1e-6 else (rounded,):
     differing = [
       name for name, value in buffers(**constants).items() if name in state and not _same(state[name], value, rounding)
     ]
     if not differing:
       return constants
   raise UserError(
-    f'{source}: its noise schedule is not "linear" from {found["start"]} to {found["end"]} in {len(betas)} steps: '
+    f'{source}: its noise schedule is not "linear" from {rounded["start"]} to {rounded["end"]} in {len(betas)} steps: '
     f'{", ".join(differing)} differ; only that schedule is supported'
   )
 

@@ -16,7 +16,7 @@ LATENT_SCALE = 0.18215  # of Stable Diffusion 1
 
 
 class KnownShapes(dict[str, tuple[int, ...]]):
-  """Torch name -> shape, without the prefix of this part; a name that is not there is the user's error."""
+  """Torch name -> shape, without the prefix of this part; a missing name raises a `UserError`."""
 
   def __init__(self, shapes: Shapes, prefix: str, source: str):
     super().__init__({name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)})
@@ -24,9 +24,7 @@ class KnownShapes(dict[str, tuple[int, ...]]):
 
   def __missing__(self, name: str) -> tuple[int, ...]:
     source, prefix = self._where
-    raise UserError(
-      f'{source} has no tensor {prefix}{name}, from which the size of the model is read; is the kind right?'
-    )
+    raise UserError(f'{source} has no tensor {prefix}{name}, which sets a size of the model; check --kind')
 
   def axis(self, name: str, axis: int) -> int:
     """The length of one axis.
@@ -162,7 +160,7 @@ def unet(heads: int) -> Callable[[KnownShapes, ConfigFields], dict[str, Any]]:
       'global_pool': 'time_embed_condtion.weight' in shapes,
     }
     kwargs['time_cond'] = kwargs['global_pool'] or 'time_embed_condtion.0.weight' in shapes
-    for name in ('num_head_channels', 'num_groups'):  # the second of a run that went to PyTorch; 32 in all releases
+    for name in ('num_head_channels', 'num_groups'):  # 32 in all releases; other numbers in files that `to_torch` wrote
       if value := fields.count(f'unet_{name}'):
         kwargs[name] = value
     if 'time_embed_condtion.0.weight' in shapes:
@@ -219,13 +217,13 @@ def classifier(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
 
 
 def efficientnet(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
-  """Arguments of `EfficientNetLite`: Lite0, whose sizes the engine then demands; the number of classes is the file's."""
+  """Arguments of `EfficientNetLite`: sizes of Lite0, which the engine checks; number of classes of the file."""
   del fields
   return {'num_classes': shapes.axis('_fc.weight', 0)}
 
 
 def inception(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
-  """Arguments of `InceptionV3`; the network of the Frechet Inception distance is told by its number of classes."""
+  """Arguments of `InceptionV3`; the network of the Frechet Inception distance has another number of classes."""
   del fields
   num_classes = shapes.axis('fc.weight', 0)
   return {'num_classes': num_classes, 'fid': num_classes == FID_CLASSES}

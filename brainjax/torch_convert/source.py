@@ -147,10 +147,10 @@ def _in_folder(folder: Path) -> Path:
 def _weight_map(index: Path) -> dict[str, str]:
   """Tensor name -> name of the shard that holds it."""
   try:
-    found = json.loads(index.read_text())['weight_map']
-    # Names in data are no paths.
-    if found and all(isinstance(name, str) and Path(name).name == name for name in found.values()):
-      return found
+    shards = json.loads(index.read_text())['weight_map']
+    # A name with a path in it could lead out of the folder.
+    if shards and all(isinstance(name, str) and Path(name).name == name for name in shards.values()):
+      return shards
   except (ValueError, TypeError, KeyError, AttributeError):
     pass
   raise UserError(
@@ -170,17 +170,17 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _state_dict(content: Content, notes: list[str]) -> tuple[dict[str, LazyTensor], str]:
-  """The weights and the key that they were under ('' for a bare state dict). Notes what lies among them."""
+  """The weights and the key that they were under ('' for a bare state dict). Notes other entries among them."""
   value = content.value
   candidates = [(key, value[key]) for key in WEIGHT_KEYS if key in value] if isinstance(value, dict) else []
-  for key, found in [*candidates, ('', value)]:
-    if isinstance(found, StandIn):
+  for key, candidate in [*candidates, ('', value)]:
+    if isinstance(candidate, StandIn):
       place = f'{content.path}: key {key}' if key else str(content.path)
       raise UserError(
-        f'{place} holds a whole pickled object ({found.kind}), not a state dict; save its state_dict() instead'
+        f'{place} holds a whole pickled object ({candidate.kind}), not a state dict; save its state_dict() instead'
       )
-    if isinstance(found, dict) and _is_state_dict(found):
-      return _only_tensors(found, content.path, notes), key
+    if isinstance(candidate, dict) and _is_state_dict(candidate):
+      return _only_tensors(candidate, content.path, notes), key
   what = (
     f'the keys {", ".join(map(str, list(value)[:8]))}' if isinstance(value, dict) else f'one {type(value).__name__}'
   )
@@ -189,24 +189,24 @@ def _state_dict(content: Content, notes: list[str]) -> tuple[dict[str, LazyTenso
   )
 
 
-def _is_state_dict(found: Mapping[Any, Any]) -> bool:
+def _is_state_dict(mapping: Mapping[Any, Any]) -> bool:
   """Whether a dictionary holds tensors by name, and no other dictionary of tensors."""
-  nested = (x for x in found.values() if isinstance(x, dict))
+  nested = (x for x in mapping.values() if isinstance(x, dict))
   return (
-    all(isinstance(name, str) for name in found)
-    and any(isinstance(x, LazyTensor) for x in found.values())
+    all(isinstance(name, str) for name in mapping)
+    and any(isinstance(x, LazyTensor) for x in mapping.values())
     and not any(isinstance(x, LazyTensor) for inner in nested for x in inner.values())
   )
 
 
-def _only_tensors(found: Mapping[str, Any], path: Path, notes: list[str]) -> dict[str, LazyTensor]:
-  if unread := [name for name, x in found.items() if isinstance(x, StandIn) and x.kind.module.startswith('torch.')]:
-    kinds = _listed({str(found[name].kind) for name in unread})
+def _only_tensors(mapping: Mapping[str, Any], path: Path, notes: list[str]) -> dict[str, LazyTensor]:
+  if unread := [name for name, x in mapping.items() if isinstance(x, StandIn) and x.kind.module.startswith('torch.')]:
+    kinds = _listed({str(mapping[name].kind) for name in unread})
     raise UserError(
-      f'{path}: {_listed(unread)} are of a kind of tensor that is not read here ({kinds}); save dense, unquantised tensors'
+      f'{path}: {_listed(unread)} are tensors of an unsupported type ({kinds}); save dense, unquantised tensors'
     )
-  tensors = {name: x for name, x in found.items() if isinstance(x, LazyTensor) and not name.endswith('_extra_state')}
-  if others := sorted(found.keys() - tensors.keys()):
+  tensors = {name: x for name, x in mapping.items() if isinstance(x, LazyTensor) and not name.endswith('_extra_state')}
+  if others := sorted(mapping.keys() - tensors.keys()):
     notes.append(f'ignored: {_listed(others)} (among the weights, but no tensors of the model)')
   return tensors
 
@@ -216,27 +216,27 @@ def _config_inside(beside: Mapping[str, Any]) -> dict[str, Any]:
   known = (*WEIGHT_KEYS, *_CONFIG_KEYS, *_OPTIMIZER_KEYS)
   config = heads_fields({name: plain(value) for name, value in beside.items() if name not in known})
   for name in _CONFIG_KEYS:
-    if isinstance(found := plain(beside.get(name)), dict):
-      config |= compvis_fields(found) or flatten_config(found)
+    if isinstance(fields := plain(beside.get(name)), dict):
+      config |= compvis_fields(fields) or flatten_config(fields)
   return config
 
 
 def _config_beside(file: Path) -> dict[str, Any]:
   """The fields of a configuration file: Hugging Face, CompVis, OmegaConf (Hydra), Lightning or wandb."""
   try:
-    found = plain((json.loads if file.suffix == '.json' else yaml.safe_load)(file.read_text()))
+    config = plain((json.loads if file.suffix == '.json' else yaml.safe_load)(file.read_text()))
   except (ValueError, yaml.YAMLError, OSError) as error:
     message = str(error).split('\n')[0]
     raise UserError(f'{file} (beside the weights) cannot be read ({message}); repair or remove it') from None
-  if not isinstance(found, dict):
+  if not isinstance(config, dict):
     return {}
-  found = {name: x['value'] if isinstance(x, dict) and 'value' in x else x for name, x in found.items()}  # wandb
-  model = found.get('model')
+  config = {name: x['value'] if isinstance(x, dict) and 'value' in x else x for name, x in config.items()}  # wandb
+  model = config.get('model')
   parameters = model.get('params') if isinstance(model, dict) else None
   if isinstance(parameters, dict) and (fields := compvis_fields(parameters)):
     return fields
   # Whole parts too: CLIP has a config for each of its towers.
-  return flatten_config(found) | {name: part for name, part in found.items() if isinstance(part, dict)}
+  return flatten_config(config) | {name: part for name, part in config.items() if isinstance(part, dict)}
 
 
 def _without_prefixes(
@@ -263,7 +263,7 @@ def _without_prefixes(
       state = renamed(state, 'model.', lambda name: name.removeprefix('model.'))
     else:
       break
-  if with_model and not fits(state):  # for an error, the names of the file are of more help
+  if with_model and not fits(state):  # error messages should show the names in the file
     state, removed = with_model
   notes.extend(f'removed the prefix {prefix} ({_PREFIX_OF[prefix]})' for prefix in removed)
   return state
@@ -288,7 +288,7 @@ def _averaged(state: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]
   if not averages:
     raise UserError(f'{path} holds no averaged weights ({_AVERAGE}*); leave --ema out')
   if lost := [name for name in averages if len(owners.get(name, ())) != 1]:
-    raise UserError(f'{path}: averaged weights that belong to no weight, or to several: {_listed(lost)}')
+    raise UserError(f'{path}: averaged weights without exactly one weight of that name: {_listed(lost)}')
   if without := [names[0] for average, names in owners.items() if average not in state]:
     raise UserError(f'{path}: weights without an average: {_listed(without)}')
   return state | {owners[name][0]: state[name] for name in averages}

@@ -14,12 +14,12 @@ import safetensors.numpy
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 
-METADATA = 'brainjax'  # the entry of a safetensors header that holds, as JSON, what a .pth file has beside its weights
+METADATA = 'brainjax'  # entry of a safetensors header: as JSON, the values that a .pth file stores next to its weights
 SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors')
 
 
 def check_absent(path: str | os.PathLike) -> Path:
-  """The path, if nothing is there.
+  """Returns the path if nothing exists there.
 
   Raises:
     UserError: a file or folder is there.
@@ -32,7 +32,7 @@ def check_absent(path: str | os.PathLike) -> Path:
 
 
 def check_target(path: str | os.PathLike) -> Path:
-  """The path, if a file of weights can be written there.
+  """Returns the path if a file of weights can be written there.
 
   Raises:
     UserError: it exists, its suffix is unknown, or PyTorch is needed and not installed.
@@ -77,7 +77,7 @@ def write_state(
     path: .safetensors, or a suffix of PyTorch (zip format).
     state: torch name -> array.
     key: the key of the file under which the original code looks for it; '' for a bare state dict.
-    beside: plain values to store beside it (epoch, config); in safetensors in the header, in PyTorch files only with a key.
+    beside: plain values to store with it (epoch, config): in the header of safetensors, in PyTorch files only with a key.
 
   Raises:
     UserError: as `check_target`, or the file cannot be written.

@@ -171,7 +171,7 @@ def test_faults_of_files_of_fmriprep(folder, tmp_path):
   test.write_bytes((tmp_path / 'wider' / test.name).read_bytes())
   fails('ImageNetTraining.*: other ROIs or voxels than in sub-01_ImageNetTest')
   test.unlink()
-  fails('sub-01_ImageNetTraining_.* is there, but no sub-01_ImageNetTest_.*; download both')
+  fails('holds sub-01_ImageNetTraining_.*, but no sub-01_ImageNetTest_.*; download both')
 
 
 def test_files_for_matlab_name_the_file_that_is_needed(folder, tmp_path):

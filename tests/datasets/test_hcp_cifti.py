@@ -86,9 +86,9 @@ def test_names(tmp_path):
   }
   reasons = {path.rpartition('/')[2]: reason for path, reason in skipped.items()}
   assert 'later release' in skipped[str(s1200.relative_to(tmp_path))]
-  assert reasons[joined.name] == 'its runs are there one by one'
+  assert reasons[joined.name] == 'the files of its single runs are used'
   assert 'not named like' in reasons[strange.name]
-  assert skipped[no_subject.name] == 'in no folder of a subject'
+  assert skipped[no_subject.name] == 'no folder in its path names a subject'
   assert list(hcp_cifti.find(s1200.parents[3])[0]) == ['100206']  # a subject's own folder
   one, skipped = hcp_cifti.find(tmp_path, ['REST1_LR'])
   assert '100408' not in one and 'holds all four runs' in skipped[str(only_joined.relative_to(tmp_path))]

@@ -118,10 +118,10 @@ def test_missing_parameters_are_refused():
   weights = _random(FmriMAE(56, 7, decoder_depth=2, **SIZES), 0, fmri)
   fresh = dict(weights)
   del weights['encoder/norm/scale']
-  with pytest.raises(UserError, match='nothing for encoder/norm/scale'):
+  with pytest.raises(UserError, match='lacks encoder/norm/scale'):
     transfer.mae_to_mae(weights, _shapes(fresh))
   target = _random(FmriConditioner(56, 7, width=12, depth=3, num_heads=3), 1, fmri)
-  with pytest.raises(UserError, match='nothing for encoder/norm/scale'):
+  with pytest.raises(UserError, match='lacks encoder/norm/scale'):
     transfer.mae_to_conditioner(weights, _shapes(target))
   shallow = _random(FmriConditioner(56, 7, width=12, depth=2, num_heads=3), 1, fmri)
   with pytest.raises(UserError, match='has shape'):

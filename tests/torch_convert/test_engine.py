@@ -5,7 +5,7 @@ import pytest
 
 from brainjax.errors import UserError
 from brainjax.torch_convert import engine
-from brainjax.torch_convert.engine import Ignored, Row, linear, norm, prefixed
+from brainjax.torch_convert.engine import Ignored, Row, add_prefixes, linear, norm
 
 TABLE = [
   *linear('layers.{i}.fc', 'blocks/fc'),
@@ -119,6 +119,6 @@ def test_the_way_back_lists_paths_without_a_name():
 
 
 def test_a_table_with_prefixes():
-  table = prefixed([Row('w', 'kernel', 'linear'), Ignored('old', 'unused')], 'model.', 'net/')
+  table = add_prefixes([Row('w', 'kernel', 'linear'), Ignored('old', 'unused')], 'model.', 'net/')
   params = engine.to_jax(table, {'model.w': np.ones((2, 3)), 'model.old': np.ones(1)}, {'net/kernel': (3, 2)})
   assert engine.to_torch(table, params)['model.w'].shape == (2, 3)

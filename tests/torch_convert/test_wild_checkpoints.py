@@ -497,7 +497,7 @@ def test_heads_of_the_official_sizes(tmp_path):
     shapes |= {'blocks.0.attn.qkv.weight': (3 * width, width), 'blocks.0.mlp.fc1.weight': (4 * width, width)}
     torch.save({'model': {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}}, tmp_path / 'a.pth')
     state, notes = open_source(tmp_path / 'a.pth').state, []
-    state = kinds.cleaned(kinds.KINDS['vit_mae'], state, notes)
+    state = kinds.clean_names(kinds.KINDS['vit_mae'], state, notes)
     fields = ConfigFields({}, notes)
     assert kinds.model_kwargs(kinds.KINDS['vit_mae'], state, fields, 'a.pth')['num_heads'] == heads
 

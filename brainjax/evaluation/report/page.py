@@ -103,7 +103,7 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
 
 
 def _gallery(page: Page, budget: int) -> tuple[str, str, str]:
-  """The script's data, the gallery and the denoising strip: of the first items where not all fit."""
+  """The script's data, the gallery and the denoising strip: only the first items if not all fit."""
   total = count = len(page.images.stimuli)
   note = ''
   while True:

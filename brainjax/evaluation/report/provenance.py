@@ -49,22 +49,22 @@ def provenance(
 
 def _weights(config: ConfigDict, workdir: Path) -> dict[str, str]:
   """SHA-256 of the trained weights in the workdir, and of the files and folders that the run started from."""
-  found = {name: workdir / name / 'weights' for name in STAGES}
-  found |= _sources(config)
-  return {name: _digest_of(path) for name, path in found.items() if path.exists()}
+  paths = {name: workdir / name / 'weights' for name in STAGES}
+  paths |= _sources(config)
+  return {name: _digest_of(path) for name, path in paths.items() if path.exists()}
 
 
 def _sources(config: ConfigDict) -> dict[str, Path]:
   """What the run started from and what judged it: 'field = value' -> file or folder."""
-  found = {}
+  paths = {}
   for stage, spec in STAGES.items():
     for field in spec.weights:
       value = config.get(stage, {}).get(field.name, '')
       for source in (value,) if isinstance(value, str) else value:
         if source:
           path = classifiers.lite0_file() if source == classifiers.LITE0 else Path(source)
-          found[f'{stage}.{field.name} = {source}'] = path
-  return found
+          paths[f'{stage}.{field.name} = {source}'] = path
+  return paths
 
 
 def _digest_of(path: Path) -> str:

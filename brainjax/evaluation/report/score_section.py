@@ -96,12 +96,12 @@ def _p_value(entry: dict, least: float) -> str:
 def _frechet(distances: dict[str, dict]) -> str:
   """The Frechet distance by each network's features: no interval, so a sentence and not a row."""
   items = []
-  for name, found in distances.items():
-    others = ''.join(f', {baseline_label(b)} {drawings.number(v)}' for b, v in found.get('baselines', {}).items())
-    items.append(f'{name}: model, first sample {drawings.number(found["first_sample"])}{others}')
+  for name, distance in distances.items():
+    others = ''.join(f', {baseline_label(b)} {drawings.number(v)}' for b, v in distance.get('baselines', {}).items())
+    items.append(f'{name}: model, first sample {drawings.number(distance["first_sample"])}{others}')
   if not items:
     return ''
-  count = ' and '.join(map(str, found['num_images']))
+  count = ' and '.join(map(str, distance['num_images']))
   text = (
     f'Frechet distance (FID) of features, smaller is better: {"; ".join(items)}. Of {count} pictures it is far too '
     'large: it compares methods on these pictures only.'
@@ -183,20 +183,20 @@ def _signed(value: float, unit: str) -> str:
 
 
 def _zero_shot(scores: dict) -> str:
-  found = scores.get('zero_shot')
-  if not found:
+  overlap = scores.get('zero_shot')
+  if not overlap:
     return ''
-  both, total = found['num_test_categories_in_training'], found['num_test_categories']
-  which = f': {", ".join(found["test_categories_in_training"])}' if both else ''
-  unknown = found.get('num_test_items_without_category', 0)
+  both, total = overlap['num_test_categories_in_training'], overlap['num_test_categories']
+  which = f': {", ".join(overlap["test_categories_in_training"])}' if both else ''
+  unknown = overlap.get('num_test_items_without_category', 0)
   if not total:
     return '<h3>Seen or unseen</h3><p class="note">The data set does not say what the test pictures show, so this is not known.</p>'
   text = (
-    f'{both} of {total} test categories have pictures in the training set (matched by {found["matched_by"]}){which}. '
-    f'This is about {found["note"]}.'
+    f'{both} of {total} test categories have pictures in the training set (matched by {overlap["matched_by"]}){which}. '
+    f'This is about {overlap["note"]}.'
   )
   text += f' Of {unknown} test items the category is not known.' if unknown else ''
-  shared = found.get('simulated_attributes')
+  shared = overlap.get('simulated_attributes')
   if shared:
     counts = shared['test_categories_by_most_attributes_shared_with_a_training_category']
     shares = ', '.join(f'{n} share {k}' for k, n in counts.items())
@@ -210,13 +210,13 @@ def _zero_shot(scores: dict) -> str:
 
 def _ceiling(scores: dict) -> str:
   items = []
-  for subject, found in scores.get('noise_ceiling', {}).items():
-    if 'missing' in found:
-      items.append(f'{subject}: none ({found["missing"]})')
+  for subject, ceiling in scores.get('noise_ceiling', {}).items():
+    if 'missing' in ceiling:
+      items.append(f'{subject}: none ({ceiling["missing"]})')
       continue
-    halves, voxels = found['split_half_identification'], found['voxels']
+    halves, voxels = ceiling['split_half_identification'], ceiling['voxels']
     low, high = (f'{100 * v:.1f}' for v in halves['interval'])
-    count = ' to '.join(str(n) for n in sorted(set(found['repetitions'])))
+    count = ' to '.join(str(n) for n in sorted(set(ceiling['repetitions'])))
     items.append(
       f'{subject}: with {count} repetitions, one half of the test responses identifies the stimulus against another '
       f'by the other half in {100 * halves["value"]:.1f} % (95 % interval {low} to {high}, chance 50 %). Of the variance '
@@ -229,12 +229,12 @@ def _ceiling(scores: dict) -> str:
 
 def copying_note(scores: dict) -> str:
   """How many samples are closer to a training picture than to their stimulus; '' where this was not counted."""
-  found = scores.get('nearest_training')
-  if not found:
+  nearest = scores.get('nearest_training')
+  if not nearest:
     return ''
-  share = 100 * found['fraction_nearer_to_training_than_to_stimulus']
+  share = 100 * nearest['fraction_nearer_to_training_than_to_stimulus']
   return (
     f'<p class="note">Copying: {share:.0f} % of the samples are closer (pixel correlation) to some training picture '
-    f'than to their own stimulus; {found["num_distinct_nearest"]} of {found["num_training_images"]} training pictures '
+    f'than to their own stimulus; {nearest["num_distinct_nearest"]} of {nearest["num_training_images"]} training pictures '
     'are nearest to a sample.</p>'
   )

@@ -1,4 +1,4 @@
-"""What the report shows beside scores: masked fMRI rebuilt by the autoencoders, and one picture as it is denoised."""
+"""Examples in the report: masked fMRI rebuilt by the autoencoders, and the denoising of one picture."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def _traces(fmri: np.ndarray, out: dict[str, jax.Array]) -> list[Trace]:
 
 
 def denoising(config: ConfigDict, reconstructor: Reconstructor, test: ArrayDataset) -> Strip:
-  """How sample 1 of the first test item comes about."""
+  """The steps of the sampler for sample 1 of the first test item."""
   options = config.reconstruct.to_dict()
   for name in ('num_items', 'num_samples', 'batch_size'):
     options.pop(name)

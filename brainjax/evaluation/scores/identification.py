@@ -51,8 +51,8 @@ def candidate_influence(
 ) -> np.ndarray:
   """How far each stimulus, as a candidate, moves mean n-way identification (jackknife).
 
-  The score depends on the stimuli in two ways: as the items that are identified and as the candidates that they are told
-  apart from. A bootstrap of items alone covers the first way only. Leaving a stimulus out of the candidates changes the
+  The score depends on the stimuli in two ways: as the items that are identified and as the candidates among
+  which they are identified. A bootstrap of items alone covers the first way only. Leaving a stimulus out of the candidates changes the
   mean score; its influence is (1 - U) times that change. The influences have mean 0 if every stimulus has as many items.
 
   Args:

@@ -12,7 +12,7 @@ class SplitHalf(NamedTuple):
   """Identification of each stimulus, in the order of the sorted labels.
 
   Attributes:
-    fractions: U, share of the other stimuli it is told apart from; chance is 1/2.
+    fractions: U, share of the other stimuli from which it is distinguished; chance is 1/2.
     influence: U, how far each stimulus, as a candidate, moves the mean (`identification.candidate_influence`).
   """
 

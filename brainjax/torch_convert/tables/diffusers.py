@@ -41,9 +41,9 @@ def _transformer(torch: str, path: str) -> list[Row]:
   ]
 
 
-def unet_table(settings: Mapping[str, Any]) -> list[Row]:
-  """Rows for a `UNet` with these settings."""
-  levels, per_level = len(settings['channel_mult']), settings['num_res_blocks']
+def unet_table(kwargs: Mapping[str, Any]) -> list[Row]:
+  """Rows for a `UNet` of these constructor arguments."""
+  levels, per_level = len(kwargs['channel_mult']), kwargs['num_res_blocks']
   rows = [
     *linear('time_embedding.linear_1', 'time_embed_0'),
     *linear('time_embedding.linear_2', 'time_embed_2'),
@@ -66,7 +66,7 @@ def unet_table(settings: Mapping[str, Any]) -> list[Row]:
       index = up * (per_level + 1) + j
       rows += _unet_res(f'up_blocks.{up}.resnets.{j}', f'output_{index}/res')
       rows += _transformer(f'up_blocks.{up}.attentions.{j}', f'output_{index}/transformer')
-    place = 2 if 2**level in settings['attention_resolutions'] else 1  # after the block, and its transformer if any
+    place = 2 if 2**level in kwargs['attention_resolutions'] else 1  # after the block, and its transformer if any
     rows += linear(f'up_blocks.{up}.upsamplers.0.conv', f'output_{index}/upsample_{place}', 'conv2d')
   return rows
 
@@ -100,8 +100,8 @@ def _ends(side: str) -> list[Row]:
   ]
 
 
-def autoencoder_table(settings: Mapping[str, Any]) -> list[Row]:
-  """Rows for a `VQModel` or `KLModel` with these settings."""
+def autoencoder_table(kwargs: Mapping[str, Any]) -> list[Row]:
+  """Rows for a `VQModel` or `KLModel` of these constructor arguments."""
   rows = [
     *_ends('encoder'),
     *_ends('decoder'),
@@ -109,7 +109,7 @@ def autoencoder_table(settings: Mapping[str, Any]) -> list[Row]:
     *linear('post_quant_conv', 'post_quant_conv', 'conv1x1_linear'),
     Row('quantize.embedding.weight', 'codebook', 'same'),
   ]
-  levels = len(settings['ch_mult'])
+  levels = len(kwargs['ch_mult'])
   for level in range(levels):
     sides = (
       (f'encoder.down_blocks.{level}', f'encoder/down_{level}', 'downsample'),

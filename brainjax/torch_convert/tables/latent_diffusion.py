@@ -1,6 +1,6 @@
 """Torch names of whole latent diffusion checkpoints: label2img, the fine-tuned model and Stable Diffusion 1."""
 
-from brainjax.torch_convert.engine import Ignored, prefixed
+from brainjax.torch_convert.engine import Ignored, add_prefixes
 from brainjax.torch_convert.tables import autoencoder, conditioner, unet
 
 SCHEDULE = [
@@ -73,9 +73,9 @@ TEXT_ENCODER = [
 ]
 
 TABLE = [
-  *prefixed(unet.TABLE, 'model.diffusion_model.', 'unet/'),
-  *prefixed(autoencoder.VQ_TABLE, 'first_stage_model.', 'first_stage/'),
-  *prefixed(conditioner.TABLE, 'cond_stage_model.', 'conditioner/'),
+  *add_prefixes(unet.TABLE, 'model.diffusion_model.', 'unet/'),
+  *add_prefixes(autoencoder.VQ_TABLE, 'first_stage_model.', 'first_stage/'),
+  *add_prefixes(conditioner.TABLE, 'cond_stage_model.', 'conditioner/'),
   Ignored('cond_stage_model.embedding.weight', 'the class embedder is replaced by the fMRI conditioner'),
   *SCHEDULE,
   *SCALE,

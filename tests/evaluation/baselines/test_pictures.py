@@ -35,8 +35,10 @@ def test_one_training_picture_is_reported():
   pictures = np.zeros((2, 8, 8, 3), np.uint8)
   fmri = np.zeros((2, 30), np.float32)
   test = rows(pictures, np.arange(2), fmri)
-  assert baselines.why_not(rows(pictures, np.arange(2), fmri), test) == ''
-  assert 'subject 0 has 1 training pictures' in baselines.why_not(rows(pictures, np.zeros(2, int), fmri), test)
+  assert baselines.describe_obstacle(rows(pictures, np.arange(2), fmri), test) == ''
+  assert 'subject 0 has 1 training pictures' in baselines.describe_obstacle(
+    rows(pictures, np.zeros(2, int), fmri), test
+  )
 
 
 def test_each_subject_has_a_regression_of_its_own():

@@ -22,16 +22,16 @@ from tests.evaluation.report.pages import CATEGORIES, make_page
 def test_pictures_keep_to_the_budget():
   rng = np.random.default_rng(0)
   small = list(rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8))
-  exact = encode.addresses(small, 10**6)
+  exact = encode.to_data_urls(small, 10**6)
   assert all(address.startswith('data:image/png;base64,') for address in exact)
   decoded = Image.open(io.BytesIO(base64.b64decode(exact[2].split(',')[1])))
   np.testing.assert_array_equal(np.asarray(decoded), small[2])
-  tight = encode.addresses(small, 6 * 900)
+  tight = encode.to_data_urls(small, 6 * 900)
   assert all(address.startswith('data:image/webp') for address in tight) and sum(map(len, tight)) <= 6 * 900
   with pytest.raises(encode.NoRoom) as caught:
-    encode.addresses(small, 60)
+    encode.to_data_urls(small, 60)
   assert 0 < caught.value.share < 0.5
-  assert encode.addresses([], 10) == []
+  assert encode.to_data_urls([], 10) == []
 
 
 class Reader(HTMLParser):
