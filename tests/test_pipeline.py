@@ -68,11 +68,9 @@ def _what_only_tests_have():
   for line in (ROOT / 'requirements.txt').read_text().splitlines():
     if line.split('#')[0].strip():
       _add_what_comes_with(Requirement(line.split('#')[0]), found)
-  installed = {name for name, _ in found}
+  installed = {name for name, _ in found} | {'brainjax'}
   owners = importlib.metadata.packages_distributions()
-  return {module for module, names in owners.items() if not {_normal(name) for name in names} & installed} - {
-    'brainjax'
-  }
+  return {module for module, names in owners.items() if not {_normal(name) for name in names} & installed}
 
 
 @pytest.fixture(scope='module')
