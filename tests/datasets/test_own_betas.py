@@ -286,7 +286,7 @@ def test_hdf5(folder, tmp_path, capsys):
   for array in (flat, flat.T):
     np.testing.assert_array_equal(read(tmp_path, betas=write('flat.h5', betas=array))[0], flat.T)
   write('cube.h5', betas=np.zeros((TRIALS, 3, 4, 3)))
-  refused(r'betas has shape \(7, 3, 4, 3\), in which X and Z cannot be told apart', tmp_path, mask, betas='cube.h5')
+  refused(r'betas has shape \(7, 3, 4, 3\), in which X and Z cannot be distinguished', tmp_path, mask, betas='cube.h5')
   refused('holds R2; expected one of betasmd, modelmd, betas', tmp_path, mask, betas=write(R2=values))
   refused('holds betas, betasmd; expected one of', tmp_path, mask, betas=write(betas=values, betasmd=values))
   refused('betasmd is .* expected numbers', tmp_path, mask, betas=write(betasmd=np.array([b'a'])))
