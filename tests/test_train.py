@@ -170,7 +170,7 @@ def test_a_checkpoint_of_other_data_or_other_frozen_weights_is_not_gone_on_from(
 
 def test_sigterm_saves_the_step_it_came_in_and_leaves(tmp_path):
   whole = _run(_stage(6), tmp_path / 'whole')
-  terminate = {2: lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(0.5)}
+  terminate = {2: lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(2)}  # until the thread has noticed
   with pytest.raises(Stopped, match='SIGTERM at step 3 of stage small') as error:
     _run(_stage(6, event=terminate, checkpoint_every=6), tmp_path / 'parts')
   assert error.value.status == 143  # what schedulers expect
