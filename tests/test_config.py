@@ -127,7 +127,12 @@ def test_values_that_exclude_each_other():
   fails('diffuse.cached_crops is 2', diffuse__cached_crops=2, diffuse__prior_init_from='')
   fails('diffuse.cached_crops is 2', diffuse__cached_crops=2, diffuse__crop_probability=0.0)
   fails('diffuse.cached_crops is -1', diffuse__cached_crops=-1)
-  fails('leaves contrast nothing', contrast__select='best', data__num_val_stimuli=9, data__contrast_god_subjects=())
+  fails(
+    'contrast_god_subjects is empty. Only GOD stimuli are held out',
+    contrast__select='best',
+    data__num_val_stimuli=9,
+    data__contrast_god_subjects=(),
+  )
   config = _config('god_sbj3').unlock()
   del config.data.roi
   with pytest.raises(UserError, match="lacks a field of configs/base.py: 'roi'"):
