@@ -368,9 +368,7 @@ def test_an_ambiguous_checkpoint(tmp_path):
 def test_quantised_tensors_are_named(tmp_path):
   state = released.random_state(SHAPES) | {'norm.bias': torch.zeros(2, 2).to_sparse()}
   torch.save(state, tmp_path / 'a.pth')
-  with pytest.raises(
-    UserError, match='norm.bias are tensors of an unsupported type .torch._utils._rebuild_sp'
-  ):
+  with pytest.raises(UserError, match='norm.bias are tensors of an unsupported type .torch._utils._rebuild_sp'):
     convert_file(tmp_path / 'a.pth')
 
 
