@@ -33,7 +33,7 @@ from brainjax.stages import (
 )
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
-from brainjax.stages.registry import STAGES, StageSpec, register
+from brainjax.stages.registry import STAGES, StageSpec, register, with_ancestors
 from brainjax.train import LoopOptions, train
 
 # In the order in which they run.
@@ -90,7 +90,7 @@ def _prepare_run(
   given: ConfigDict, config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, accepted: Sequence[str]
 ) -> None:
   """Checks everything before the first stage starts, which may take days."""
-  for name in workdirs.with_ancestors(stages):
+  for name in with_ancestors(stages):
     workdirs.refuse_other_config(given, config, workdir, name, asked and name in stages, accepted)
   to_do = [name for name in stages if asked and STAGES[name].remade or not workdirs.is_complete(workdir / name)]
   for position, name in enumerate(to_do):

@@ -24,7 +24,7 @@ from brainjax.models.latent_diffusion import LatentDiffusion, latent_diffusion
 from brainjax.ops import diffusion, samplers
 from brainjax.trees import subtree, unflatten
 
-UNLIKELY_SCALE = 5  # root mean square of model input that is hardly z-scored
+LIKELY_SCALE = 0.1, 5  # least and largest root mean square of model input that is z-scored
 SAMPLERS = ('plms', 'dpm', 'ddim')
 
 
@@ -187,7 +187,8 @@ class Reconstructor:
       )
     if transform is not None:
       fmri = transform(transform.select(fmri), is_test=True)
-    if (scale := np.sqrt(np.mean(np.square(fmri, dtype=np.float64)))) > UNLIKELY_SCALE:
+    scale = np.sqrt(np.mean(np.square(fmri, dtype=np.float64)))
+    if not LIKELY_SCALE[0] <= scale <= LIKELY_SCALE[1]:
       cause = (
         'was it z-scored as in training?' if normalised else 'are these responses in the unit of the training data?'
       )

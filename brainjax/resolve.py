@@ -31,7 +31,7 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
   registry.check_names(tuple(stages))
   config = workdirs.fill_in_paths(config, workdir)
   chosen: dict[str, tuple[Any, str, str]] = {}  # field -> (value, weights, stage that has yet to run)
-  for name in list(dict.fromkeys(ancestor for stage in stages for ancestor in registry.ancestors(stage))):
+  for name in registry.with_ancestors(stages):
     spec = STAGES[name]
     complete = workdirs.is_complete(workdir / name)
     if name not in stages and not complete:

@@ -156,11 +156,6 @@ def put_result_aside(workdir: Path, name: str) -> None:
   print(f'{name}: the earlier result is now in {aside}')
 
 
-def with_ancestors(stages: Sequence[str]) -> list[str]:
-  """The stages and all whose results they start from."""
-  return list(dict.fromkeys(ancestor for name in stages for ancestor in registry.ancestors(name)))
-
-
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   flat = {}
   for key, value in tree.items():
@@ -230,7 +225,7 @@ def refuse_other_raw_files(workdir: Path, stages: Sequence[str], inputs: Mapping
     stages: that are to be done.
     inputs: what one of them reads -> SHA-256.
   """
-  for earlier in with_ancestors(stages):
+  for earlier in registry.with_ancestors(stages):
     file = workdir / earlier / 'weights' / 'weights.json'
     if is_complete(workdir / earlier) and file.is_file():
       check_same_inputs(_read_json(file).get('inputs', {}), inputs, f'{workdir / earlier} was made')

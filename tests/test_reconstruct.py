@@ -7,6 +7,7 @@ from PIL import Image
 
 from brainjax import reconstruct
 from brainjax.checkpoints import load_weights, save_weights
+from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
@@ -189,3 +190,30 @@ def test_weights_of_another_stage_are_refused(tmp_path):
   save_weights(tmp_path / 'weights', {'a': np.zeros(3)}, {'settings': {'width': 3}})
   with pytest.raises(UserError, match='expected the weights of the diffuse stage'):
     Reconstructor(tmp_path / 'weights')
+
+
+def test_raw_responses_go_through_the_input_transform_of_the_weights(weights, tmp_path, capsys):
+  params, info = load_weights(weights)
+  raw = np.random.default_rng(5).normal(500, 20, (9, NUM_VOXELS + 3)).astype(np.float32)
+  mask = np.arange(NUM_VOXELS + 3) < NUM_VOXELS - 2  # two voxels are repeated to fill the last patch
+  options = dict(data_set='own', roi='VC', mask=mask, patch_size=16)
+  fitted = [InputTransform.fit(raw[:, mask], subject=name, **options) for name in ('a', 'b')]
+  for folder, known in (('one', fitted[:1]), ('two', fitted)):
+    save_weights(tmp_path / folder, params, info | {'input': [t.to_json() for t in known]})
+  one, two = Reconstructor(tmp_path / 'one'), Reconstructor(tmp_path / 'two')
+  padded = np.concatenate([raw[:2, mask], raw[:2, :2]], axis=1).astype(np.float64)
+  statistics = np.concatenate([raw[:, mask], raw[:, :2]], axis=1).astype(np.float64)
+  z = (padded - statistics.mean()) / statistics.std()
+  options = dict(num_samples=1, num_steps=2)
+  expected = one(z, normalised=True, **options)
+  for pictures in (one(raw[:2], **options), one(raw[:2, mask], **options), two(raw[:2], subject='b', **options)):
+    np.testing.assert_allclose(pictures.astype(int), expected.astype(int), atol=1)
+  assert 'root mean square' not in capsys.readouterr().out
+  one(500 + raw[:2] / 1e3, **options)  # other units
+  assert 'are these responses in the unit of the training data?' in capsys.readouterr().out
+  with pytest.raises(UserError, match='know the subjects a, b; name the one'):
+    two(raw[:2], **options)
+  with pytest.raises(UserError, match="subject is 'c'; these weights know a, b"):
+    two(raw[:2], subject='c', **options)
+  with pytest.raises(UserError, match='do not say how responses become model input'):
+    Reconstructor(weights)(raw[:2], **options)

@@ -66,7 +66,7 @@ def subjects_in(folder: Path) -> list[str]:
   published = {int(name[4:]) for name in names if name.startswith('sbj_')}
   if missing := sorted(set(range(1, max(published, default=0) + 1)) - published):
     print(
-      f'{folder}: {", ".join(f"sbj_{number}.npz" for number in missing)} is missing between the others; only '
+      f'{folder}: missing between the others: {", ".join(f"sbj_{number}.npz" for number in missing)}; only '
       f'{", ".join(names)} can be used. The published data have sbj_1 to sbj_5'
     )
   return names

@@ -4,7 +4,7 @@ The stages of the package are registered in `pipeline`, in the order in which th
 calls `register(StageSpec(...))` itself; put its name into `config.plugins`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,6 +131,11 @@ def ancestors(name: str) -> list[str]:
   """The stage and all whose results it starts from, the first one first."""
   spec = STAGES[name]
   return [*(ancestors(spec.after) if spec.after else []), name]
+
+
+def with_ancestors(stages: Sequence[str]) -> list[str]:
+  """The stages and all whose results they start from, each once."""
+  return list(dict.fromkeys(ancestor for name in stages for ancestor in ancestors(name)))
 
 
 def check_names(stages: tuple[str, ...]) -> None:

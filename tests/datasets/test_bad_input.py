@@ -218,7 +218,7 @@ def test_hcp_series_that_are_not_z_scored(tmp_path):
 def test_a_subject_missing_between_others_is_reported(folder, capsys):
   (folder / 'sbj_3.npz').rename(folder / 'sbj_4.npz')
   god.prepare(folder, folder.parent / 'out')
-  assert 'sbj_2.npz, sbj_3.npz is missing between the others; only sbj_1, sbj_4 can be used' in capsys.readouterr().out
+  assert 'missing between the others: sbj_2.npz, sbj_3.npz; only sbj_1, sbj_4 can be used' in capsys.readouterr().out
 
 
 def test_prepared_data_damaged_later(tmp_path):
