@@ -118,7 +118,31 @@ def _middle(h: Float[Array, 'B H W C'], num_groups: int, dtype: DTypeLike) -> Fl
 
 
 class _FirstStage(nn.Module):
-  """What both first stages share; a subclass declares the fields, `encode` and `decode`."""
+  """What both first stages share; the defaults are VQ-f4, 256x256x3 -> 64x64x3. A subclass has `encode` and `decode`.
+
+  Attributes:
+    ch: width of the first level; a multiple of `num_groups`.
+    ch_mult: width of each level in units of `ch`; the size is halved between levels.
+    num_res_blocks: residual blocks per level of the encoder (the decoder has one more).
+    z_channels: channels between encoder and `quant_conv`.
+    embed_dim: channels of the latent and of a code.
+    resolution: image side, in pixels, to which `attn_resolutions` refers; other sizes can be encoded too.
+    attn_resolutions: sides at which attention follows each residual block.
+    in_channels: channels of the image.
+    num_groups: groups of every normalisation; each level's width is a multiple.
+    dtype: compute dtype.
+  """
+
+  ch: int = 128
+  ch_mult: tuple[int, ...] = (1, 2, 4)
+  num_res_blocks: int = 2
+  z_channels: int = 3
+  embed_dim: int = 3
+  resolution: int = 256
+  attn_resolutions: tuple[int, ...] = ()
+  in_channels: int = 3
+  num_groups: int = NUM_GROUPS
+  dtype: DTypeLike = jnp.float32
 
   # Values that the encoder gives for each channel of a latent: the latent itself, or mean and log-variance.
   MOMENTS = 1
@@ -159,35 +183,15 @@ class Quantized(NamedTuple):
 
 
 class VQModel(_FirstStage):
-  """VQ autoencoder (Esser et al. 2021); the defaults are VQ-f4, 256x256x3 -> 64x64x3.
+  """VQ autoencoder (Esser et al. 2021).
 
-  Attributes:
-    ch: width of the first level; a multiple of `num_groups`.
-    ch_mult: width of each level in units of `ch`; the size is halved between levels.
-    num_res_blocks: residual blocks per level of the encoder (the decoder has one more).
-    z_channels: channels between encoder and `quant_conv`.
-    embed_dim: channels of the latent and of a code.
+  Attributes are those of `_FirstStage`, and
     n_embed: codes in the codebook.
-    resolution: image side, in pixels, to which `attn_resolutions` refers; other sizes can be encoded too.
-    attn_resolutions: sides at which attention follows each residual block.
-    in_channels: channels of the image.
     beta: weight of the commitment loss.
-    num_groups: groups of every normalisation; each level's width is a multiple.
-    dtype: compute dtype.
   """
 
-  ch: int = 128
-  ch_mult: tuple[int, ...] = (1, 2, 4)
-  num_res_blocks: int = 2
-  z_channels: int = 3
-  embed_dim: int = 3
   n_embed: int = 8192
-  resolution: int = 256
-  attn_resolutions: tuple[int, ...] = ()
-  in_channels: int = 3
   beta: float = 0.25
-  num_groups: int = NUM_GROUPS
-  dtype: DTypeLike = jnp.float32
 
   def setup(self):
     """Declares the layers and the codes."""
@@ -249,21 +253,14 @@ class Gaussian(NamedTuple):
 class KLModel(_FirstStage):
   """KL autoencoder (Rombach et al. 2022); the defaults are that of Stable Diffusion 1, 512x512x3 -> 64x64x4.
 
-  Attributes are those of `VQModel` without `n_embed` and `beta`, and
+  Attributes are those of `_FirstStage`, and
     latent_scale: factor on latents for the diffusion model, which expects a deviation of about 1.
   """
 
-  ch: int = 128
   ch_mult: tuple[int, ...] = (1, 2, 4, 4)
-  num_res_blocks: int = 2
   z_channels: int = 4
   embed_dim: int = 4
-  resolution: int = 256
-  attn_resolutions: tuple[int, ...] = ()
-  in_channels: int = 3
-  num_groups: int = NUM_GROUPS
   latent_scale: float = 0.18215
-  dtype: DTypeLike = jnp.float32
 
   MOMENTS = 2
 

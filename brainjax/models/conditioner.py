@@ -82,17 +82,8 @@ class FmriConditioner(nn.Module):
 
   def setup(self):
     """Builds the parts."""
-    self.mae = FmriEncoder(
-      num_voxels=self.num_voxels,
-      patch_size=self.patch_size,
-      width=self.width,
-      depth=self.depth,
-      num_heads=self.num_heads,
-      mlp_ratio=self.mlp_ratio,
-      global_pool=self.global_pool,
-      remat=self.remat,
-      dtype=self.dtype,
-    )
+    sizes = (self.num_voxels, self.patch_size, self.width, self.depth, self.num_heads, self.mlp_ratio)
+    self.mae = FmriEncoder(*sizes, self.global_pool, self.remat, self.dtype)
 
     def dense(fan_in: int, out: int) -> Dense:
       return Dense(out, dtype=self.dtype, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in))
