@@ -1,12 +1,13 @@
 """The error that a user's mistake raises, and how commands report it."""
 
 import argparse
+import contextlib
 import errno
 import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import logging
@@ -23,6 +24,30 @@ class UserError(Exception):
   """A user's mistake, in one sentence: which file or field, what was found, what was expected, what to do."""
 
   status = 2  # exit status of the command
+
+
+def format_error(error: BaseException) -> str:
+  """The text of an exception on one line, or the name of its class if it has none."""
+  return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+@contextlib.contextmanager
+def as_user_error(
+  problem: str, remedy: str = 'copy or download it again', kinds: tuple[type[Exception], ...] = (Exception,)
+) -> Iterator[None]:
+  """Turns exceptions of libraries into a `UserError`: the problem, the library's message, the remedy.
+
+  By default it catches all of them, because damaged files make libraries fail in any way.
+
+  Raises:
+    UserError: the body raised one, or an exception of these kinds.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except kinds as error:
+    raise UserError(f'{problem} ({format_error(error)}); {remedy}') from error
 
 
 class Stopped(UserError):

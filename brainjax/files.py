@@ -97,20 +97,18 @@ def lock(file: Path, busy: Callable[[], None]) -> IO[str]:
     file: created if missing; its holder may remove it.
     busy: called if another process holds the lock. It may raise an error; if it returns, the other process is waited for.
   """
+  # The library filelock polls where this waits, and does not give the open file, in which a run writes who holds it.
   while True:
-    handle = open(file, 'a')  # noqa: SIM115 - the caller closes it
-    try:
+    with contextlib.ExitStack() as opened:
+      handle = opened.enter_context(open(file, 'a'))
       try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
         busy()
         fcntl.flock(handle, fcntl.LOCK_EX)
-      if file.exists() and os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+      if os.fstat(handle.fileno()).st_nlink:  # else the former holder removed the file
+        opened.pop_all()
         return handle
-    except BaseException:
-      handle.close()
-      raise
-    handle.close()
 
 
 def put_aside(path: Path) -> Path:

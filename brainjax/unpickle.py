@@ -10,7 +10,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -323,7 +323,7 @@ def is_pickled_npy(path: str | os.PathLike) -> bool:
   """Whether a file is a `.npy` file of Python objects (which `np.save` writes for a dictionary)."""
   with open(path, 'rb') as handle:
     try:
-      return _npy_header(handle)[1].hasobject
+      return read_npy_header(handle)[1].hasobject
     except ValueError:
       return False
 
@@ -337,7 +337,7 @@ def read_pickled_npy(path: str | os.PathLike) -> Any:
   path = Path(path)
   with open(path, 'rb') as handle:
     try:
-      shape, dtype = _npy_header(handle)
+      shape, dtype = read_npy_header(handle)
     except ValueError as error:
       head = os.pread(handle.fileno(), 64, 0)
       kind = 'a Git LFS pointer' if head.startswith(b'version https://git-lfs') else 'not a NumPy file'
@@ -348,7 +348,12 @@ def read_pickled_npy(path: str | os.PathLike) -> Any:
   return value[()] if isinstance(value, np.ndarray) and value.shape == () else value
 
 
-def _npy_header(handle: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+def read_npy_header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+  """Shape and element type in the head of a `.npy` file; the handle then stands at the values.
+
+  Raises:
+    ValueError: it is no such head.
+  """
   version = np.lib.format.read_magic(handle)
   read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
   shape, _, dtype = read(handle)

@@ -10,11 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from brainjax.datasets import neuroimaging, raw
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error
 
 MAX_BYTES = 1 << 30  # of what is read; of a published SubjectN.h5 0.07 GB
 _BLOCK_BYTES = 64 << 20
-_AGAIN = 'copy or download the file again'
 
 
 class BDataFile:
@@ -44,7 +43,7 @@ class BDataFile:
       keys = [_text(key) for key in metadata['key'][()]]
       if self._table.ndim != 2 or values.shape != (len(keys), self._table.shape[1]):
         raise UserError(
-          f'{path}: the table has shape {self._table.shape} but its metadata {values.shape} for {len(keys)} names; {_AGAIN}'
+          f'{path}: the table has shape {self._table.shape} but its metadata {values.shape} for {len(keys)} names; {raw.AGAIN}'
         )
       self.flags = dict(zip(keys, values, strict=True))
       self.num_rows = self._table.shape[0]
@@ -53,20 +52,20 @@ class BDataFile:
       self._stack = stack.pop_all()
 
   def _faults(self) -> contextlib.AbstractContextManager[None]:
-    return raw.as_user_error(f'{self.path}: damaged or not a BData file (HDF5)')
+    return as_user_error(f'{self.path}: damaged or not a BData file (HDF5)')
 
   def _check(self, h5py: Any, file: Any) -> None:
     """Refuses links to other files, and metadata larger than `MAX_BYTES`. Of the table one column is counted here."""
     for name in (*_TABLE, *_METADATA, 'vmap'):
       if name in file and not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise UserError(f'{self.path}: {name} lies in another file, which is not followed; {_AGAIN}')
+        raise UserError(f'{self.path}: {name} lies in another file, which is not followed; {raw.AGAIN}')
     items: list[Any] = []
     file.visititems(lambda _, item: items.append(item) if isinstance(item, h5py.Dataset) else None)  # by hard links
     for item in items:
       if item.external or item.is_virtual:
-        raise UserError(f'{self.path}: {item.name} lies in another file, which is not followed; {_AGAIN}')
+        raise UserError(f'{self.path}: {item.name} lies in another file, which is not followed; {raw.AGAIN}')
       if item.size is None:
-        raise UserError(f'{self.path}: {item.name} is empty; {_AGAIN}')
+        raise UserError(f'{self.path}: {item.name} is empty; {raw.AGAIN}')
       is_table = item.name.lstrip('/') in _TABLE and item.ndim
       self._count((item.shape[0] if is_table else item.size) * max(item.dtype.itemsize, 8), item)
 

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 from brainjax.datasets import raw
-from brainjax.errors import UserError
+from brainjax.errors import UserError, format_error
 
 SPLITS = ('train', 'test')
 IMAGE_COLUMNS = ('image', 'stim_file')  # the second is the word of BIDS
@@ -126,7 +126,7 @@ def _split(path: Path, text: str, delimiter: str) -> list[list[str]]:
     return [[cell.strip() for cell in cells] for cells in reader]
   except csv.Error as error:
     raise UserError(
-      f'{path}: no table of {DELIMITERS[delimiter]}-separated columns ({raw.format_error(error)}); expected image and split, and '
+      f'{path}: no table of {DELIMITERS[delimiter]}-separated columns ({format_error(error)}); expected image and split, and '
       'closed quotation marks'
     ) from None
 
@@ -141,15 +141,13 @@ def _read_text(path: Path) -> tuple[str, str]:
     text = data.decode(encoding)
   except UnicodeDecodeError as error:
     if encoding != 'utf-8':
-      raise UserError(
-        f'{path}: not readable as {encoding} text ({raw.format_error(error)}); save it as UTF-8'
-      ) from None
+      raise UserError(f'{path}: not readable as {encoding} text ({format_error(error)}); save it as UTF-8') from None
     try:
       encoding = FALLBACK
       text = data.decode(FALLBACK)
     except UnicodeDecodeError:
       raise UserError(
-        f'{path}: neither UTF-8 nor Windows-1252 text ({raw.format_error(error)}); save it as UTF-8'
+        f'{path}: neither UTF-8 nor Windows-1252 text ({format_error(error)}); save it as UTF-8'
       ) from None
   if '\0' in text:
     raise UserError(f'{path}: not a table of text; expected UTF-8, or UTF-16 with a byte-order mark')

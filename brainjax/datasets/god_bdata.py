@@ -17,7 +17,7 @@ import numpy as np
 
 from brainjax.datasets import bdata, god_raw, pictures, raw, store, transforms
 from brainjax.errors import UserError
-from brainjax.files import atomic_write, sha256
+from brainjax.files import atomic_write
 
 SUBJECT = re.compile(r'Subject(\d+)\.(h5|mat)')
 PART = re.compile(r'(sub-\d+)_ImageNet(Training|Test)_\w+\.h5')
@@ -92,7 +92,7 @@ def pictures_in(folder: Path) -> dict[int, Path]:
       if '.' in name and (stimulus := _stimulus(name)):
         path = place / name
         other = by_stimulus.setdefault(stimulus, path)
-        if other != path and sha256(other) != sha256(path):
+        if other != path and store.file_digest(other) != store.file_digest(path):
           raise UserError(f'{path}: another picture than {other}, of the same name; keep the one that was shown')
   return by_stimulus
 
@@ -337,7 +337,7 @@ def _is_current(out: Path, name: str, files: dict[str, Path]) -> bool:
   target = out / (god_raw.IMAGES if name == 'images' else f'{name}.npz')
   note = _read_note(out, name)
   try:
-    return target.is_file() and bool(note) and not store.changed_files(note, files)
+    return target.is_file() and bool(note) and not store.find_changed(note, files)
   except (KeyError, TypeError):
     return False
 

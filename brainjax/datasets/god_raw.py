@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from brainjax.datasets import paired, raw
+from brainjax.datasets import paired, raw, store
 from brainjax.errors import UserError
-from brainjax.files import sha256
 
 IMAGES = 'images_256.npz'
 CLASS_INDEX = 'imagenet_class_index.json'
@@ -219,7 +218,7 @@ def read(folder: Path, subject: str) -> paired.Trials:
     return stimuli.labels[split][i]
 
   facts = {
-    'stimuli_sha256': sha256(folder / IMAGES),
+    'stimuli_sha256': store.file_digest(folder / IMAGES),
     'image_size': stimuli.images['train'].shape[1],
     'repetitions': len(arrays.trials) // counts['test'],
     'trial_order': 'unknown: trials do not average to arr_2' if arrays.trial_stimulus is None else 'known',

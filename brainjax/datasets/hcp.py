@@ -262,8 +262,7 @@ def load(
   arrays.check_split(split, SPLITS)
   opened = DATA_SET.open(prepared_dir)
   metadata = opened.info.metadata
-  masks = {key.removeprefix('roi/'): value for key, value in metadata.items() if key.startswith('roi/')}
-  mask = arrays.roi_mask(masks, roi, f'hcp in {prepared_dir}')
+  mask = arrays.roi_mask(metadata.masks, roi, f'hcp in {prepared_dir}')
   columns = np.flatnonzero(mask)
   columns = transforms.pad_to_patch_size(columns, patch_size, full_extra_patch)
 

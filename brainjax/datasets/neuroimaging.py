@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from brainjax.datasets import raw
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error, format_error
 
 MAX_HEADER_BYTES = 64 << 20  # CIFTI descriptions have 1 to 4 MB
 MAX_VOLUME_BYTES = 1 << 30  # of one file, in memory
-_AGAIN = 'copy or download the file again'
 _RESAMPLE = 'resample the mask to the betas (nilearn.image.resample_to_img with interpolation="nearest")'
 
 
@@ -39,7 +38,7 @@ def need(name: str) -> ModuleType:
 
 
 def _as_user_error(path: Path, what: str) -> contextlib.AbstractContextManager[None]:
-  return raw.as_user_error(f'{path}: damaged or not {what}')
+  return as_user_error(f'{path}: damaged or not {what}')
 
 
 def glasser_parcels() -> np.ndarray:
@@ -68,7 +67,7 @@ def _check_nifti(path: Path) -> None:
     with opened(path, 'rb') as stream:
       head = stream.read(540)
   except (OSError, EOFError, zlib.error) as error:
-    raise UserError(f'{path}: damaged ({raw.format_error(error)}); {_AGAIN}') from None
+    raise UserError(f'{path}: damaged ({format_error(error)}); {raw.AGAIN}') from None
   for order in '<>':
     size = struct.unpack(order + 'i', head[:4].ljust(4, b'\0'))[0]
     if size == 348 and len(head) >= 348:
@@ -90,7 +89,7 @@ def _check_nifti(path: Path) -> None:
   size = math.prod(axes) * bits // 8
   if path.suffix.lower() != '.gz' and offset + size > path.stat().st_size:
     raise UserError(
-      f'{path}: the header claims {size} bytes of data, the file has {path.stat().st_size} in all; {_AGAIN}'
+      f'{path}: the header claims {size} bytes of data, the file has {path.stat().st_size} in all; {raw.AGAIN}'
     )
 
 

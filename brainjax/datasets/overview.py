@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from brainjax.datasets import pictures, registry, store
-from brainjax.errors import UserError
 
 MAX_SUBJECTS = 4  # drawn; facts are reported of all
 MAX_ROWS = 150  # of a heat map
@@ -63,24 +62,11 @@ def check_prepared(name: str, folders: list[Path]) -> list[Subject]:
   """
   subjects = []
   for folder in folders:
-    try:
+    with store.as_damaged(folder):
       source = tfds.builder_from_directory(folder)
-      source.info.metadata  # noqa: B018  reads it
       has_pictures = registry.get(name).has_pictures
       subjects += [_check_paired(source, folder)] if has_pictures else _check_hcp(source)
-    except UserError:
-      raise
-    except Exception as error:
-      raise UserError(
-        f'{folder}: damaged prepared data ({type(error).__name__}); delete this folder and prepare again'
-      ) from None
   return subjects
-
-
-def _facts_of(folder: Path) -> store.Metadata:
-  metadata = store.Metadata()
-  metadata.load_metadata(folder)
-  return metadata
 
 
 def noise_ceiling(explainable: np.ndarray, repetitions: float) -> np.ndarray:
@@ -89,9 +75,9 @@ def noise_ceiling(explainable: np.ndarray, repetitions: float) -> np.ndarray:
 
 
 def _check_paired(source: Any, folder: Path) -> Subject:
-  facts = _facts_of(folder)
+  facts = store.read_metadata(folder)
   subject = Subject(str(facts['subject']))
-  subject.rois = {key.removeprefix('roi/'): np.asarray(mask) for key, mask in facts.items() if key.startswith('roi/')}
+  subject.rois = facts.masks
   splits = {split: info.num_examples for split, info in source.info.splits.items()}
   repetitions = np.atleast_1d(facts['repetitions'])
   low, high = repetitions.min(), repetitions.max()
@@ -107,7 +93,7 @@ def _check_paired(source: Any, folder: Path) -> Subject:
   for split in ('train', 'test'):
     seen = seen_in.setdefault(split, {})
     statistics = _Statistics()
-    for row in store.rows_of(store.undecoded(source, split)):
+    for row in store.read_rows(source, split):
       statistics.add(row['fmri'])
       digest = hashlib.sha256(row['image']).hexdigest()
       if digest not in seen and len(seen) < NUM_PICTURES:
@@ -171,15 +157,14 @@ def _check_offsets(statistics: '_Statistics', subject: Subject) -> None:
 
 
 def _check_hcp(source: Any) -> list[Subject]:
-  facts = _facts_of(Path(source.data_dir))
-  rois = {key.removeprefix('roi/'): np.asarray(mask) for key, mask in facts.items() if key.startswith('roi/')}
-  data, start, subjects = source.as_data_source('train'), 0, []
+  facts = store.read_metadata(Path(source.data_dir))
+  rois, start, subjects = facts.masks, 0, []
   for place, (name, count) in enumerate(zip(facts['subjects'], facts['windows'], strict=True)):
     subject = Subject(
       name, [f'{count} windows of {facts["num_voxels"]} voxels; ROIs {_counts(facts["rois"])}'], rois=rois
     )
     statistics = _Statistics()
-    for row in data.__getitems__(list(range(start, start + count))):
+    for row in store.read_rows(source, 'train', range(start, start + count)):
       statistics.add(row['fmri'])
     subject.doubts += statistics.doubts('train')
     subject.rows = statistics.standardised() if place < MAX_SUBJECTS else {}

@@ -6,11 +6,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from brainjax.datasets import own_betas, pictures, raw
+from brainjax.datasets import own_betas, pictures, raw, store
 from brainjax.datasets.events import FALLBACK, Events, read_events
 from brainjax.datasets.masks import WHOLE, Mask, check_names
 from brainjax.errors import UserError
-from brainjax.files import sha256
 
 MAX_IMAGE_SIZE = 512  # larger pictures are reduced to this side
 
@@ -107,6 +106,6 @@ def _refuse_same_pictures(events: Events, files: dict[str, Path]) -> None:
   split_of = dict(zip(events.images, events.splits, strict=True))
   seen: dict[str, str] = {}
   for name, path in files.items():
-    other = seen.setdefault(sha256(path), name)
+    other = seen.setdefault(store.file_digest(path), name)
     if split_of[other] != split_of[name]:
       raise UserError(f'{path}: the same picture as {other!r}, which is in the other split; test pictures must be new')

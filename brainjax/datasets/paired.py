@@ -191,7 +191,7 @@ def _facts(subject: str, trials: Trials) -> dict[str, Any]:
     'rois': {roi: int(mask.sum()) for roi, mask in trials.rois.items()},
     'num_train_stimuli': len(trials.train),
     'num_test_stimuli': len(trials.test),
-    'stimuli_sha256': store.digest(names),
+    'stimuli_sha256': store.digest_names(names),
     'repetitions': np.unique(stimulus[is_test], return_counts=True)[1].tolist(),
     **{f'roi/{roi}': mask for roi, mask in trials.rois.items()},
   }

@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-from typing import Any
 
 import numpy as np
 
@@ -131,8 +130,7 @@ def load(
     if transform:
       _check_same_voxels(transform, facts, source)
     else:
-      masks = {key.removeprefix('roi/'): value for key, value in facts.items() if key.startswith('roi/')}
-      mask = arrays.roi_mask(masks, roi, str(source.data_dir))
+      mask = arrays.roi_mask(facts.masks, roi, str(source.data_dir))
       train = _read(source, 'train', mask, _Pictures(False) if is_test else pictures)
       held_out = val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
       kept = select_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
@@ -178,8 +176,8 @@ def load(
   return arrays.ArrayDataset(columns, table, place_of_row, signed_unit, info=info)
 
 
-def _check_same_voxels(transform: InputTransform, facts: Mapping[str, Any], source: store.Builder) -> None:
-  stored = len(next(value for key, value in facts.items() if key.startswith('roi/')))
+def _check_same_voxels(transform: InputTransform, facts: store.Metadata, source: store.Builder) -> None:
+  stored = len(next(iter(facts.masks.values())))
   if len(transform.mask) != stored:
     raise UserError(
       f'{source.data_dir} has {stored} voxels, but the weights were trained on {len(transform.mask)} voxels of '
@@ -190,8 +188,8 @@ def _check_same_voxels(transform: InputTransform, facts: Mapping[str, Any], sour
 def _read(source: store.Builder, split: str, mask: np.ndarray, pictures: _Pictures) -> dict[str, np.ndarray]:
   """A split's columns with the voxels of `mask`; PNG bytes of stimuli not seen before go to `pictures`."""
   columns: dict[str, list] = {key: [] for key in _DTYPES}
-  try:
-    for row in store.rows_of(store.undecoded(source, split)):
+  with store.as_damaged(source.data_dir):
+    for row in store.read_rows(source, split):
       columns['fmri'].append(row['fmri'][mask])
       columns['stimulus'].append(row['stimulus'])
       columns['class_index'].append(row['class_index'])
@@ -199,9 +197,4 @@ def _read(source: store.Builder, split: str, mask: np.ndarray, pictures: _Pictur
       columns['wordnet_id'].append(row['wordnet_id'].decode())
       if pictures.wanted:
         pictures.encoded.setdefault(int(row['stimulus']), row['image'])
-  except Exception as error:  # ArrayRecord and its parser raise many kinds of errors for broken files
-    raise UserError(
-      f'{source.data_dir}: the {split} split cannot be read ({type(error).__name__}); delete this folder and '
-      'prepare again'
-    ) from error
   return {key: np.array(values, _DTYPES[key]) for key, values in columns.items()}

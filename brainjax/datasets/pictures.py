@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
-from brainjax.datasets import raw, transforms
-from brainjax.errors import UserError
+from brainjax.datasets import transforms
+from brainjax.errors import UserError, as_user_error, format_error
 
 FORMATS = ('JPEG', 'PNG', 'TIFF', 'BMP', 'GIF', 'WEBP')  # of Pillow; others may start other programs
 ORIENTATION = 0x112  # EXIF tag
@@ -86,9 +86,7 @@ def read_picture(path: Path, where: str, background: str | None = None) -> np.nd
 
 @contextlib.contextmanager
 def _open(path: Path, where: str) -> Iterator[Image.Image]:
-  with raw.as_user_error(
-    f'{where} cannot be read', 'save it as 8-bit RGB PNG if a viewer shows it, else copy it again'
-  ):
+  with as_user_error(f'{where} cannot be read', 'save it as 8-bit RGB PNG if a viewer shows it, else copy it again'):
     try:
       # A file object, not a path: Pillow maps uncompressed TIFF files of a path and then turns them wrongly.
       with open(path, 'rb') as file, Image.open(file, formats=FORMATS) as image:
@@ -98,7 +96,7 @@ def _open(path: Path, where: str) -> Iterator[Image.Image]:
         f'{where} cannot be read: it is not a JPEG, PNG, TIFF, BMP, GIF or WebP picture; convert it to one of these'
       ) from None
     except Image.DecompressionBombError as error:
-      raise UserError(f'{where} has too many pixels ({raw.format_error(error)}); reduce it') from None
+      raise UserError(f'{where} has too many pixels ({format_error(error)}); reduce it') from None
 
 
 def _check_meaning(image: Image.Image, where: str) -> None:

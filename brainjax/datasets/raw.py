@@ -3,7 +3,6 @@
 A header is used only after it agrees with the sizes in the archive, so a false header cannot allocate memory.
 """
 
-import contextlib
 import io
 import json
 import math
@@ -11,39 +10,22 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error
+from brainjax.unpickle import read_npy_header
 
 MAX_ARRAY_BYTES = 2 << 30  # the largest published array (1,200 pictures of 256 pixels) has 236 MB
 MAX_TEXT_BYTES = 16 << 20
-_AGAIN = 'copy or download the file again'
+AGAIN = 'copy or download the file again'
 _KINDS = {'f': 'floating-point', 'i': 'integer', 'u': 'integer', 'b': 'true/false'}
-
-
-def format_error(error: Exception) -> str:
-  """An exception's text on one line."""
-  return ' '.join(str(error).split())[:200] or type(error).__name__
-
-
-@contextlib.contextmanager
-def as_user_error(problem: str, remedy: str = _AGAIN) -> Iterator[None]:
-  """Turns any exception of a library into a `UserError`: problem, the library's message, remedy."""
-  try:
-    yield
-  except UserError:
-    raise
-  except Exception as error:  # damaged files make libraries fail in any way
-    raise UserError(f'{problem} ({format_error(error)}); {remedy}') from None
 
 
 def _check_header(stream: IO[bytes], file_size: int, where: str) -> tuple[tuple[int, ...], np.dtype]:
   """Shape and dtype from the head of .npy data of `file_size` bytes; refuses objects and sizes that do not fit."""
-  version = np.lib.format.read_magic(stream)
-  read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-  shape, _, dtype = read(stream)
+  shape, dtype = read_npy_header(stream)
   if dtype.hasobject:
     raise UserError(
       f'{where} holds pickled Python objects, which are never opened because they can run code; '
@@ -51,7 +33,7 @@ def _check_header(stream: IO[bytes], file_size: int, where: str) -> tuple[tuple[
     )
   size = math.prod(shape) * dtype.itemsize
   if min(shape, default=0) < 0 or size + stream.tell() != file_size:
-    raise UserError(f'{where} claims shape {shape} of {dtype} but has {file_size} bytes, so it is damaged; {_AGAIN}')
+    raise UserError(f'{where} claims shape {shape} of {dtype} but has {file_size} bytes, so it is damaged; {AGAIN}')
   if (decoded := num_bytes(shape, dtype)) > MAX_ARRAY_BYTES:
     raise UserError(f'{where} would take {decoded / 2**30:.1f} GiB; at most 2 GiB is accepted')
   return shape, dtype
@@ -71,8 +53,15 @@ def _check_kind(shape: tuple[int, ...], dtype: np.dtype, ndim: int | tuple[int, 
 
 
 def read_npy(path: Path, ndim: int | tuple[int, ...], kinds: str = 'fiu') -> np.ndarray:
-  """The array of one .npy file, with the same checks."""
+  """The array of one .npy file, after its dimensions and kind of number are checked (`kinds`: NumPy kind letters).
+
+  Raises:
+    UserError: the file is missing, damaged or too large, or holds other dimensions or numbers.
+  """
   with as_user_error(f'{path}: damaged or not a .npy file'), open(check_file(path), 'rb') as stream:
+    if stream.read(4) == b'PK\x03\x04':
+      raise UserError(f'{path}: an .npz archive under the name of an .npy file; save the one array with np.save')
+    stream.seek(0)
     _check_kind(*_check_header(stream, path.stat().st_size, str(path)), ndim, kinds, str(path))
     stream.seek(0)
     return np.lib.format.read_array(stream, allow_pickle=False)
@@ -140,7 +129,7 @@ class NpzReader:
       self._zip.close()
       raise UserError(f'{self.path}: two arrays carry the same name; write the file again')
 
-  def __enter__(self) -> 'NpzReader':
+  def __enter__(self) -> Self:
     return self
 
   def __exit__(self, *_) -> None:
@@ -178,13 +167,20 @@ class NpzReader:
       return np.lib.format.read_array(stream, allow_pickle=False)
 
   def read_fmri(self, name: str, num_voxels: int | None = None) -> np.ndarray:
-    """An fMRI matrix `rows V` as float32; refuses emptiness, another width, NaN and infinity."""
-    fmri = self.read(name, ndim=2, kinds='f')
-    return check_fmri(fmri, f'{self.path}: array {name!r}', num_voxels)
+    """An fMRI matrix `rows V` as float32.
+
+    Raises:
+      UserError: as `read` and `check_fmri`.
+    """
+    return check_fmri(self.read(name, ndim=2, kinds='f'), f'{self.path}: array {name!r}', num_voxels)
 
 
 def check_fmri(fmri: np.ndarray, where: str, num_voxels: int | None = None) -> np.ndarray:
-  """`rows V` as float32, or a `UserError` that begins with `where`."""
+  """An fMRI matrix `rows V` as float32. `where` begins the message of an error.
+
+  Raises:
+    UserError: it is empty or constant, has another width than `num_voxels`, or holds NaN or infinity.
+  """
   if 0 in fmri.shape:
     raise UserError(f'{where} is empty (shape {fmri.shape}); expected rows of voxels')
   if num_voxels is not None and fmri.shape[1] != num_voxels:
@@ -213,10 +209,8 @@ def read_bytes(path: Path) -> bytes:
   check_file(path)
   if path.stat().st_size > MAX_TEXT_BYTES:
     raise UserError(f'{path}: {path.stat().st_size} bytes are too many for this text file; at most 16 MiB are accepted')
-  try:
+  with as_user_error(f'{path}: cannot be read', 'give yourself the right to read it'):
     return path.read_bytes()
-  except OSError as error:
-    raise UserError(f'{path}: cannot be read ({error.strerror})') from None
 
 
 def read_text(path: Path) -> str:
@@ -225,12 +219,8 @@ def read_text(path: Path) -> str:
   Raises:
     UserError: it cannot be read, or is not UTF-8.
   """
-  try:
+  with as_user_error(f'{path}: not readable as UTF-8 text', 'save it as UTF-8, or download it again'):
     return io.StringIO(read_bytes(path).decode('utf-8-sig'), newline=None).read()
-  except UnicodeDecodeError as error:
-    raise UserError(
-      f'{path}: not readable as UTF-8 text ({format_error(error)}); save it as UTF-8, or download it again'
-    ) from None
 
 
 def read_json(path: Path) -> Any:
@@ -239,8 +229,5 @@ def read_json(path: Path) -> Any:
   Raises:
     UserError: it cannot be read, or is not JSON.
   """
-  text = read_text(path)
-  try:
-    return json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise UserError(f'{path}: not valid JSON ({format_error(error)}); copy or download it again') from None
+  with as_user_error(f'{path}: not valid JSON'):
+    return json.loads(read_text(path))

@@ -4,8 +4,11 @@ A folder remembers size, modification time and SHA-256 of the raw files it came 
 these agree; when they differ, the new folder is built aside and swapped in, so a failure leaves the old one as it was.
 """
 
+import contextlib
+import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -20,7 +23,7 @@ from PIL import Image
 from tensorflow_datasets.core import example_serializer
 from tqdm import tqdm
 
-from brainjax.errors import UserError, disk_full_reason
+from brainjax.errors import UserError, as_user_error, disk_full_reason
 from brainjax.files import lock, sha256, to_disk
 
 SHARD_BYTES = 256 << 20
@@ -29,6 +32,11 @@ States = dict[str, tuple[str, list[str]]]
 NPZ = 'npz'  # folder below --out for the files of published .npz formats that are made from original files
 # data_dir that does not exist. A builder reads existing data, which may be corrupt; with this one it reads nothing.
 NOWHERE = '.nowhere'
+
+
+def as_damaged(folder: str | os.PathLike) -> contextlib.AbstractContextManager[None]:
+  """Turns any error of the body into a `UserError` that tells the user to prepare `folder` again."""
+  return as_user_error(f'{folder}: damaged prepared data', 'delete this folder and prepare again')
 
 
 class Metadata(tfds.core.Metadata):
@@ -53,14 +61,26 @@ class Metadata(tfds.core.Metadata):
       UserError: the files are missing or damaged.
     """
     self.clear()
-    try:
+    with as_damaged(data_dir):
       self.update(json.loads((Path(data_dir) / 'metadata.json').read_text()))
       with np.load(Path(data_dir) / 'metadata.npz', allow_pickle=False) as arrays:
         self.update(arrays)
-    except Exception as error:
-      raise UserError(
-        f'{data_dir}: damaged prepared data ({type(error).__name__}); delete this folder and prepare again'
-      ) from None
+
+  @property
+  def masks(self) -> dict[str, np.ndarray]:
+    """ROI -> `V` bool, from the entries 'roi/<name>'."""
+    return {key.removeprefix('roi/'): np.asarray(value) for key, value in self.items() if key.startswith('roi/')}
+
+
+def read_metadata(folder: Path) -> Metadata:
+  """The metadata in a folder of prepared data.
+
+  Raises:
+    UserError: they are missing or damaged.
+  """
+  metadata = Metadata()
+  metadata.load_metadata(folder)
+  return metadata
 
 
 class Info(tfds.core.DatasetInfo):
@@ -135,34 +155,27 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def _write_shards(records: Iterable[bytes], count: int, template) -> tuple[list[int], int]:
   """Writes `count` records of about equal size; the first one's size decides how many files there are."""
-  records, lengths, num_bytes, num_shards, shard = iter(records), [], 0, 1, 0
-  written, writer = 0, None
-  for i, record in enumerate(records):
-    if i == 0:
-      num_shards = min(count, -(-count * len(record) // SHARD_BYTES))
-    if written == i:  # the shard is full: shard k holds rows up to count * (k + 1) / num_shards
-      _close(writer)
-      written = count * (shard + 1) // num_shards
-      lengths.append(written - i)
-      path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
-      # One record a group: random access. PNG and noise do not compress.
-      writer = ArrayRecordWriter(os.fspath(path), 'group_size:1,uncompressed')
-      shard += 1
-    writer.write(record)
-    num_bytes += len(record)
-  _close(writer)
-  if written != count or sum(lengths) != count:
-    raise AssertionError(f'{sum(lengths)} rows written, {count} announced')
-  return lengths, num_bytes
-
-
-def _close(writer: ArrayRecordWriter | None) -> None:
-  """Waits until everything is written. A failed write is reported only here."""
-  try:
-    if writer is not None:
-      writer.close()
-  except RuntimeError as error:
-    raise OSError(str(error)) from error
+  records = iter(records)
+  first = next(records)
+  records = itertools.chain([first], records)
+  num_shards = min(count, -(-count * len(first) // SHARD_BYTES))
+  edges = [count * shard // num_shards for shard in range(num_shards + 1)]
+  written = num_bytes = 0
+  for shard in range(num_shards):
+    path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
+    # One record a group: random access. PNG and noise do not compress.
+    writer = ArrayRecordWriter(os.fspath(path), 'group_size:1,uncompressed')
+    for record in itertools.islice(records, edges[shard + 1] - edges[shard]):
+      writer.write(record)
+      written += 1
+      num_bytes += len(record)
+    try:
+      writer.close()  # waits until everything is written; a failed write is reported only here
+    except RuntimeError as error:
+      raise OSError(str(error)) from error
+  if written != count or next(records, None) is not None:
+    raise AssertionError(f'{written} rows written of {count}, or more than these came')
+  return np.diff(edges).tolist(), num_bytes
 
 
 def progress(steps: Iterable | None, name: str, total: int, unit: str) -> tqdm:
@@ -171,30 +184,38 @@ def progress(steps: Iterable | None, name: str, total: int, unit: str) -> tqdm:
   return tqdm(steps, name, total, unit=f' {unit}', disable=disable, leave=False)
 
 
+def file_digest(path: Path) -> str:
+  """SHA-256 of a raw file, which is read once per process unless its size or time changes."""
+  status = path.stat()
+  return _file_digest(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
+  return sha256(path)
+
+
 def fingerprint(files: dict[str, Path]) -> dict[str, dict]:
   """Size, modification time and SHA-256 of each raw file."""
-  out = {}
-  for name, path in files.items():
-    status = path.stat()
-    out[name] = {'size': status.st_size, 'mtime_ns': status.st_mtime_ns, 'sha256': sha256(path)}
-  return out
+  stats = {name: path.stat() for name, path in files.items()}
+  return {
+    name: {'size': status.st_size, 'mtime_ns': status.st_mtime_ns, 'sha256': file_digest(files[name])}
+    for name, status in stats.items()
+  }
 
 
-def digest(names: list[str]) -> str:
+def digest_names(names: list[str]) -> str:
   """SHA-256 of a list of names."""
   return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
-def changed_files(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
+def find_changed(known: dict[str, dict], files: dict[str, Path]) -> list[str]:
   """Names of raw files that have changed, are new or are gone. Bytes are read only if the time alone differs."""
   changed = sorted(known.keys() ^ files.keys())
   for name in sorted(known.keys() & files.keys()):
-    status = files[name].stat()
-    if (
-      status.st_size != known[name]['size']
-      or status.st_mtime_ns != known[name]['mtime_ns']
-      and sha256(files[name]) != known[name]['sha256']
-    ):
+    status, before = files[name].stat(), known[name]
+    same_time = status.st_mtime_ns == before['mtime_ns']
+    if status.st_size != before['size'] or not (same_time or file_digest(files[name]) == before['sha256']):
       changed.append(name)
   return changed
 
@@ -215,7 +236,7 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
   """
   out = Path(out)
   raw_files = make_builder(os.fspath(out / NOWHERE)).raw_files(raw)
-  final = location(make_builder, out)
+  final = locate(make_builder, out)
   if (state := _state(final, raw_files))[0] == 'kept' and not any(out.glob('.staging*')):
     return state
   try:
@@ -241,14 +262,14 @@ def _state(final: Path, raw_files: dict[str, Path]) -> tuple[str, list[str]]:
   if not final.exists():
     return 'built', []
   try:
-    changed = changed_files(_fingerprint_of(final), raw_files)
+    changed = find_changed(read_metadata(final).get('raw_files', {}), raw_files)
   except UserError:
     changed = ['the prepared data (damaged)']
   return ('rebuilt', changed) if changed else ('kept', [])
 
 
 def _build(make_builder: Callable[[str], Builder], raw: Path, out: Path) -> None:
-  final, staging = location(make_builder, out), out / '.staging'
+  final, staging = locate(make_builder, out), out / '.staging'
   new = make_builder(os.fspath(staging))
   try:
     config = tfds.download.DownloadConfig(manual_dir=raw, compute_stats='skip', try_download_gcs=False)
@@ -267,23 +288,17 @@ def _build(make_builder: Callable[[str], Builder], raw: Path, out: Path) -> None
     else:
       os.rename(built, final)
   except OSError as error:
-    if reason := disk_full_reason(str(error)):
-      raise UserError(
-        f'{out}: the prepared data cannot be written ({reason}); nothing was changed there. Make room on that disk and '
-        'run the same command again.'
-      ) from None
-    raise UserError(f'{out}: could not write the prepared data ({error}); nothing was changed there') from None
+    reason = disk_full_reason(str(error))
+    remedy = 'Make room on that disk and run' if reason else 'Mend that and run'
+    raise UserError(
+      f'{out}: the prepared data cannot be written ({reason or error}); nothing was changed there. {remedy} the same '
+      'command again.'
+    ) from error
   finally:
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def _fingerprint_of(folder: Path) -> dict[str, dict]:
-  metadata = Metadata()
-  metadata.load_metadata(folder)
-  return metadata.get('raw_files', {})
-
-
-def location(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> Path:
+def locate(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> Path:
   """The folder of a data set below `prepared_dir`. Reads nothing."""
   nowhere = Path(prepared_dir) / NOWHERE
   return Path(prepared_dir) / Path(make_builder(os.fspath(nowhere)).data_dir).relative_to(nowhere)
@@ -291,13 +306,13 @@ def location(make_builder: Callable[[str], Builder], prepared_dir: str | os.Path
 
 def is_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike) -> bool:
   """Whether the data set exists, whole or corrupt."""
-  return (location(make_builder, prepared_dir) / 'dataset_info.json').is_file()
+  return (locate(make_builder, prepared_dir) / 'dataset_info.json').is_file()
 
 
 def raw_digest(builder: Builder) -> str:
-  """SHA-256 of names and bytes of the raw files that prepared data came from."""
+  """SHA-256 of the names and bytes of the raw files that prepared data came from."""
   known = builder.info.metadata['raw_files']
-  return digest([text for name in sorted(known) for text in (name, known[name]['sha256'])])
+  return digest_names([text for name in sorted(known) for text in (name, known[name]['sha256'])])
 
 
 def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os.PathLike, command: str) -> Builder:
@@ -306,32 +321,23 @@ def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os
   Raises:
     UserError: the data are not prepared (the message gives the `command` of prepare that does it), or corrupt.
   """
-  folder = location(make_builder, prepared_dir)
+  folder = locate(make_builder, prepared_dir)
   if not is_prepared(make_builder, prepared_dir):
     raise UserError(f'{folder}: not prepared yet; run: python -m brainjax.prepare {command} --out={prepared_dir}')
-  try:
+  with as_damaged(folder):
     return make_builder(os.fspath(prepared_dir))
-  except UserError:
-    raise
-  except Exception as error:  # TFDS raises many kinds of errors for a broken JSON file
-    raise UserError(
-      f'{folder}: damaged prepared data ({type(error).__name__}); delete this folder and prepare again'
-    ) from None
 
 
-def undecoded(builder: Builder, split: str) -> Any:
-  """Random access to a split whose pictures stay PNG bytes."""
+def read_rows(builder: tfds.core.DatasetBuilder, split: str, rows: range | None = None) -> Iterator[dict]:
+  """Rows of a split in order (by default all), read in blocks. Pictures stay PNG bytes."""
   decoders = {'image': tfds.decode.SkipDecoding()} if 'image' in builder.info.features else None
-  return builder.as_data_source(split, decoders=decoders)
+  source = builder.as_data_source(split, decoders=decoders)
+  rows = rows or range(len(source))
+  for start in range(0, len(rows), 256):
+    yield from source.__getitems__(list(rows[start : start + 256]))
 
 
 def decode_png(data: bytes) -> np.ndarray:
   """PNG bytes -> `H W 3` uint8."""
   with Image.open(io.BytesIO(data)) as image:
     return np.asarray(image.convert('RGB'))
-
-
-def rows_of(source: Any, block: int = 256) -> Iterator[dict]:
-  """All rows of a data source in order, read in blocks."""
-  for start in range(0, len(source), block):
-    yield from source.__getitems__(list(range(start, min(start + block, len(source)))))
