@@ -1,11 +1,14 @@
-# make demo and make test set up everything they need; PYTHON chooses the interpreter, VENV the environment's folder.
+# make demo and make test set up everything they need; PYTHON chooses the interpreter, VENV the environment's folder,
+# ACCELERATOR what JAX computes on: cuda13, cuda12, tpu, or nothing for the CPU.
 PYTHON ?= python3
 VENV ?= .venv
+ACCELERATOR ?=
 RUN = $(VENV)/bin/python
+READY = $(VENV)/ready$(ACCELERATOR:%=-%)
 
-.PHONY: demo test test-slow lint demo-prior clean
+.PHONY: demo test test-slow test-wheel lint demo-prior clean
 
-demo: $(VENV)/ready
+demo: $(READY)
 	$(RUN) launch.py --config=configs/demo.py
 
 test: $(VENV)/ready-test
@@ -14,13 +17,17 @@ test: $(VENV)/ready-test
 test-slow: $(VENV)/ready-test
 	$(RUN) -m pytest -m slow
 
+# Builds sdist and wheel, installs them into an empty environment and runs them from an empty folder.
+test-wheel: $(VENV)/ready-test
+	$(RUN) -m pytest -m slow tests/test_wheel.py
+
 lint: $(VENV)/ready-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 
 # Makes configs/demo_prior.safetensors and configs/demo_classifier.safetensors again (about an hour).
-demo-prior: $(VENV)/ready
+demo-prior: $(READY)
 	$(RUN) launch.py --config=configs/demo_prior.py
 	rm -f configs/demo_prior.safetensors configs/demo_classifier.safetensors
 	$(RUN) -m brainjax.pack_prior --workdir=runs/demo_prior --out=configs
@@ -29,6 +36,10 @@ $(VENV)/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	$(RUN) -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/ready-cuda13 $(VENV)/ready-cuda12 $(VENV)/ready-tpu: $(VENV)/ready-%: $(VENV)/ready
+	$(RUN) -m pip install --quiet --requirement requirements.txt "jax[$*]"
 	touch $@
 
 $(VENV)/ready-test: $(VENV)/ready requirements-test.txt

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from brainjax import files, hosts
+from brainjax import files, hosts, locate
 from brainjax.errors import UserError, disk_full_reason
 
 WEIGHTS_FORMAT = 'brainjax-weights-1'
@@ -106,7 +106,7 @@ def check_weights(source: str | os.PathLike) -> Path:
   """
   if not str(source):
     raise UserError('no weights are named; convert a release with python -m brainjax.convert and name the folder.')
-  source = Path(source).absolute()
+  source = locate.weights(source)
   if not source.exists():
     raise UserError(
       f'the weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.'

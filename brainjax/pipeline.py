@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from brainjax import hosts, prepare, sharding, workdirs
+import brainjax
+from brainjax import hosts, locate, prepare, sharding, workdirs
 from brainjax.checkpoints import save_weights
 from brainjax.datasets import arrays
 from brainjax.datasets import registry as data_sets
@@ -23,6 +25,7 @@ from brainjax.resolve import resolve
 from brainjax.simulate import simulate
 from brainjax.stages import (
   attend,
+  common,
   contrast,
   diffuse,
   first_stage,
@@ -55,6 +58,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
     UserError: anything that the user can mend.
   """
   data_sets.import_plugins(config.get('plugins', ()))
+  hosts.log(_describe_devices(config))
   workdirs.refuse_unknown_fields(config, accepted)
   workdir = workdir.absolute()
   given, config = workdirs.fill_in_paths(config, workdir), resolve(config, workdir, stages)
@@ -84,6 +88,14 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
       seconds = time.monotonic() - started
       hosts.on_first(workdirs.write_json, folder / 'complete.json', {'seconds': round(seconds, 1)})
       hosts.log(f'{name}: done in {seconds:.0f} s')
+
+
+def _describe_devices(config: ConfigDict) -> str:
+  """The first line of a run: what computes, and how precisely."""
+  devices = jax.devices()
+  kinds = ', '.join(sorted({device.device_kind for device in devices}))
+  precision = jnp.dtype(common.compute_dtype(config)).name if config.dtype == 'auto' else config.dtype
+  return f'brainjax {brainjax.__version__} on {len(devices)} device{"s" * (len(devices) > 1)} ({kinds}), {precision}'
 
 
 def _prepare_run(
@@ -165,7 +177,7 @@ def _check_weights(spec: StageSpec, config: ConfigDict, workdir: Path, earlier: 
   for field in spec.weights:
     value = section[field.name]
     for source in (value,) if isinstance(value, str) else value:
-      exists = bool(source) and Path(source).exists()
+      exists = bool(source) and locate.weights(source).exists()
       if not source and not field.needed or field.needed and section.get('random_init') and not exists:
         continue
       try:

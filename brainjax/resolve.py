@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from brainjax import config_check, hosts, workdirs
+from brainjax import config_check, hosts, locate, workdirs
 from brainjax.checkpoints import read_info
 from brainjax.errors import UserError
 from brainjax.stages import registry
@@ -69,7 +69,7 @@ def _infos(config: ConfigDict, spec: StageSpec, folder: Path, complete: bool) ->
       continue
     if complete:
       infos[field] = read_info(folder / 'weights')
-    elif Path(source).exists() or not config[spec.name].get('random_init'):
+    elif locate.weights(source).exists() or not config[spec.name].get('random_init'):
       try:
         infos[field] = read_info(source)
       except UserError as error:

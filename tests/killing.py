@@ -16,7 +16,7 @@ from pathlib import Path
 
 # The processes are forked from one that has imported everything: a kill costs the run, not the imports.
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['launch', 'brainjax.pipeline', 'brainjax.convert'])
+CONTEXT.set_forkserver_preload(['brainjax.launch', 'brainjax.pipeline', 'brainjax.convert'])
 NUMBERS = itertools.count()
 FILE_EVENTS = ('os.rename', 'os.mkdir', 'os.remove', 'os.rmdir')
 
@@ -56,8 +56,7 @@ def _run(argv, folder, after, kill_at, delay, moments, convert, output):
   descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
   os.dup2(descriptor, 1)
   os.dup2(descriptor, 2)
-  import launch
-  from brainjax import sharding
+  from brainjax import launch, sharding
   from brainjax.convert import main as convert_main
   from brainjax.errors import command_line
 
@@ -90,8 +89,7 @@ def _run(argv, folder, after, kill_at, delay, moments, convert, output):
   for name in ('put_batch', 'put_rows'):
     setattr(sharding, name, _announced(getattr(sharding, name), moment))
   sys.addaudithook(hook)
-  sys.argv = ['launch.py', *argv]  # where the flags of the config are read
-  sys.exit(command_line(convert_main)(argv) if convert else launch.main(sys.argv))
+  sys.exit(command_line(convert_main)(argv) if convert else launch.main(argv))
 
 
 def _announced(function, moment):

