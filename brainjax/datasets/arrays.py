@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +26,19 @@ def forbid_test_split() -> Iterator[None]:
 
 
 def check_split(split: str, known: Sequence[str]) -> None:
-  """Refuses an unknown split (UserError), or a test split inside `forbid_test_split` (RuntimeError)."""
+  """Refuses an unknown split, and a test split inside `forbid_test_split`.
+
+  Raises:
+    UserError: the split is not one of `known`.
+    RuntimeError: training opens a test split, a programming error.
+  """
   if split not in known:
     raise UserError(f'there is no split {split!r}; choose one of {", ".join(known)}')
   if split in TEST_SPLITS and _test_split_forbidden:
     raise RuntimeError(f'the {split!r} split was opened while training: test data are read by evaluation only')
 
 
-def roi_mask(masks: Mapping[str, np.ndarray], roi: str | Sequence[str], where: str) -> np.ndarray:
+def select_mask(masks: Mapping[str, np.ndarray], roi: str | Sequence[str], where: str) -> np.ndarray:
   """The union mask of one ROI, several, or 'V1+V2': `V` bool. `where` begins the error for an unknown name.
 
   Raises:
@@ -48,20 +53,33 @@ def roi_mask(masks: Mapping[str, np.ndarray], roi: str | Sequence[str], where: s
   return np.logical_or.reduce([masks[name] for name in names])
 
 
-class Dataset(Protocol):
-  """What `make_loader` needs."""
+class Dataset:
+  """What `make_loader` needs: a length and `gather`.
+
+  Attributes:
+    num_voxels: width of the fMRI rows, padding included.
+  """
 
   num_voxels: int
 
-  def __len__(self) -> int: ...
+  def __len__(self) -> int:
+    raise NotImplementedError
 
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
     """The items of `rows: B`, stacked: `{'fmri': B V, ...}`. The caller may change the arrays."""
-    ...
+    raise NotImplementedError
+
+  def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+    """One item.
+
+    Raises:
+      IndexError: there is no such row.
+    """
+    return {name: values[0] for name, values in self.gather(np.arange(len(self))[[row]]).items()}
 
 
 @dataclasses.dataclass
-class ArrayDataset:
+class ArrayDataset(Dataset):
   """Rows in memory. Pictures are kept once per stimulus and looked up by `picture_row`.
 
   Attributes:
@@ -85,22 +103,14 @@ class ArrayDataset:
 
   @property
   def num_voxels(self) -> int:
-    """Width of the fMRI rows, padding included."""
     return self.columns['fmri'].shape[-1]
 
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Stacked items, see `Dataset`."""
     batch = {name: column[rows] for name, column in self.columns.items()}
     if self.pictures is not None:
       pictures = self.pictures[self.picture_row[rows]]
       batch[self.picture_name] = transforms.to_signed_unit(pictures) if self.signed_unit else pictures
     return batch
-
-  def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-    """One item."""
-    if not -len(self) <= row < len(self):
-      raise IndexError(row)
-    return {name: values[0] for name, values in self.gather(np.array([row])).items()}
 
   def take(self, rows: np.ndarray) -> 'ArrayDataset':
     """The same data set with these rows only (pictures are shared, not copied)."""
@@ -110,7 +120,7 @@ class ArrayDataset:
 
 
 @dataclasses.dataclass
-class JoinedDataset:
+class JoinedDataset(Dataset):
   """Several data sets one after the other; fMRI is wrap-padded (or cut) to one width; only shared fields remain.
 
   Used for HCP + GOD pre-training (`include_kam` of the published code).
@@ -131,7 +141,6 @@ class JoinedDataset:
     return int(self._starts[-1])
 
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Stacked items, see `Dataset`."""
     rows = np.asarray(rows)
     which = np.searchsorted(self._starts, rows, side='right') - 1
     batch: dict[str, np.ndarray] = {}
@@ -146,15 +155,9 @@ class JoinedDataset:
         batch[name][here] = piece[name]
     return batch
 
-  def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-    """One item."""
-    if not 0 <= row < len(self):
-      raise IndexError(row)
-    return {name: values[0] for name, values in self.gather(np.array([row])).items()}
-
 
 @dataclasses.dataclass
-class InterpolatedDataset:
+class InterpolatedDataset(Dataset):
   """A data set followed by the interpolations of drawn pairs of its rows (`augmentation` of the published code).
 
   `pairs: P 2`; other fields of such a row are those of the first of its pair.
@@ -169,11 +172,9 @@ class InterpolatedDataset:
 
   @property
   def num_voxels(self) -> int:
-    """Width of the fMRI rows."""
     return self.base.num_voxels
 
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Stacked items, see `Dataset`."""
     rows = np.asarray(rows)
     mixed = np.flatnonzero(rows >= len(self.base))
     pairs = self.pairs[rows[mixed] - len(self.base)]
@@ -184,8 +185,3 @@ class InterpolatedDataset:
       second = self.base.gather(pairs[:, 1])['fmri']
       batch['fmri'][mixed] = transforms.interpolate_voxels(batch['fmri'][mixed], second, self.ratio)
     return batch
-
-
-def stack(items: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-  """Stacks items of equal fields into a batch."""
-  return {name: np.stack([item[name] for item in items]) for name in items[0]}

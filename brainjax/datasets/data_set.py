@@ -27,17 +27,13 @@ class Argument:
   required: bool = False
 
 
-def names(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
   """'a,b' -> ['a', 'b'], the type of an argument that takes several names."""
   return text.split(',')
 
 
 RAW = Argument('raw', 'folder of the raw files', required=True)
-SUBJECTS = Argument('subjects', 'comma-separated names; default: all subjects found', 'NAMES', names)
-
-
-def _no_conversion(folder: Path) -> bool:
-  return False
+SUBJECTS = Argument('subjects', 'comma-separated names; default: all subjects found', 'NAMES', split_names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +67,7 @@ class DataSet:
   default_roi: str = 'VC'
   has_pictures: bool = True
   raw_field: str = ''
-  needs_command: Callable[[Path], bool] = _no_conversion
+  needs_command: Callable[[Path], bool] = lambda folder: False
 
   def run_prepare(self, out: str | Path, values: Mapping[str, Any]) -> store.States:
     """Prepares the data into `out`; values of arguments by name, without those that are None."""

@@ -173,8 +173,9 @@ def read_subject(folder: Path, subject: str, num_train: int, num_test: int) -> S
     rois = {name: _mask(archive, name, num_voxels) for name in archive.names if name not in ARRAYS}
   if len(order) != len(train):
     raise UserError(f'{where}: arr_3 names a picture for {len(order)} rows but arr_0 has {len(train)} rows')
-  if not np.all(np.isfinite(order)) or np.any(order != np.round(order)) or order.min() < 0 or order.max() >= num_train:
-    bad = int(np.flatnonzero(~((order >= 0) & (order < num_train) & (order == np.round(order))))[0])
+  is_picture = (order >= 0) & (order < num_train) & (order == np.round(order))
+  if not is_picture.all():
+    bad = int(np.argmin(is_picture))
     raise UserError(
       f'{where}: arr_3 row {bad} is {order[bad]}; expected the number of a training picture, 0 .. {num_train - 1} '
       f'({IMAGES} holds {num_train})'
@@ -196,8 +197,11 @@ def read(folder: Path, subject: str) -> paired.Trials:
   counts = {split: len(pictures) for split, pictures in stimuli.images.items()}
   arrays = read_subject(folder, subject, counts['train'], counts['test'])
   # The format has no names of pictures; they are named by their places: train/0, ...
-  places = {f'{split}/{i}': (split, i) for split in counts for i in range(counts[split])}
-  names = {split: [name for name, place in places.items() if place[0] == split] for split in counts}
+  names = {split: [f'{split}/{i}' for i in range(count)] for split, count in counts.items()}
+  images, labels = (
+    {name: value for split in names for name, value in zip(names[split], values[split], strict=True)}
+    for values in (stimuli.images, stimuli.labels)
+  )
   fmri, shown = arrays.train, [names['train'][i] for i in arrays.train_stimulus]
   if arrays.trial_stimulus is None:
     print(
@@ -209,14 +213,6 @@ def read(folder: Path, subject: str) -> paired.Trials:
     fmri = np.concatenate([fmri, arrays.trials])
     shown += [names['test'][i] for i in arrays.trial_stimulus]
 
-  def picture(name: str) -> np.ndarray:
-    split, i = places[name]
-    return stimuli.images[split][i]
-
-  def label(name: str) -> paired.Label:
-    split, i = places[name]
-    return stimuli.labels[split][i]
-
   facts = {
     'stimuli_sha256': store.file_digest(folder / IMAGES),
     'image_size': stimuli.images['train'].shape[1],
@@ -224,7 +220,15 @@ def read(folder: Path, subject: str) -> paired.Trials:
     'trial_order': 'unknown: trials do not average to arr_2' if arrays.trial_stimulus is None else 'known',
   }
   return paired.Trials(
-    fmri, shown, arrays.rois, names['train'], names['test'], picture, label, test_means=arrays.test, facts=facts
+    fmri,
+    shown,
+    arrays.rois,
+    names['train'],
+    names['test'],
+    images.__getitem__,
+    labels.__getitem__,
+    test_means=arrays.test,
+    facts=facts,
   )
 
 

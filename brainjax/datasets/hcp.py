@@ -57,26 +57,21 @@ class Hcp(store.Builder):
   def _split_generators(self, dl_manager):
     files = files_of(find_folder(dl_manager.manual_dir))
     frames = transforms.frames_per_window(WINDOW_SECONDS)
-    areas = _header(files)
-    windows = {name: _num_frames(path) // frames for name, path in files.items()}
-    for name, count in windows.items():
-      if not count:
-        raise UserError(f'{files[name]}: fewer than {frames} frames; expected a whole resting-state run (1200 frames)')
-    edges = np.cumsum([0, *areas.values()])
-    masks = {area: np.zeros(edges[-1], bool) for area in AREAS}
-    for area, start, stop in zip(AREAS, edges, edges[1:], strict=False):
-      masks[area][start:stop] = True
-    masks['VC'] = np.ones(edges[-1], bool)
+    shapes = _check_shapes(files, frames)
+    areas = {area: num_voxels for area, (_, num_voxels) in next(iter(shapes.values())).items()}
+    windows = {name: arrays['V1'][0] // frames for name, arrays in shapes.items()}
+    owner = np.repeat(AREAS, list(areas.values()))
+    masks = {area: owner == area for area in AREAS} | {'VC': np.ones(len(owner), bool)}
     self.info.metadata.update(
       subjects=list(files),
       windows=list(windows.values()),
       frames_per_window=frames,
-      num_voxels=int(edges[-1]),
+      num_voxels=len(owner),
       rois={area: int(mask.sum()) for area, mask in masks.items()},
       **{f'roi/{area}': mask for area, mask in masks.items()},
       # Of each subject and voxel, over its windows: the scalar statistics of any ROI follow from these. S V
-      voxel_mean=np.zeros((len(files), edges[-1]), np.float32),
-      voxel_variance=np.zeros((len(files), edges[-1]), np.float32),
+      voxel_mean=np.zeros((len(files), len(owner)), np.float32),
+      voxel_variance=np.zeros((len(files), len(owner)), np.float32),
     )
     return {'train': (sum(windows.values()), self._windows(files, areas, frames))}
 
@@ -103,32 +98,27 @@ class Hcp(store.Builder):
         yield {'fmri': fmri, 'subject': name, 'window': window}
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-  with raw.NpzReader(path) as archive:
-    shapes = {area: archive.header(area)[0] for area in AREAS}
-  for area, shape in shapes.items():
-    if len(shape) != 2 or shape[0] != shapes['V1'][0]:
-      raise UserError(f'{path}: array {area!r} has shape {shape}; expected (frames, voxels) with as many frames as V1')
-  return shapes
-
-
-def _num_frames(path: Path) -> int:
-  return _shapes(path)['V1'][0]
-
-
-def _header(files: dict[str, Path]) -> dict[str, int]:
-  """Voxels of each area; all subjects must agree, which is checked before anything is written."""
-  first = None
+def _check_shapes(files: dict[str, Path], frames: int) -> dict[str, dict[str, tuple[int, int]]]:
+  """Subject -> area -> (frames, voxels). All subjects must have the same voxels, and one window of `frames` or more."""
+  shapes = {}
   for name, path in files.items():
-    widths = {area: shape[1] for area, shape in _shapes(path).items()}
-    first = first or (name, widths)
-    if widths != first[1]:
+    with raw.NpzReader(path) as archive:
+      shapes[name] = {area: archive.header(area)[0] for area in AREAS}
+    for area, shape in shapes[name].items():
+      if len(shape) != 2 or shape[0] != shapes[name]['V1'][0]:
+        raise UserError(
+          f'{path}: array {area!r} has shape {shape}; expected (frames, voxels) with as many frames as V1'
+        )
+    if shapes[name]['V1'][0] < frames:
+      raise UserError(f'{path}: fewer than {frames} frames; expected a whole resting-state run (1200 frames)')
+    first = next(iter(shapes))
+    here, there = ({area: shape[1] for area, shape in shapes[subject].items()} for subject in (name, first))
+    if here != there:
       raise UserError(
-        f'{path}: {sum(widths.values())} voxels {widths}, '
-        f'but subject {first[0]} has {sum(first[1].values())} {first[1]}; '
-        'all subjects need the same voxels, so prepare them in the same way'
+        f'{path}: {sum(here.values())} voxels {here}, but subject {first} has {sum(there.values())} {there}; all '
+        'subjects need the same voxels, so prepare them in the same way'
       )
-  return first[1]
+  return shapes
 
 
 def find_folder(path: str | os.PathLike) -> Path:
@@ -183,7 +173,7 @@ DATA_SET = data_set.DataSet(
   prepare=prepare,
   arguments=(
     data_set.RAW,
-    data_set.Argument('runs', 'of the CIFTI files; the paper used REST1_LR', 'RUNS', data_set.names),
+    data_set.Argument('runs', 'of the CIFTI files; the paper used REST1_LR', 'RUNS', data_set.split_names),
     data_set.Argument('workers', 'processes that read CIFTI files; each needs about 1 GB', 'N', int),
   ),
   rois=('VC', *AREAS),
@@ -193,7 +183,7 @@ DATA_SET = data_set.DataSet(
 )
 
 
-class HcpDataset:
+class HcpDataset(arrays.Dataset):
   """Windows read from disk when asked for: ROI, wrap-padding, and each subject's own scalar z-score."""
 
   def __init__(
@@ -201,15 +191,11 @@ class HcpDataset:
   ):
     self._source, self._rows, self._subject = source, rows, subject
     self._columns, self._mean, self._std = columns, mean, std
+    self.num_voxels = len(columns)
     self.info: dict[str, Any] = {}
 
   def __len__(self) -> int:
     return len(self._rows)
-
-  @property
-  def num_voxels(self) -> int:
-    """Width of the fMRI rows, padding included."""
-    return len(self._columns)
 
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
     """`{'fmri': B V, 'subject': B}`."""
@@ -219,12 +205,6 @@ class HcpDataset:
     fmri -= self._mean[subject, None]
     fmri /= self._std[subject, None]
     return {'fmri': fmri, 'subject': subject}
-
-  def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-    """One item."""
-    if not 0 <= row < len(self):
-      raise IndexError(row)
-    return {name: values[0] for name, values in self.gather(np.array([row])).items()}
 
 
 def load(
@@ -262,7 +242,7 @@ def load(
   arrays.check_split(split, SPLITS)
   opened = DATA_SET.open(prepared_dir)
   metadata = opened.info.metadata
-  mask = arrays.roi_mask(metadata.masks, roi, f'hcp in {prepared_dir}')
+  mask = arrays.select_mask(metadata.masks, roi, f'hcp in {prepared_dir}')
   columns = np.flatnonzero(mask)
   columns = transforms.pad_to_patch_size(columns, patch_size, full_extra_patch)
 

@@ -71,11 +71,12 @@ class InputTransform:
     Raises:
       UserError: no rows, or rows without variance.
     """
-    if zscore == 'subject':
-      padded = transforms.pad_to_patch_size(responses, patch_size, full_extra_patch)
-      mean, std = (np.array(x) for x in (transforms.statistics(padded) if len(responses) else (0.0, 0.0)))
-    else:
-      mean, std = (f(responses, axis=0, dtype=np.float64) for f in (np.mean, np.std)) if len(responses) else [0.0] * 2
+    is_joint = zscore == 'subject'
+    rows = transforms.pad_to_patch_size(responses, patch_size, full_extra_patch) if is_joint else responses
+    axis = None if is_joint else 0
+    mean, std = (
+      np.asarray(f(rows, axis=axis, dtype=np.float64)) if len(rows) else np.zeros(()) for f in (np.mean, np.std)
+    )
     if not np.max(std) > 0:
       raise UserError(
         f'{where}: {len(responses)} training rows are left and the voxels of {roi} have no variance in them; '

@@ -17,6 +17,7 @@ part of the same batch k, so that the rows of a batch do not depend on how many 
   for batch in make_loader(val, batch_size=8, shuffle=False, repeat=False): ...
 """
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,56 +25,66 @@ from typing import Any
 import grain
 import numpy as np
 
-from brainjax.datasets.arrays import Dataset, stack
+from brainjax.datasets.arrays import Dataset
 from brainjax.errors import UserError
 
 Transform = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
 
 
+@dataclasses.dataclass
 class _Batches:
-  """Random access to the batches of all epochs: position -> batch (the source that grain reads)."""
+  """Random access to the batches of all epochs: position -> batch (the source that grain reads).
 
-  def __init__(self, dataset, batch_size, seed, shuffle, filled_size, shard_index, shard_count, transform, repeat):
-    self._dataset, self._transform = dataset, transform
-    self._batch_size, self._seed, self._shuffle = batch_size, seed, shuffle
-    self._share = filled_size // shard_count
-    self._first = shard_index * self._share
-    self.rows = len(dataset)
-    self.steps = -(-self.rows // batch_size)
-    self._length = self.steps * (sys.maxsize // max(self.steps, 1)) if repeat else self.steps
-    self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+  Attributes are arguments of `make_loader`, and
+    first, share: this process has `share` rows of every batch, from `first` on.
+  """
+
+  dataset: Dataset
+  batch_size: int
+  seed: int
+  shuffle: bool
+  first: int
+  share: int
+  transform: Transform | None
+  repeat: bool
+  _order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+
+  @property
+  def steps(self) -> int:
+    """Batches per epoch."""
+    return -(-len(self.dataset) // self.batch_size)
 
   def __len__(self) -> int:
-    return self._length
+    return self.steps * (sys.maxsize // max(self.steps, 1)) if self.repeat else self.steps
 
   def _rows_of_epoch(self, epoch: int) -> np.ndarray:
-    if not self._shuffle:
+    if not self.shuffle:
       epoch = 0  # the same order always
     known, rows = self._order  # one read: other threads may replace the pair
     if known != epoch:
-      rows = np.arange(len(self._dataset))
-      if self._shuffle:
-        rows = np.random.default_rng((self._seed, epoch)).permutation(rows)
+      rows = np.arange(len(self.dataset))
+      if self.shuffle:
+        rows = np.random.default_rng((self.seed, epoch)).permutation(rows)
       self._order = (epoch, rows)
     return rows
 
   def __getitem__(self, position: int) -> dict[str, np.ndarray]:
     epoch, step = divmod(int(position), self.steps)
-    rows = self._rows_of_epoch(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
-    rows = rows[self._first : self._first + self._share]
+    rows = self._rows_of_epoch(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+    rows = rows[self.first : self.first + self.share]
     count = len(rows)
     # Shapes never change: a short batch repeats row 0 with weight 0.
-    rows = np.concatenate([rows, np.zeros(self._share - count, rows.dtype)])
-    batch = self._dataset.gather(rows)
-    if self._transform is not None:
+    rows = np.concatenate([rows, np.zeros(self.share - count, rows.dtype)])
+    batch = self.dataset.gather(rows)
+    if self.transform is not None:
       items = []
       for i, row in enumerate(rows):
         # Philox is keyed directly, 10 times cheaper to start than hashing a seed sequence.
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch], counter=[0, 0, 0, row]))
-        items.append(self._transform({name: values[i] for name, values in batch.items()}, rng))
-      batch = stack(items)
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, row]))
+        items.append(self.transform({name: values[i] for name, values in batch.items()}, rng))
+      batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
     batch['row'] = rows.astype(np.int32)
-    batch['weight'] = (np.arange(self._share) < count).astype(np.float32)
+    batch['weight'] = (np.arange(self.share) < count).astype(np.float32)
     return batch
 
 
@@ -82,7 +93,7 @@ class Loader(Iterator[dict[str, np.ndarray]]):
 
   def __init__(self, source: _Batches, num_threads: int, prefetch: int):
     self.steps_per_epoch = source.steps
-    self._rows = source.rows
+    self._rows = len(source.dataset)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
     self._iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
@@ -158,5 +169,6 @@ def make_loader(
     raise UserError(
       f'batch size {batch_size} is larger than the {len(dataset)} samples there are; choose a smaller batch size'
     )
-  source = _Batches(dataset, batch_size, seed, shuffle, filled_size, shard_index, shard_count, transform, repeat)
+  share = filled_size // shard_count
+  source = _Batches(dataset, batch_size, seed, shuffle, shard_index * share, share, transform, repeat)
   return Loader(source, num_threads, prefetch)

@@ -89,7 +89,15 @@ class Builder(store.Builder, skip_registration=True):
     return self.builder_config.name
 
   def _info(self):
-    return self.about(features(), ('fmri', 'image'))
+    features = {
+      'fmri': tfds.features.Tensor(shape=(None,), dtype=np.float32, encoding='bytes'),
+      'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
+      'stimulus': tfds.features.Scalar(np.int32),
+      'class_index': tfds.features.Scalar(np.int32),
+      'wordnet_id': tfds.features.Text(),
+      'name': tfds.features.Text(),
+    }
+    return self.about(tfds.features.FeaturesDict(features), ('fmri', 'image'))
 
   def _split_generators(self, dl_manager):
     trials = self.read(Path(dl_manager.manual_dir))
@@ -129,20 +137,6 @@ class Builder(store.Builder, skip_registration=True):
       f'{cls.name}/{name}': store.prepare(lambda data_dir, name=name: cls.of(data_dir, name), Path(raw), out)
       for name in subjects or known
     }
-
-
-def features() -> tfds.features.FeaturesDict:
-  """The features of such a data set."""
-  return tfds.features.FeaturesDict(
-    {
-      'fmri': tfds.features.Tensor(shape=(None,), dtype=np.float32, encoding='bytes'),
-      'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
-      'stimulus': tfds.features.Scalar(np.int32),
-      'class_index': tfds.features.Scalar(np.int32),
-      'wordnet_id': tfds.features.Text(),
-      'name': tfds.features.Text(),
-    }
-  )
 
 
 def examples(

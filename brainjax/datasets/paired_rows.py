@@ -1,6 +1,5 @@
 """Rows of fMRI with the picture seen, ready for training: the same for every data set that `paired.Builder` writes."""
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from concurrent import futures
@@ -16,26 +15,7 @@ SPLITS = ('train', 'val', *arrays.TEST_SPLITS)
 _DTYPES = {'fmri': np.float32, 'stimulus': np.int32, 'class_index': np.int32, 'name': str, 'wordnet_id': str}
 
 
-@dataclasses.dataclass
-class _Pictures:
-  """PNG bytes by stimulus, collected while rows are read, and decoded once."""
-
-  wanted: bool
-  encoded: dict[int, bytes] = dataclasses.field(default_factory=dict)
-
-  def table(self, stimulus: np.ndarray, size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures of the different stimuli `P H W 3`, and each row's place among them `N`."""
-    numbers, place = np.unique(stimulus, return_inverse=True)
-
-    def decode(number: int) -> np.ndarray:
-      image = store.decode_png(self.encoded[number])
-      return image if size is None else transforms.resize_image(image, size)
-
-    with futures.ThreadPoolExecutor() as pool:
-      return np.stack(list(pool.map(decode, numbers.tolist()))), place
-
-
-def val_stimuli(num_train_stimuli: int, num_val_stimuli: int, seed: int) -> np.ndarray:
+def draw_val_stimuli(num_train_stimuli: int, num_val_stimuli: int, seed: int) -> np.ndarray:
   """The training stimuli held out for validation, the same for every subject: sorted, `num_val_stimuli`.
 
   Raises:
@@ -46,7 +26,7 @@ def val_stimuli(num_train_stimuli: int, num_val_stimuli: int, seed: int) -> np.n
   return np.sort(np.random.default_rng((seed, 0x601D)).permutation(num_train_stimuli)[:num_val_stimuli])
 
 
-def select_stimuli(num_train_stimuli: int, held_out: np.ndarray, share: float, seed: int) -> np.ndarray:
+def draw_train_stimuli(num_train_stimuli: int, held_out: np.ndarray, share: float, seed: int) -> np.ndarray:
   """A drawn share (at least one) of the training stimuli not held out; smaller shares lie within larger ones."""
   order = np.random.default_rng((seed, 0x7247)).permutation(num_train_stimuli)
   order = order[~np.isin(order, held_out)]
@@ -115,9 +95,9 @@ def load(
       raise UserError(f'train_proportion of {name} is {share}; expected a share in (0, 1] of one of {list(subjects)}')
 
   is_test = split in arrays.TEST_SPLITS
-  pictures = _Pictures(image_size != 0)
+  pictures: dict[int, bytes] | None = None if image_size == 0 else {}  # stimulus -> PNG
   used: dict[str, InputTransform] = {}
-  parts, names, wordnet_ids, class_indices, first_stimuli = [], {}, {}, {}, None
+  parts, first_stimuli = [], None
   for place, subject in enumerate(subjects):
     source = data_set.open(prepared_dir, subject)
     facts = source.info.metadata
@@ -130,10 +110,10 @@ def load(
     if transform:
       _check_same_voxels(transform, facts, source)
     else:
-      mask = arrays.roi_mask(facts.masks, roi, str(source.data_dir))
-      train = _read(source, 'train', mask, _Pictures(False) if is_test else pictures)
-      held_out = val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
-      kept = select_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
+      mask = arrays.select_mask(facts.masks, roi, str(source.data_dir))
+      train = _read(source, 'train', mask, None if is_test else pictures)
+      held_out = draw_val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
+      kept = draw_train_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
       is_kept = np.isin(train['stimulus'], kept)
       transform = InputTransform.fit(
         train['fmri'][is_kept],
@@ -153,9 +133,6 @@ def load(
       chosen = is_kept if split == 'train' else np.isin(train['stimulus'], held_out)
       part = {key: values[chosen] for key, values in train.items()}
     part['fmri'] = transform(part['fmri'], is_test)
-    names.update(zip(part['stimulus'].tolist(), part.pop('name').tolist(), strict=True))
-    wordnet_ids.update(zip(part['stimulus'].tolist(), part.pop('wordnet_id').tolist(), strict=True))
-    class_indices.update(zip(part['stimulus'].tolist(), part['class_index'].tolist(), strict=True))
     part['subject'] = np.full(len(part['fmri']), place, np.int32)
     parts.append(part)
     used[subject] = transform
@@ -164,16 +141,30 @@ def load(
   for part in parts:
     part['fmri'] = transforms.fit_width(part['fmri'], width)
   columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+  stimulus = columns['stimulus'].tolist()
+  by_stimulus = {
+    key: dict(zip(stimulus, columns[key].tolist(), strict=True)) for key in ('name', 'wordnet_id', 'class_index')
+  }
+  del columns['name'], columns['wordnet_id']
+  numbers, picture_row = np.unique(stimulus, return_inverse=True)
   info = {
     'subjects': list(subjects),
     'transforms': {subject: transform.with_width(width) for subject, transform in used.items()},
-    'names': names,
-    'wordnet_ids': wordnet_ids,
-    'class_indices': class_indices,
-    'picture_stimulus': np.unique(columns['stimulus']),  # of each row of the table
+    'names': by_stimulus['name'],
+    'wordnet_ids': by_stimulus['wordnet_id'],
+    'class_indices': by_stimulus['class_index'],
+    'picture_stimulus': numbers,  # of each row of the table
   }
-  table, place_of_row = pictures.table(columns['stimulus'], image_size) if pictures.wanted else (None, None)
-  return arrays.ArrayDataset(columns, table, place_of_row, signed_unit, info=info)
+  if pictures is None:
+    return arrays.ArrayDataset(columns, info=info)
+
+  def decode(number: int) -> np.ndarray:
+    image = store.decode_png(pictures[number])
+    return image if image_size is None else transforms.resize_image(image, image_size)
+
+  with futures.ThreadPoolExecutor() as pool:  # each picture is decoded once
+    table = np.stack(list(pool.map(decode, numbers.tolist())))
+  return arrays.ArrayDataset(columns, table, picture_row, signed_unit, info=info)
 
 
 def _check_same_voxels(transform: InputTransform, facts: store.Metadata, source: store.Builder) -> None:
@@ -185,7 +176,9 @@ def _check_same_voxels(transform: InputTransform, facts: store.Metadata, source:
     )
 
 
-def _read(source: store.Builder, split: str, mask: np.ndarray, pictures: _Pictures) -> dict[str, np.ndarray]:
+def _read(
+  source: store.Builder, split: str, mask: np.ndarray, pictures: dict[int, bytes] | None
+) -> dict[str, np.ndarray]:
   """A split's columns with the voxels of `mask`; PNG bytes of stimuli not seen before go to `pictures`."""
   columns: dict[str, list] = {key: [] for key in _DTYPES}
   with store.as_damaged(source.data_dir):
@@ -195,6 +188,6 @@ def _read(source: store.Builder, split: str, mask: np.ndarray, pictures: _Pictur
       columns['class_index'].append(row['class_index'])
       columns['name'].append(row['name'].decode())
       columns['wordnet_id'].append(row['wordnet_id'].decode())
-      if pictures.wanted:
-        pictures.encoded.setdefault(int(row['stimulus']), row['image'])
+      if pictures is not None:
+        pictures.setdefault(int(row['stimulus']), row['image'])
   return {key: np.array(values, _DTYPES[key]) for key, values in columns.items()}
