@@ -5,8 +5,6 @@ import gzip
 import importlib
 import logging
 import math
-import struct
-import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from brainjax.datasets import raw
-from brainjax.errors import UserError, as_user_error, format_error
+from brainjax.errors import UserError, as_user_error
 
 MAX_HEADER_BYTES = 64 << 20  # CIFTI descriptions have 1 to 4 MB
 MAX_VOLUME_BYTES = 1 << 30  # of one file, in memory
@@ -37,8 +35,8 @@ def need(name: str) -> ModuleType:
     ) from None
 
 
-def _as_user_error(path: Path, what: str) -> contextlib.AbstractContextManager[None]:
-  return as_user_error(f'{path}: damaged or not {what}')
+def _faults(path: Path, what: str) -> contextlib.AbstractContextManager[None]:
+  return as_user_error(f'{path}: damaged or not {what}', raw.AGAIN)
 
 
 def glasser_parcels() -> np.ndarray:
@@ -52,8 +50,9 @@ def glasser_parcels() -> np.ndarray:
     logger.setLevel(level)
 
 
-def _check_nifti(path: Path) -> None:
-  """Reads sizes from the first bytes of a NIfTI-1 or -2 file: header, extensions and data must be what they claim."""
+def _open_nifti(path: Path) -> Any:
+  """The nibabel image of a NIfTI or CIFTI file, after its header was compared with its name and size."""
+  nibabel = need('nibabel')
   raw.check_file(path)
   with open(path, 'rb') as stream:
     is_packed = stream.read(2) == b'\x1f\x8b'
@@ -62,55 +61,44 @@ def _check_nifti(path: Path) -> None:
       f'{path}: {"compressed" if is_packed else "not compressed"}, unlike its name; rename it to '
       f'{".nii.gz" if is_packed else ".nii"} if it is NIfTI'
     )
-  opened = gzip.open if is_packed else open
-  try:
-    with opened(path, 'rb') as stream:
-      head = stream.read(540)
-  except (OSError, EOFError, zlib.error) as error:
-    raise UserError(f'{path}: damaged ({format_error(error)}); {raw.AGAIN}') from None
-  for order in '<>':
-    size = struct.unpack(order + 'i', head[:4].ljust(4, b'\0'))[0]
-    if size == 348 and len(head) >= 348:
-      shape = struct.unpack(order + '8h', head[40:56])
-      bits = struct.unpack(order + 'h', head[72:74])[0]
-      offset = struct.unpack(order + 'f', head[108:112])[0]
-    elif size == 540 and len(head) >= 540:
-      shape = struct.unpack(order + '8q', head[16:80])
-      bits = struct.unpack(order + 'h', head[14:16])[0]
-      offset = struct.unpack(order + 'q', head[168:176])[0]
-    else:
-      continue
-    break
-  else:
+  with gzip.open(path) if is_packed else open(path, 'rb') as stream:
+    head = stream.read(nibabel.Nifti2Header.sizeof_hdr)
+  kinds = [kind for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header) if kind.may_contain_header(head)]
+  if not kinds:
     raise UserError(f'{path}: not a NIfTI file; expected .nii or .nii.gz')
-  axes = shape[1 : 1 + shape[0]] if 0 < shape[0] < 8 else ()
+  header = kinds[0](head[: kinds[0].sizeof_hdr], check=False)
+  num_axes, offset = int(header['dim'][0]), float(header['vox_offset'])
+  axes = header['dim'][1 : 1 + num_axes].tolist() if 0 < num_axes < 8 else []
   if not axes or min(axes) < 1 or not 0 <= offset <= MAX_HEADER_BYTES:
-    raise UserError(f'{path}: the header claims {shape[0]} axes {axes} from byte {offset:g} on; it is damaged')
-  size = math.prod(axes) * bits // 8
-  if path.suffix.lower() != '.gz' and offset + size > path.stat().st_size:
+    raise UserError(f'{path}: the header claims {num_axes} axes {axes} from byte {offset:g} on; it is damaged')
+  size = math.prod(axes) * int(header['bitpix']) // 8
+  if not is_packed and offset + size > path.stat().st_size:
     raise UserError(
       f'{path}: the header claims {size} bytes of data, the file has {path.stat().st_size} in all; {raw.AGAIN}'
     )
+  return nibabel.load(path, mmap=True)
 
 
-def _check_volumes(path: Path, image: Any) -> bool:
-  """Refuses volumes that are no real numbers, have no place in space, or would take too much memory as float32.
-
-  Returns:
-    Whether the header scales the values.
-  """
+def _open_volumes(path: Path) -> Any:
+  """The nibabel image of volumes of numbers that have a place in space and fit into memory."""
+  image = _open_nifti(path)
+  if isinstance(image, need('nibabel').Cifti2Image):
+    raise UserError(f'{path}: CIFTI grayordinates; expected NIfTI volumes, or betas as .npy (trials, voxels)')
   if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(image.affine) < 4:
-    raise UserError(f'{path}: its affine {_rows(image.affine)} is singular; write the right one into the header')
+    raise UserError(f'{path}: its affine {_format_rows(image.affine)} is singular; write the right one into the header')
   dtype = image.get_data_dtype()
   if dtype.kind not in 'fiu':
     raise UserError(f'{path}: values of type {dtype}; expected floating-point or integer numbers')
-  is_scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
-  size = math.prod(image.shape) * max(8 if is_scaled else 4, dtype.itemsize)  # nibabel scales in float64
+  size = math.prod(image.shape) * max(8 if _is_scaled(image) else 4, dtype.itemsize)  # nibabel scales in float64
   if size > MAX_VOLUME_BYTES:
     raise UserError(
       f'{path}: would take {size / 2**30:.1f} GiB; at most 1 GiB is accepted, so save the masked betas as .npy'
     )
-  return is_scaled
+  return image
+
+
+def _is_scaled(image: Any) -> bool:
+  return (image.dataobj.slope, image.dataobj.inter) != (1, 0)
 
 
 def read_dense_series(
@@ -128,9 +116,8 @@ def read_dense_series(
     UserError: the file is damaged, no such series, or its grayordinates or frame times are others.
   """
   nibabel = need('nibabel')
-  _check_nifti(path)
-  with _as_user_error(path, 'a CIFTI-2 dense time series'):
-    image = nibabel.load(path, mmap=True)
+  with _faults(path, 'a CIFTI-2 dense time series'):
+    image = _open_nifti(path)
     if not isinstance(image, nibabel.Cifti2Image) or len(image.shape) != 2:
       raise UserError(f'{path}: not a CIFTI-2 dense time series; expected a .dtseries.nii file')
     models = image.header.get_axis(1)
@@ -163,22 +150,14 @@ def read_volumes(path: Path) -> tuple[np.ndarray, Any]:
   Raises:
     UserError: the file is damaged, too large, or holds something else.
   """
-  nibabel = need('nibabel')
-  _check_nifti(path)
-  with _as_user_error(path, 'a NIfTI file'):
-    image = nibabel.load(path)
-    if isinstance(image, nibabel.Cifti2Image):
-      raise UserError(
-        f'{path}: CIFTI grayordinates; expected NIfTI volumes, so save the betas as .npy (trials, voxels)'
-      )
+  with _faults(path, 'a NIfTI file'), np.errstate(over='ignore'):
+    image = _open_volumes(path)
     shape = image.shape
     if len(shape) == 5 and shape[3] == 1:  # AFNI puts trials on the fifth axis
       shape = (*shape[:3], shape[4])
     if len(shape) != 4:
       raise UserError(f'{path}: shape {image.shape}; expected 4 axes, the last one trials')
-    _check_volumes(path, image)
-    with np.errstate(over='ignore'):
-      return np.asanyarray(image.dataobj).reshape(shape), image
+    return np.asanyarray(image.dataobj).reshape(shape), image
 
 
 def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) -> np.ndarray:
@@ -194,13 +173,9 @@ def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) 
     UserError: the file is damaged, or its grid is another one.
   """
   nibabel = need('nibabel')
-  _check_nifti(path)
-  with _as_user_error(path, 'a NIfTI file'):
-    image = nibabel.load(path)
-    if isinstance(image, nibabel.Cifti2Image):
-      raise UserError(f'{path}: CIFTI grayordinates; expected a NIfTI volume')
-    is_scaled = _check_volumes(path, image)
-    image = nibabel.squeeze_image(image)
+  with _faults(path, 'a NIfTI file'):
+    opened = _open_volumes(path)
+    image = nibabel.squeeze_image(opened)
     if len(image.shape) != 3:
       raise UserError(f'{path}: shape {image.shape}; expected one volume of 3 axes')
     if betas_image is not None and not _is_same_grid(image, grid, betas_image):
@@ -211,7 +186,7 @@ def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) 
       print(f'{path}: {betas.name} holds no orientation, so the mask is used voxel by voxel as it is stored')
     values = np.asanyarray(image.dataobj)
     # A header that scales has a float32 factor, so that 255 * (1 / 255) is 1 only in float32.
-    return values.astype(np.float32) if is_scaled else values
+    return values.astype(np.float32) if _is_scaled(opened) else values
 
 
 def _is_same_grid(image: Any, grid: tuple[int, ...], betas_image: Any) -> bool:
@@ -229,19 +204,17 @@ def _reorient(nibabel: Any, path: Path, image: Any, grid: tuple[int, ...], betas
   orientations = nibabel.orientations
   axes = [orientations.io_orientation(each.affine) for each in (image, betas_image)]
   turned = image.as_reoriented(orientations.ornt_transform(*axes))
-  if turned.shape != grid:
-    raise UserError(f'{path}: shape {image.shape}, but {betas.name} has volumes of shape {grid}; {_RESAMPLE}')
-  if not _is_same_grid(turned, grid, betas_image):
+  if turned.shape == grid and not _is_same_grid(turned, grid, betas_image):
     raise UserError(
-      f'{path}: shape {image.shape} as {betas.name}, but another affine: {_rows(image.affine)}, not '
-      f'{_rows(betas_image.affine)}; {_RESAMPLE}'
+      f'{path}: shape {image.shape} as {betas.name}, but another affine: {_format_rows(image.affine)}, not '
+      f'{_format_rows(betas_image.affine)}; {_RESAMPLE}'
     )
   names = [''.join(map(str, nibabel.aff2axcodes(each.affine))) for each in (image, betas_image)]
   print(f'{path}: axes {names[0]}; turned to {names[1]}, as {betas.name} has them')
   return turned
 
 
-def _rows(affine: np.ndarray) -> str:
+def _format_rows(affine: np.ndarray) -> str:
   return str(np.round(affine[:3], 4).tolist())
 
 
@@ -254,7 +227,7 @@ def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
   h5py = need('h5py')
   if not h5py.is_hdf5(raw.check_file(path)):
     raise UserError(f'{path}: not an HDF5 file; MATLAB writes one with save(..., "-v7.3")')
-  with _as_user_error(path, 'an HDF5 file'), h5py.File(path, 'r') as file:
+  with _faults(path, 'an HDF5 file'), h5py.File(path, 'r') as file:
     known = [name for name in names if name in file]
     if len(known) != 1:
       raise UserError(f'{path}: holds {", ".join(list(file)[:10]) or "nothing"}; expected one of {", ".join(names)}')
