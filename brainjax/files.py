@@ -94,11 +94,12 @@ def lock(file: Path, busy: Callable[[], None]) -> IO[str]:
   """Locks a file for this process and returns it open. The lock ends with `close`, or with the process, however it ends.
 
   Args:
-    file: created if missing; its holder may remove it.
+    file: created if missing, with its folder; its holder may remove both.
     busy: called if another process holds the lock. It may raise an error; if it returns, the other process is waited for.
   """
   # The library filelock polls where this waits, and does not give the open file, in which a run writes who holds it.
   while True:
+    file.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as opened:
       handle = opened.enter_context(open(file, 'a'))
       try:

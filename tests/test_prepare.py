@@ -80,11 +80,14 @@ def test_staging_of_a_killed_run_is_removed(folders):
   assert [path.name for path in (out / 'god').iterdir()] == ['sbj_3']
 
 
-def test_a_refused_command_leaves_no_lock(folders):
+def test_a_refused_command_leaves_no_trace(folders):
   raw, out = folders
   raw_files.change_subject(raw / 'npz', arr_0=np.full((14, 78), np.nan, np.float32))
   assert run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_1') == 2
-  assert list(out.iterdir()) == []
+  assert not out.exists()
+  out.mkdir()
+  assert run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_1') == 2
+  assert list(out.iterdir()) == []  # a folder of the user's stays
   assert run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_3') == 0  # what is prepared keeps its lock
   assert run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_1') == 2
   assert sorted(path.name for path in out.iterdir()) == ['.lock', 'god']

@@ -1,6 +1,7 @@
 """Reads an events table: which picture each trial showed, and whether the picture is for training or for testing."""
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import io
@@ -9,7 +10,7 @@ import unicodedata
 from pathlib import Path
 
 from brainjax.datasets import raw
-from brainjax.errors import UserError, format_error
+from brainjax.errors import UserError, as_user_error
 
 SPLITS = ('train', 'test')
 IMAGE_COLUMNS = ('image', 'stim_file')  # the second is the word of BIDS
@@ -64,9 +65,7 @@ def read_events(path: Path) -> Events:
   split_of = dict(zip(images, splits, strict=True))
   for (number, _), name, split in zip(rows, images, splits, strict=True):
     if split_of[name] != split:
-      raise UserError(
-        f'{path}: picture {name[:80]!r} is in both splits (row {number}); a picture belongs to train or to test'
-      )
+      raise UserError(f'{path}: picture {name[:80]!r} is in both splits (row {number}); it belongs to train or to test')
   if set(splits) != set(SPLITS):
     raise UserError(
       f'{path}: {len(images)} trials, of the splits {sorted(set(splits))}; expected some of train and test'
@@ -96,21 +95,23 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], str
       'line'
     )
   delimiter, columns = tables.popitem()
-  while columns and not columns[-1]:
-    columns.pop()
-  needed = [name for name in (*IMAGE_COLUMNS, 'split', 'category') if columns.count(name) > 1]
-  if needed:
-    raise UserError(f'{path}: two columns are called {needed[0]}; expected one')
+  columns = _strip_empty(columns, 0)
+  if doubled := [name for name in (*IMAGE_COLUMNS, 'split', 'category') if columns.count(name) > 1]:
+    raise UserError(f'{path}: two columns are called {doubled[0]}; expected one')
+  separator = DELIMITERS[delimiter]
+  with as_user_error(f'{path}: no table of {separator}-separated columns', 'expected closed quotation marks'):
+    table = [
+      [cell.strip() for cell in cells] for cells in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    ]
   rows = []
-  for number, cells in enumerate(_split(path, text, delimiter)[1:], 1):
+  for number, cells in enumerate(table[1:], 1):
     if not any(cells):  # an empty line, or the separators that a spreadsheet leaves in one
       continue
-    while len(cells) > len(columns) and not cells[-1]:
-      cells.pop()
+    cells = _strip_empty(cells, len(columns))
     if len(cells) != len(columns):
       raise UserError(
         f'{path}: row {number} has not {len(columns)} entries, as the first line has, but {len(cells)} '
-        f'(separated by {DELIMITERS[delimiter]}s); quote entries that hold a {DELIMITERS[delimiter]}'
+        f'(separated by {separator}s); quote entries that hold a {separator}'
       )
     if any('\n' in cell for cell in cells):
       raise UserError(
@@ -120,35 +121,25 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], str
   return columns, rows, encoding
 
 
-def _split(path: Path, text: str, delimiter: str) -> list[list[str]]:
-  try:
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-    return [[cell.strip() for cell in cells] for cells in reader]
-  except csv.Error as error:
-    raise UserError(
-      f'{path}: no table of {DELIMITERS[delimiter]}-separated columns ({format_error(error)}); expected image and split, and '
-      'closed quotation marks'
-    ) from None
+def _strip_empty(cells: list[str], least: int) -> list[str]:
+  """Without the empty cells at the end that a spreadsheet leaves, down to `least` cells."""
+  while len(cells) > least and not cells[-1]:
+    cells = cells[:-1]
+  return cells
 
 
 def _read_text(path: Path) -> tuple[str, str]:
   """The file's text with lines that end in a newline, and its encoding."""
   data = raw.read_bytes(path)
-  if data[:4] == b'PK\x03\x04' or data[:4] == b'\xd0\xcf\x11\xe0':
+  if data.startswith((b'PK\x03\x04', b'\xd0\xcf\x11\xe0')):
     raise UserError(f'{path}: a spreadsheet; save it as tab-separated text')
-  encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), 'utf-8')
-  try:
-    text = data.decode(encoding)
-  except UnicodeDecodeError as error:
-    if encoding != 'utf-8':
-      raise UserError(f'{path}: not readable as {encoding} text ({format_error(error)}); save it as UTF-8') from None
-    try:
-      encoding = FALLBACK
-      text = data.decode(FALLBACK)
-    except UnicodeDecodeError:
-      raise UserError(
-        f'{path}: neither UTF-8 nor Windows-1252 text ({format_error(error)}); save it as UTF-8'
-      ) from None
+  marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+  for encoding in (marked,) if marked else ('utf-8', FALLBACK):
+    with contextlib.suppress(UnicodeDecodeError):
+      text = data.decode(encoding)
+      break
+  else:
+    raise UserError(f'{path}: {"not " + marked if marked else "neither UTF-8 nor Windows-1252"} text; save it as UTF-8')
   if '\0' in text:
     raise UserError(f'{path}: not a table of text; expected UTF-8, or UTF-16 with a byte-order mark')
   return text.replace('\r\n', '\n').replace('\r', '\n'), encoding

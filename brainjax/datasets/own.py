@@ -34,7 +34,8 @@ class Own(paired.Builder):
 
   def read(self, raw_dir):
     """Betas, events and pictures, checked against each other."""
-    fmri, rois, events, files = own_raw.read(self.source)
+    fmri, rois = own_raw.read(self.source)
+    events, files = self.source.table, self.source.pictures
     number = {name: i for i, name in enumerate(sorted(set(events.categories.values())))}
 
     def label(picture: str) -> paired.Label:

@@ -1,6 +1,8 @@
 """Reads your own fMRI: betas, masks, an events table that names the picture of each trial, and the pictures."""
 
+import contextlib
 import dataclasses
+import functools
 import unicodedata
 from pathlib import Path, PurePosixPath
 
@@ -52,60 +54,52 @@ class Source:
     for path in named.values():
       raw.check_file(path)
     behind = f' on {self.background}' if self.background else ''
-    events = read_events(self.events)
-    return named | {f'images/{name}{behind}': path for name, path in find_pictures(self.images, events).items()}
+    return named | {f'images/{name}{behind}': path for name, path in self.pictures.items()}
 
+  @functools.cached_property
+  def table(self) -> Events:
+    """The trials that the events file names."""
+    return read_events(self.events)
 
-def find_pictures(folder: Path, events: Events) -> dict[str, Path]:
-  """The file of each picture that the events name, in their order.
-
-  Raises:
-    UserError: a file is missing or outside `folder`.
-  """
-  return {name: find_picture(folder, name) for name in dict.fromkeys(events.images)}
+  @functools.cached_property
+  def pictures(self) -> dict[str, Path]:
+    """The file of each picture that the events name, in their order."""
+    return {name: find_picture(self.images, name) for name in dict.fromkeys(self.table.images)}
 
 
 def find_picture(folder: Path, name: str) -> Path:
-  """The picture's file below `folder`; never one outside.
+  """The file of a picture below `folder`, never one outside.
 
   Raises:
     UserError: there is no such file.
   """
   parts = PurePosixPath(name)
-  if parts.is_absolute() or '..' in parts.parts or ':' in name:
-    raise UserError(f'{folder}: picture {name[:80]!r} is no path below this folder; give paths relative to it')
-  if '\\' in name:
-    raise UserError(f'{folder}: picture {name[:80]!r} is no path below this folder; write / instead of \\')
-  for form in ('NFC', 'NFD'):  # the same letters, written differently by different systems
-    path = folder / unicodedata.normalize(form, name)
-    try:
-      if path.is_file():
+  if parts.is_absolute() or '..' in parts.parts or ':' in name or '\\' in name:
+    raise UserError(
+      f'{folder}: picture {name[:80]!r} is no path below this folder; give paths relative to it, with / between names'
+    )
+  with contextlib.suppress(OSError):  # a name that is too long
+    for form in ('NFC', 'NFD'):  # the same letters, written differently by different systems
+      if (path := folder / unicodedata.normalize(form, name)).is_file():
         return path
-    except OSError:
-      break
   raise UserError(f'{folder}: no picture {name[:80]!r} there, but the events name it')
 
 
-def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray], Events, dict[str, Path]]:
-  """Betas `N V`, ROI masks `V`, events, and picture -> file, checked against each other.
+def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """Betas `N V` and ROI masks `V`, checked against the events and the pictures.
 
   Raises:
     UserError: a file cannot be read, or they do not fit together.
   """
-  events = read_events(source.events)
+  events = source.table
   if events.encoding == FALLBACK:
     print(f'{source.events}: not UTF-8, so it is read as Windows-1252 (Latin-1); save it as UTF-8 if names look wrong')
-  files = find_pictures(source.images, events)
-  _refuse_same_pictures(events, files)
-  fmri, rois = own_betas.read_betas(source.betas, source.masks, len(events.images), source.events, source.scale)
-  fmri = raw.check_fmri(fmri, str(source.betas))
-  return fmri, {WHOLE: np.ones(fmri.shape[1], bool)} | rois, events, files
-
-
-def _refuse_same_pictures(events: Events, files: dict[str, Path]) -> None:
   split_of = dict(zip(events.images, events.splits, strict=True))
   seen: dict[str, str] = {}
-  for name, path in files.items():
+  for name, path in source.pictures.items():
     other = seen.setdefault(store.file_digest(path), name)
     if split_of[other] != split_of[name]:
       raise UserError(f'{path}: the same picture as {other!r}, which is in the other split; test pictures must be new')
+  fmri, rois = own_betas.read_betas(source.betas, source.masks, len(events.images), source.events, source.scale)
+  fmri = raw.check_fmri(fmri, str(source.betas))
+  return fmri, {WHOLE: np.ones(fmri.shape[1], bool)} | rois

@@ -239,8 +239,8 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
   final = locate(make_builder, out)
   if (state := _state(final, raw_files))[0] == 'kept' and not any(out.glob('.staging*')):
     return state
+  is_new = not out.exists()
   try:
-    out.mkdir(parents=True, exist_ok=True)
     held = lock(out / '.lock', lambda: print(f'{out}: another process prepares data there; waiting for it', flush=True))
   except OSError as error:
     raise UserError(f'{out}: cannot write this folder ({error.strerror}); choose another --out') from None
@@ -253,6 +253,9 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
     except BaseException:
       if [path.name for path in out.iterdir()] == ['.lock']:  # nothing was prepared here yet
         (out / '.lock').unlink()
+        if is_new:
+          with contextlib.suppress(OSError):  # another process has just begun here
+            out.rmdir()
       raise
   return state
 
