@@ -36,7 +36,7 @@ from brainjax.stages import (
 )
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
-from brainjax.stages.registry import STAGES, StageSpec, register, with_ancestors
+from brainjax.stages.registry import RANDOM, STAGES, StageSpec, register, with_ancestors
 from brainjax.train import LoopOptions, train
 
 # In the order in which they run.
@@ -118,6 +118,7 @@ def _prepare_run(
 
 def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> None:
   """Simulates raw data if the config says so, and prepares the data sets that the stages read."""
+  config = workdirs.fill_in_paths(config, workdir)
   subjects: dict[str, set[str]] = {}
   for name in stages:
     for source in STAGES[name].sources(config):
@@ -125,7 +126,7 @@ def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> No
   if subjects and config.simulate.enabled:
     options = config.simulate.to_dict()
     options.pop('enabled')
-    simulate(workdir / 'simulated', **options)
+    simulate(options.pop('folder'), **options)
   for name, names in subjects.items():
     if field := data_sets.get(name).raw_field:  # the user prepares data sets without such a field
       prepare.for_run(name, config.data[field], config.data.prepared, sorted(names))
@@ -178,7 +179,7 @@ def _check_weights(spec: StageSpec, config: ConfigDict, workdir: Path, earlier: 
     value = section[field.name]
     for source in (value,) if isinstance(value, str) else value:
       exists = bool(source) and locate.weights(source).exists()
-      if not source and not field.needed or field.needed and section.get('random_init') and not exists:
+      if source in ('', RANDOM) and not field.needed or field.needed and section.get('random_init') and not exists:
         continue
       try:
         field.check(source)

@@ -65,7 +65,7 @@ def _infos(config: ConfigDict, spec: StageSpec, folder: Path, complete: bool) ->
   named = {field.name: config[spec.name][field.name] for field in spec.weights} if spec.make else {}
   infos = {}
   for field, source in named.items():
-    if not source:
+    if source in ('', registry.RANDOM):
       continue
     if complete:
       infos[field] = read_info(folder / 'weights')

@@ -53,6 +53,7 @@ def get_config() -> ConfigDict:
   # A simulated cortex writes the raw folders above when they are missing ------------------------------------------
   config.simulate = ConfigDict()
   config.simulate.enabled = False
+  config.simulate.folder = '{workdir}/simulated'  # gets Kamitani/npz and HCP/npz
   config.simulate.voxels = 4192  # of each subject, GOD and HCP
   config.simulate.subjects = 5  # GOD subjects
   config.simulate.hcp_subjects = 20
@@ -211,7 +212,7 @@ def training(
   stage.optimizer = 'adamw'  # 'adamw' (the paper's), or 'muon' for small models that start from random weights
   stage.warmup_epochs = warmup_epochs
   stage.clip_norm = clip_norm  # largest gradient norm
-  stage.init_from = ''  # weights to start from; empty: the stage before, in this workdir
+  stage.init_from = ''  # weights to start from; empty: the stage before, in this workdir; 'random': none
   stage.eval_every = 500  # steps between validations
   stage.checkpoint_every = 500  # steps between checkpoints
   stage.select = 'last'  # or 'best': by validation loss (needs data.num_val_stimuli)

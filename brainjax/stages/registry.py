@@ -18,6 +18,9 @@ from brainjax.stages.problem import Training
 from brainjax.stages.rules import Rule
 
 
+RANDOM = 'random'  # as a stage's `init_from`: it starts from random weights
+
+
 class WeightsField(NamedTuple):
   """A field of a stage's config that names weights, or a tuple of them.
 

@@ -14,6 +14,7 @@ from brainjax import hosts, locate
 from brainjax.checkpoints import load_weights, weights_digest
 from brainjax.errors import UserError
 from brainjax.ops.positions import resize_nearest
+from brainjax.stages.registry import RANDOM
 from brainjax.trees import flatten, subtree
 
 Flat = Mapping[str, np.ndarray]
@@ -23,10 +24,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 def load_start_weights(
   source: str, field: str, what: str, random_init: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Weights to start from: (path -> array, info). Both are empty where `random_init` allows a start without them.
+  """Weights to start from: (path -> array, info). Both are empty for a random start.
 
   Args:
-    source: folder or file.
+    source: folder or file; 'random' for a random start.
     field: of the config that names it, such as 'attend.init_from'.
     what: the model that it is to hold, for messages.
     random_init: start from random weights where nothing is at `source`.
@@ -34,6 +35,9 @@ def load_start_weights(
   Raises:
     UserError: nothing is at `source`, or it cannot be read.
   """
+  if source == RANDOM:
+    hosts.log(f'{field} is {RANDOM}: {what} starts from random weights')
+    return {}, {}
   if random_init and not (source and locate.weights(source).exists()):
     hosts.log(f'{field} is {source!r}, which does not exist: {what} starts from random weights (random_init is on)')
     return {}, {}
