@@ -17,7 +17,6 @@ from brainjax.errors import UserError
 from brainjax.stages.problem import Training
 from brainjax.stages.rules import Rule
 
-
 RANDOM = 'random'  # as a stage's `init_from`: it starts from random weights
 
 
