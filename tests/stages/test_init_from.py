@@ -275,3 +275,11 @@ def test_a_run_starts_every_stage_from_released_weights(weights, tmp_path):
   assert info['settings']['conditioner']['patch_size'] == 4
   with np.load(tmp_path / 'run' / 'reconstruct' / 'images.npz') as archive:
     assert archive['samples'].shape == (9, 2, 32, 32, 3)
+
+
+@pytest.mark.parametrize('name', ['contrast', 'attend', 'diffuse'])
+def test_a_stage_can_start_from_random_weights(config, name):
+  stage = make(name, config, 'random')
+  assert stage.info['inputs'][f'weights of {name}.init_from'] == 'none'
+  shapes = transfer.init_shapes(stage.problem.init)
+  assert not stage.problem.pretrained.keys() & {path for path in shapes if path.startswith(('fmri/', 'conditioner/'))}
