@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainjax.datasets import bdata, god_raw, pictures, raw, store, transforms
+from brainjax.datasets import bdata, god_raw, paired, pictures, raw, store, transforms
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 
@@ -196,10 +196,8 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
     UserError: a subject is unknown, a file cannot be read, or the files of subjects do not fit each other.
   """
   known = subjects_in(source)
-  unknown = [name for name in subjects or [] if name not in known]
-  if unknown:
-    raise UserError(f'{source}: no file of subject {", ".join(unknown)}; those that exist: {", ".join(known)}')
-  names = list(subjects or known)
+  names = paired.select_subjects(known, subjects, source)
+  first = {name: next(iter(known[name].values())) for name in names}
   table = pictures_in(images)
   described = source / DESCRIPTION
   read, sets = {}, {}
@@ -211,18 +209,16 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
     shown = {value: tuple(np.unique(stimuli).tolist()) for value, stimuli in read[name][1].items()}
     if set(shown[TRAINING]) & set(shown[TEST]):
       both = file_name(min(set(shown[TRAINING]) & set(shown[TEST])))
-      raise UserError(
-        f'{_first(known[name])}: picture {both} is both a training and a test picture; download the file again'
-      )
+      raise UserError(f'{first[name]}: picture {both} is both a training and a test picture; download the file again')
     if sets and shown != sets:
-      raise UserError(f'{_first(known[name])}: other pictures than {todo[0]} saw; prepare them into different folders')
+      raise UserError(f'{first[name]}: other pictures than {todo[0]} saw; prepare them into different folders')
     sets = shown
   if not todo:
     return []
   _refuse_other_pictures(out, todo, sets)
   done = _write_pictures(out, table, images, described, sets)
   for name, (fmri, shown, masks) in read.items():
-    arrays = _arrays(_first(known[name]), fmri, shown, sets)
+    arrays = _arrays(first[name], fmri, shown, sets)
     _note(out, name).unlink(missing_ok=True)
     with atomic_write(out / f'{name}.npz') as path:
       np.savez(path, **arrays, **masks)
@@ -231,15 +227,11 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
   return done
 
 
-def _first(files: dict[str, Path]) -> Path:
-  return next(iter(files.values()))
-
-
 def _refuse_other_pictures(out: Path, todo: Sequence[str], sets: dict[int, tuple[int, ...]]) -> None:
   """Subjects written before keep their numbers of pictures only if the pictures are the same."""
   others = [path.stem for path in god_raw.subject_files(out) if path.stem not in todo]
   stimuli = {file_name(stimulus) for part in sets.values() for stimulus in part}
-  if others and stimuli != set(_read_note(out, 'images')) - {DESCRIPTION}:
+  if others and stimuli != set(store.read_note(_note(out, 'images'))) - {DESCRIPTION}:
     raise UserError(f'{out}: {", ".join(others)} there saw other pictures than {", ".join(todo)}; choose another --out')
 
 
@@ -299,14 +291,10 @@ def _picture(path: Path) -> np.ndarray:
 
 def _class_index(described: Path, stimuli: Sequence[int]) -> dict[str, list[str]]:
   """{class index: [WordNet ids, name]}: that of `described`, and after it each WordNet id that it lacks."""
-  index: dict[str, list[str]] = {}
-  known = set()
-  if described.is_file():
-    classes = god_raw.read_class_index(described)
-    index = raw.read_json(described)
-    known = set(classes)
-  following = 1 + max((int(number) for number in index), default=-1)
-  lacking = sorted({f'n{stimulus // 10**6:08d}' for stimulus in stimuli} - known)
+  known = god_raw.read_class_index(described) if described.is_file() else {}
+  index: dict[str, list[str]] = raw.read_json(described) if known else {}
+  following = 1 + max(map(int, index), default=-1)
+  lacking = sorted({f'n{stimulus // 10**6:08d}' for stimulus in stimuli} - known.keys())
   return index | {str(following + i): [wordnet, wordnet] for i, wordnet in enumerate(lacking)}
 
 
@@ -317,7 +305,7 @@ def _used_files(used: dict[int, Path], described: Path) -> dict[str, Path]:
 
 def _picture_files(out: Path, table: dict[int, Path], described: Path) -> dict[str, Path]:
   """The files behind the pictures written before, as far as they are still there."""
-  names = _read_note(out, 'images')
+  names = store.read_note(_note(out, 'images'))
   return _used_files({s: path for s, path in table.items() if file_name(s) in names}, described)
 
 
@@ -325,17 +313,9 @@ def _note(out: Path, name: str) -> Path:
   return out / SOURCE.format(name)
 
 
-def _read_note(out: Path, name: str) -> dict:
-  try:
-    note = json.loads(_note(out, name).read_text())
-    return note if isinstance(note, dict) else {}
-  except (OSError, ValueError):
-    return {}
-
-
 def _is_current(out: Path, name: str, files: dict[str, Path]) -> bool:
   target = out / (god_raw.IMAGES if name == 'images' else f'{name}.npz')
-  note = _read_note(out, name)
+  note = store.read_note(_note(out, name))
   try:
     return target.is_file() and bool(note) and not store.find_changed(note, files)
   except (KeyError, TypeError):

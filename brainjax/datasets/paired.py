@@ -9,7 +9,7 @@ num_train_stimuli and stimuli_sha256. Training stimuli are numbered 0 .. num_tra
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any, Self
@@ -129,14 +129,21 @@ class Builder(store.Builder, skip_registration=True):
     Raises:
       UserError: a subject has no files, or its files do not fit.
     """
-    known = cls.subjects_in(Path(raw))
-    unknown = [name for name in subjects or [] if name not in known]
-    if unknown:
-      raise UserError(f'{raw}: no files of subject {", ".join(unknown)}; those that exist: {", ".join(known)}')
     return {
       f'{cls.name}/{name}': store.prepare(lambda data_dir, name=name: cls.of(data_dir, name), Path(raw), out)
-      for name in subjects or known
+      for name in select_subjects(cls.subjects_in(Path(raw)), subjects, Path(raw))
     }
+
+
+def select_subjects(known: Collection[str], wanted: Sequence[str] | None, raw: Path) -> list[str]:
+  """The wanted subjects, by default all known ones.
+
+  Raises:
+    UserError: the folder `raw` has no files of a wanted one.
+  """
+  if unknown := [name for name in wanted or () if name not in known]:
+    raise UserError(f'{raw}: no files of subject {", ".join(unknown)}; those that exist: {", ".join(known)}')
+  return list(wanted or known)
 
 
 def examples(

@@ -204,6 +204,15 @@ def fingerprint(files: dict[str, Path]) -> dict[str, dict]:
   }
 
 
+def read_note(path: Path) -> dict[str, Any]:
+  """The JSON object in a file that says what another was made from; empty if it is missing or damaged."""
+  try:
+    note = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+  return note if isinstance(note, dict) else {}
+
+
 def digest_names(names: list[str]) -> str:
   """SHA-256 of a list of names."""
   return hashlib.sha256(json.dumps(names).encode()).hexdigest()

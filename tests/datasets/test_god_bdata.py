@@ -101,7 +101,7 @@ def test_wrong_tables(folder, tmp_path, change, message):
 
 def test_other_faults(folder, tmp_path):
   out = tmp_path / 'npz'
-  with pytest.raises(UserError, match='no file of subject sbj_9; those that exist: sbj_1, sbj_3'):
+  with pytest.raises(UserError, match='no files of subject sbj_9; those that exist: sbj_1, sbj_3'):
     god_bdata.prepare(folder, folder / 'images', out, ['sbj_9'])
   with pytest.raises(UserError, match='give that of the stimulus pictures with --images'):
     god_bdata.prepare(folder, folder / 'nowhere', out)
