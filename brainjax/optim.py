@@ -12,24 +12,21 @@ import optax.contrib
 NO_DECAY = re.compile(r'(^|/)(bias|scale)\Z')
 
 
-def warmup_cosine(
-  peak: float, warmup_epochs: float, num_epochs: float, steps_per_epoch: int, end: float = 0.0
-) -> optax.Schedule:
-  """Returns a schedule: linear from 0 to `peak`, then half a cosine to `end`, by the fractional epoch.
+def warmup_cosine(peak: float, warmup_epochs: float, num_epochs: float, steps_per_epoch: int) -> optax.Schedule:
+  """Returns a schedule: linear from 0 to `peak`, then half a cosine to 0, by the fractional epoch.
 
   Args:
     peak: learning rate after the warm-up.
     warmup_epochs: length of the warm-up; 0: none.
-    num_epochs: length of warm-up and cosine; afterwards the rate stays at `end`.
+    num_epochs: length of warm-up and cosine; afterwards the rate stays at 0.
     steps_per_epoch: steps in an epoch.
-    end: the last learning rate.
   """
 
   def schedule(step):
     epoch = step / steps_per_epoch
     warmup = peak * epoch / max(warmup_epochs, 1e-9)
     progress = (epoch - warmup_epochs) / max(num_epochs - warmup_epochs, 1e-9)
-    cosine = end + (peak - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+    cosine = peak * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
     return jnp.where(epoch < warmup_epochs, warmup, cosine)
 
   return schedule

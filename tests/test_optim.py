@@ -9,12 +9,12 @@ from brainjax import optim
 
 
 def test_schedule_is_the_published_one_by_hand():
-  schedule = optim.warmup_cosine(peak=2.0, warmup_epochs=4, num_epochs=10, steps_per_epoch=5, end=0.2)
+  schedule = optim.warmup_cosine(peak=2.0, warmup_epochs=4, num_epochs=10, steps_per_epoch=5)
   np.testing.assert_allclose(schedule(0), 0)
   np.testing.assert_allclose(schedule(7), 2.0 * 1.4 / 4, rtol=1e-6)
   np.testing.assert_allclose(schedule(20), 2.0, rtol=1e-6)  # end of warm-up
-  np.testing.assert_allclose(schedule(35), 0.2 + 1.8 * 0.5, rtol=1e-6)  # half-way down
-  np.testing.assert_allclose(schedule(50), 0.2, rtol=1e-6)
+  np.testing.assert_allclose(schedule(35), 2.0 * 0.5, rtol=1e-6)  # half-way down
+  np.testing.assert_allclose(schedule(50), 0, atol=1e-6)
 
 
 def test_constant_rate_after_a_warm_up_of_any_length():

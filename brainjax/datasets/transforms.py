@@ -61,13 +61,8 @@ def interpolate_voxels(x: np.ndarray, y: np.ndarray, ratio: float = 0.5) -> np.n
 
 
 def draw_pairs(num_rows: int, times: float, rng: np.random.Generator) -> np.ndarray:
-  """Row pairs (with replacement) for `augment`: `int((times - 1) * num_rows) 2`."""
+  """Draws pairs of rows (with replacement) to interpolate: `int((times - 1) * num_rows) 2`."""
   return rng.integers(num_rows, size=(max(0, int((times - 1) * num_rows)), 2))
-
-
-def augment(fmri: np.ndarray, pairs: np.ndarray, ratio: float = 0.5) -> np.ndarray:
-  """Appends the interpolation of each drawn pair of rows: `N V`, `P 2` -> `N+P V`."""
-  return np.concatenate([fmri, interpolate_voxels(fmri[pairs[:, 0]], fmri[pairs[:, 1]], ratio)])
 
 
 def sparse(fmri: np.ndarray, rng: np.random.Generator, share: float = 0.2) -> np.ndarray:
@@ -143,16 +138,11 @@ def random_crop(
   return resize_bilinear(image[top : top + side, left : left + side], size)
 
 
-def image_mae_input(image: np.ndarray, size: int = 224, double_rescale: bool = False) -> np.ndarray:
-  """What the image auto-encoder reads: resize, [0, 1], ImageNet mean and deviation: `H W 3` uint8 -> `size size 3`.
+def imagenet_normalise(image, double_rescale: bool = False):
+  """Subtracts ImageNet's mean and divides by its deviation: `... 3` in [0, 1], NumPy or JAX.
 
   `double_rescale`: divide by 255 once more, as the published code does (values in [0, 1/255] before normalising).
   """
-  return imagenet_normalise(resize_image(image, size).astype(np.float32) * np.float32(1 / 255), double_rescale)
-
-
-def imagenet_normalise(image, double_rescale: bool = False):
-  """Subtracts ImageNet's mean and divides by its deviation: `... 3` in [0, 1], NumPy or JAX; see `image_mae_input`."""
   if double_rescale:
     image = image * np.float32(1 / 255)
   return (image - IMAGENET_MEAN) / IMAGENET_STD

@@ -72,10 +72,14 @@ def _check_transforms(golden: Golden) -> None:
   pair = golden.input('interpolate_voxels/x'), golden.input('interpolate_voxels/y')
   _each(golden, r'interpolate_voxels/z_ratio([\d.]+)', lambda m: transforms.interpolate_voxels(*pair, float(m[1])))
   rows = golden.input('augmentation/in')
+
+  def augmented(pairs):
+    return np.concatenate([rows, transforms.interpolate_voxels(rows[pairs[:, 0]], rows[pairs[:, 1]])])
+
   _each(
     golden,
     r'augmentation/out_times([\w.]+)',
-    lambda m: transforms.augment(rows, golden.input(f'augmentation/pairs_times{m[1]}')),
+    lambda m: augmented(golden.input(f'augmentation/pairs_times{m[1]}')),
   )
   means, labels = transforms.mean_by_label(golden.input('remove_repeats/in'), golden.config['remove_repeats_labels_in'])
   golden.close('remove_repeats/out', means)
@@ -102,7 +106,8 @@ def _check_pictures(golden: Golden) -> None:
     ('out_uint8_input', np.round(images).astype(np.uint8), False),
   ):
     size = golden.peek(f'image_processor/{name}').shape[-1]
-    ours = [transforms.image_mae_input(picture, size, double_rescale=released) for picture in pictures]
+    resized = np.stack([transforms.resize_image(picture, size) for picture in pictures])
+    ours = transforms.imagenet_normalise(resized * np.float32(1 / 255), released)
     golden.close(f'image_processor/{name}', np.moveaxis(ours, -1, 1))
   crop = np.moveaxis(golden.input('ldm_image/crop_in'), 0, -1)  # C H W -> H W C
   _each(golden, r'ldm_image/resize_(\d+)', lambda m: np.moveaxis(transforms.resize_bilinear(crop, int(m[1])), -1, 0))

@@ -57,7 +57,8 @@ def test_interpolate(ratio):
 @pytest.mark.parametrize('times', [1, 2, 3])
 def test_augment(times):
   fmri, pairs = DATA['augmentation/in'], DATA[f'augmentation/pairs_times{times}']
-  close(transforms.augment(fmri, pairs), DATA[f'augmentation/out_times{times}'])
+  added = transforms.interpolate_voxels(fmri[pairs[:, 0]], fmri[pairs[:, 1]])
+  close(np.concatenate([fmri, added]), DATA[f'augmentation/out_times{times}'])
   drawn = transforms.draw_pairs(len(fmri), times, np.random.default_rng(0))
   assert drawn.shape == pairs.shape and (drawn < len(fmri)).all()
 
@@ -97,11 +98,12 @@ def test_random_crop():
 
 
 @pytest.mark.parametrize('released', [False, True])
-def test_image_mae_input(released):
+def test_imagenet_normalise(released):
   # The golden's input is no multiple of 1/255: it was rounded for one variant, and cut by the processor in the other.
   to_levels = np.trunc if released else np.round
   images = to_levels(DATA['image_processor/in_float01'] * 255).astype(np.uint8)
-  ours = np.stack([transforms.image_mae_input(image, 32, double_rescale=released) for image in images])
+  ours = np.stack([transforms.resize_image(image, 32) for image in images]) * np.float32(1 / 255)
+  ours = transforms.imagenet_normalise(ours, double_rescale=released)
   expected = DATA['image_processor/out_' + ('as_released' if released else 'uint8_input')].transpose(0, 2, 3, 1)
   close(ours, expected, 1e-6)
 
