@@ -22,7 +22,7 @@ STEPS_PER_EPOCH = 150  # only the schedule depends on it
 
 def make(name, config, mesh, num_voxels: int) -> Training:
   """The stage as `launch.py` makes it, but for its batches; random weights."""
-  data = stage_data.StageData(num_voxels, None, None, STEPS_PER_EPOCH, (), {})
+  data = stage_data.StageData(None, None, STEPS_PER_EPOCH, num_voxels)
   with (
     mock.patch.object(contrast, '_data', lambda *_: data),
     mock.patch.object(stage_data, 'paired', lambda *_, **__: data),

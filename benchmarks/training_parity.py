@@ -148,7 +148,7 @@ def run_contrast(num_steps: int) -> tuple[list[float], list[float]]:
     return contrast.contrast_loss(views, batch['fmri'], weights)
 
   rate = optim.warmup_cosine(PEAK, WARMUP, epochs, STEPS_PER_EPOCH)
-  ours = train_jax(stage, contrast.OPTIMIZER, flat, contrast.TRAINABLE, loss, rate, batches)
+  ours = train_jax(stage, {}, flat, contrast.TRAINABLE, loss, rate, batches)
 
   oracle = fill(torch_fmri(), engine.to_torch(fmri_mae.TABLE, flat))
 

@@ -67,8 +67,8 @@ def make(
   *,
   betas: tuple[float, float],
   weight_decay: float,
-  decay_all: bool,
   clip_norm: float,
+  decay_all: bool = False,
   clip_groups: tuple[str, ...] = ('',),
 ) -> optax.GradientTransformation:
   """Makes an optimizer of a flat mapping from paths to arrays, which clips gradients first.
@@ -80,8 +80,8 @@ def make(
     learning_rate: rate, or schedule of the step. Muon's updates are scaled to this root mean square, like AdamW's.
     betas: decay of AdamW's first and second moment (Muon's momentum is 0.95).
     weight_decay: decoupled decay.
-    decay_all: decay every parameter (phase 3), or all except biases and normalisation weights.
     clip_norm: largest gradient norm of each of `clip_groups`.
+    decay_all: decay every parameter (phase 3), or all except biases and normalisation weights.
     clip_groups: path prefixes; each group is clipped by its own norm.
   """
   mask: Callable = lambda params: {path: decay_all or not NO_DECAY.search(path) for path in params}

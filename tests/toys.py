@@ -53,15 +53,11 @@ def make(config, mesh):
   return common.training(
     config,
     'linear',
+    data,
     init=lambda key: {'w': jnp.zeros(data.num_voxels), 'b': jnp.zeros(())},
     loss=loss,
     trainable='',
-    pretrained={},
-    batches=data.train,
-    validation=data.validation,
-    steps_per_epoch=data.steps_per_epoch,
-    optimizer={'decay_all': False},
-    info={'settings': {}, 'inputs': data.inputs, 'input': [t.to_json() for t in data.transforms]},
+    models={},
   )
 
 

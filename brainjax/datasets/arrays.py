@@ -99,7 +99,7 @@ class ArrayDataset(Dataset):
   info: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
-    return len(self.columns['fmri'])
+    return len(next(iter(self.columns.values())))
 
   @property
   def num_voxels(self) -> int:

@@ -132,8 +132,8 @@ def _check_training(golden: Golden, config: ConfigDict, run: str, variant: str, 
   batches = [{'fmri': f, 'noise': n} for f, n in zip(fmri, noise, strict=True)]
   rate = replay.epoch_rate(config.contrast, golden.config['train'], len(batches))
   parts = {f'{run}/params': ('', fmri_mae.TABLE)}
-  options, trainable = contrast.OPTIMIZER, contrast.TRAINABLE
-  _, metrics = replay.check_training(golden, parts, config.contrast, options, flat, trainable, loss, rate, batches)
+  stage, trainable = config.contrast, contrast.TRAINABLE
+  _, metrics = replay.check_training(golden, parts, stage, {}, flat, trainable, loss, rate, batches)
   golden.close(f'{run}/lr', metrics['learning_rate'])
   golden.close(f'{run}/loss', metrics['loss'])
   golden.close(f'{run}/grad_norm_preclip', metrics['gradient_norm'])

@@ -25,7 +25,7 @@ from brainjax.trees import add_prefix, subtree
 TRAINABLE = r'^(fmri|image/(encoder/cross|decoder))/(?!(.*/)?pos_embed)'
 # Quirk B15: the decoder's table trains too.
 TRAINABLE_B15 = TRAINABLE + r'|^image/decoder/pos_embed'
-OPTIMIZER = {'decay_all': False, 'clip_groups': ('fmri/', 'image/')}
+OPTIMIZER = {'clip_groups': ('fmri/', 'image/')}
 
 
 def models(config: ConfigDict, num_voxels: int) -> tuple[FmriMAE, ImageMAE]:
@@ -192,20 +192,14 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   return common.training(
     config,
     'attend',
+    data,
     init=lambda key: init(fmri_mae, image_mae, key),
     loss=loss,
     trainable=TRAINABLE_B15 if config.released.train_decoder_positions else TRAINABLE,
+    models={'fmri': common.kwargs_of(fmri_mae), 'image': common.kwargs_of(image_mae)},
     pretrained=pretrained,
-    batches=data.train,
-    validation=data.validation,
-    steps_per_epoch=data.steps_per_epoch,
+    start={'init_from': phase1, 'image_init_from': vit},
     optimizer=OPTIMIZER,
-    info={
-      'num_voxels': data.num_voxels,
-      'inputs': data.inputs | transfer.digests({'attend.init_from': phase1, 'attend.image_init_from': vit}),
-      'settings': {'fmri': common.kwargs_of(fmri_mae), 'image': common.kwargs_of(image_mae)},
-      'input': [transform.to_json() for transform in data.transforms],
-    },
   )
 
 

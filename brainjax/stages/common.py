@@ -1,7 +1,7 @@
 """What training stages share: compute precision, optimizer and schedule from the stage's config, metrics of activations."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +12,10 @@ import optax
 from ml_collections import ConfigDict
 
 from brainjax import optim
-from brainjax.stages.problem import Batches, Loss, Problem, Training
+from brainjax.checkpoints import weights_digest
+from brainjax.stages import transfer
+from brainjax.stages.data import StageData
+from brainjax.stages.problem import Loss, Problem, Training
 
 
 def compute_dtype(config: ConfigDict) -> Any:
@@ -52,33 +55,53 @@ def optimizer_of(
 def training(
   config: ConfigDict,
   name: str,
+  data: StageData,
   *,
   init: Callable[[jax.Array], Any],
   loss: Loss,
   trainable: str,
-  pretrained: Mapping[str, np.ndarray],
-  batches: Batches,
-  validation: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None,
-  steps_per_epoch: int,
-  info: Mapping[str, Any],
-  optimizer: Mapping[str, Any],
+  models: Mapping[str, Any],
+  pretrained: Mapping[str, np.ndarray] | None = None,
+  start: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+  optimizer: Mapping[str, Any] | None = None,
   cosine: bool = True,
+  **info: Any,
 ) -> Training:
   """A stage's `Training`: optimizer, schedule and length from `config.<name>`, everything else as given.
 
   Args:
     config: the run's.
     name: of the stage.
+    data: its batches.
     init, loss, trainable, pretrained: see `Problem`.
-    batches, validation, info: see `Training`.
-    steps_per_epoch: the unit of the config's epochs.
+    models: constructor arguments, which the finished weights carry.
+    start: field of the stage's config -> the weights that it names (path -> array; empty: a random start).
     optimizer: arguments of `optim.make` that the config does not have.
     cosine: whether the rate decays.
+    **info: more to save with the finished weights.
   """
   stage = config[name]
-  rate = schedule(stage, steps_per_epoch, cosine)
-  problem = Problem(init, pretrained, trainable, loss, optimizer_of(stage, rate, **optimizer), rate)
-  return Training(problem, batches, validation, num_steps(stage, steps_per_epoch), info)
+  rate = schedule(stage, data.steps_per_epoch, cosine)
+  digests = {
+    f'weights of {name}.{field}': weights_digest(flat) if flat else 'none' for field, flat in (start or {}).items()
+  }
+  info = {'inputs': data.inputs | digests, 'settings': models, **info}
+  if data.num_voxels:
+    info |= {'num_voxels': data.num_voxels, 'input': [transform.to_json() for transform in data.transforms]}
+  problem = Problem(init, pretrained or {}, trainable, loss, optimizer_of(stage, rate, **(optimizer or {})), rate)
+  return Training(problem, data.train, data.validation, num_steps(stage, data.steps_per_epoch), info)
+
+
+def prior_training(config: ConfigDict, name: str, data: StageData, **parts: Any) -> Training:
+  """`training` of a stage that starts from the weights that its `init_from` names, if any.
+
+  Raises:
+    UserError: the start weights do not exist or are damaged.
+  """
+  source, start = config[name].init_from, {}
+  if source:
+    start, _ = transfer.load_start_weights(source, f'{name}.init_from', 'weights of this stage')
+  return training(config, name, data, **{'pretrained': start, 'start': {'init_from': start}} | parts)
 
 
 def extremes(weight: jax.Array, **activations: jax.Array) -> dict[str, jax.Array]:

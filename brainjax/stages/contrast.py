@@ -24,7 +24,6 @@ from brainjax.stages.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, SHARE, Ru
 
 # Sin-cos position tables are stored as parameters and never train.
 TRAINABLE = r'^(?!.*(pos_embed|position_embeddings))'
-OPTIMIZER = {'decay_all': False}
 
 
 def model(config: ConfigDict, num_voxels: int) -> FmriMAE:
@@ -197,20 +196,13 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   return common.training(
     config,
     'contrast',
+    data,
     init=init,
     loss=loss,
     trainable=TRAINABLE,
+    models=common.kwargs_of(mae),
     pretrained=pretrained,
-    batches=data.train,
-    validation=data.validation,
-    steps_per_epoch=data.steps_per_epoch,
-    optimizer=OPTIMIZER,
-    info={
-      'num_voxels': data.num_voxels,
-      'inputs': data.inputs | transfer.digests({'contrast.init_from': start}),
-      'settings': common.kwargs_of(mae),
-      'input': [transform.to_json() for transform in data.transforms],
-    },
+    start={'init_from': start},
   )
 
 

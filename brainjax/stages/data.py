@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,20 +22,20 @@ class StageData(NamedTuple):
   """What a stage trains on.
 
   Attributes:
-    num_voxels: V, the width of the fMRI rows.
     train: this host's share of the training batches.
     validation: gives this host's share of the validation batches; None where nothing is held out.
     steps_per_epoch: training steps.
+    num_voxels: V, the width of the fMRI rows; 0 without fMRI.
     transforms: how the responses of each subject became rows.
     inputs: see `inputs`.
   """
 
-  num_voxels: int
   train: Batches
   validation: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None
-  steps_per_epoch: int
-  transforms: Sequence[InputTransform]
-  inputs: Mapping[str, str]
+  steps_per_epoch: int = 1
+  num_voxels: int = 0
+  transforms: Sequence[InputTransform] = ()
+  inputs: Mapping[str, str] = MappingProxyType({})
 
 
 def row_options(config: ConfigDict) -> dict[str, Any]:
@@ -177,15 +178,20 @@ def make(
   """
   size = batch_size(config, stage)
   shares = loader_shares(stage, size)
-  transform = _chain(_sparse(config), transform)
+  if share := config.data.sparse_augmentation:
+    transform = _sparse(share, transform)
   batches = loader.make_loader(train, size, seed=config.seed, transform=transform, **shares)
 
   def validation():
     return loader.make_loader(val, size, seed=config.seed, shuffle=False, repeat=False, **shares)
 
-  held_out = validation if val is not None else None
   return StageData(
-    train.num_voxels, batches, held_out, batches.steps_per_epoch, input_transforms, inputs(config, sources)
+    batches,
+    None if val is None else validation,
+    batches.steps_per_epoch,
+    train.num_voxels,
+    input_transforms,
+    inputs(config, sources),
   )
 
 
@@ -205,19 +211,11 @@ def loader_shares(stage: str, size: int) -> dict[str, int]:
   return {'filled_size': padded, 'shard_index': jax.process_index(), 'shard_count': jax.process_count()}
 
 
-def _sparse(config: ConfigDict) -> loader.Transform | None:
-  share = config.data.sparse_augmentation
-  if not share:
-    return None
-  return lambda item, rng: {**item, 'fmri': transforms.sparse(item['fmri'], rng, share)}
-
-
-def _chain(*steps: loader.Transform | None) -> loader.Transform | None:
-  steps = [step for step in steps if step]
+def _sparse(share: float, then: loader.Transform | None) -> loader.Transform:
+  """Sets a share of the voxels to zero, then applies the other transform."""
 
   def transform(item, rng):
-    for step in steps:
-      item = step(item, rng)
-    return item
+    item = {**item, 'fmri': transforms.sparse(item['fmri'], rng, share)}
+    return then(item, rng) if then else item
 
-  return transform if steps else None
+  return transform

@@ -95,22 +95,15 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   return common.training(
     config,
     'diffuse',
+    data,
     init=parts.init_params,
     loss=loss,
     trainable=trainable(config),
+    models={name: common.kwargs_of(part) for name, part in parts._asdict().items()} | {'schedule': noise_schedule},
     pretrained=pretrained,
-    batches=data.train,
-    validation=data.validation,
-    steps_per_epoch=data.steps_per_epoch,
-    cosine=stage.cosine_schedule,
+    start={'init_from': fmri, 'prior_init_from': prior},
     optimizer=OPTIMIZER,
-    info={
-      'num_voxels': data.num_voxels,
-      'inputs': data.inputs | transfer.digests({'diffuse.init_from': fmri, 'diffuse.prior_init_from': prior}),
-      'settings': {name: common.kwargs_of(part) for name, part in parts._asdict().items()}
-      | {'schedule': noise_schedule},
-      'input': [transform.to_json() for transform in data.transforms],
-    },
+    cosine=stage.cosine_schedule,
   )
 
 
@@ -130,7 +123,7 @@ def _start_conditioner(
         f'diffuse.init_from = {source!r} is a fine-tuned model for {before} voxels, these data have {num_voxels}; it has '
         'layers over its patches, which cannot be resized. Start from weights of phase 1 or 2.'
       )
-    return transfer.conditioner_to_conditioner(fine_tuned, shapes, source)
+    return transfer.fit_all(fine_tuned, shapes, source)
   transfer.log_resized('diffuse', source, transfer.fmri_kwargs(info), num_voxels)
   drop_norms = config.released.pool_drops_norms and parts.conditioner.global_pool
   return transfer.mae_to_conditioner(transfer.fmri_weights(weights), shapes, drop_norms, source)

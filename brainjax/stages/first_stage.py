@@ -16,7 +16,8 @@ from brainjax.metric_writer import progress
 from brainjax.models import autoencoder
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.simulator.batches import RenderedBatches
-from brainjax.stages import common, prior
+from brainjax.stages import common
+from brainjax.stages.data import StageData
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import StageSpec, WeightsField
 from brainjax.trees import lists_to_tuples, unflatten
@@ -76,15 +77,18 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
       'latent_size': jnp.sqrt(latent_size),
     }
 
-  return prior.training(
+  data = StageData(
+    RenderedBatches(stage.batch_size, size, config.seed),
+    lambda: RenderedBatches(stage.batch_size, size, config.seed + 1, length=16),
+  )
+  return common.prior_training(
     config,
     'first_stage_training',
+    data,
     init=lambda key: {'first_stage': vq.init(key, *vq.example_inputs())['params']},
     loss=loss,
     trainable='^first_stage/(?!codebook)',
-    batches=RenderedBatches(stage.batch_size, size, config.seed),
-    validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 1, length=16),
-    info={'settings': {'first_stage': common.kwargs_of(vq)}},
+    models={'first_stage': common.kwargs_of(vq)},
   )
 
 

@@ -8,8 +8,9 @@ from brainjax.datasets import transforms
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
 from brainjax.simulator.batches import RenderedBatches
-from brainjax.stages import common, prior
+from brainjax.stages import common
 from brainjax.stages.contrast import TRAINABLE
+from brainjax.stages.data import StageData
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import StageSpec, WeightsField
 
@@ -30,15 +31,18 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     target = patches.patchify_2d(image, mae.patch_size)
     return losses.masked_mse(out['pred'], target, out['mask']).mean(), {}
 
-  return prior.training(
+  data = StageData(
+    RenderedBatches(stage.batch_size, size, config.seed + 6),
+    lambda: RenderedBatches(stage.batch_size, size, config.seed + 7, length=4),
+  )
+  return common.prior_training(
     config,
     'image_mae_training',
+    data,
     init=lambda key: mae.init(key, *mae.example_inputs())['params'],
     loss=loss,
     trainable=TRAINABLE,
-    batches=RenderedBatches(stage.batch_size, size, config.seed + 6),
-    validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 7, length=4),
-    info={'settings': common.kwargs_of(mae)},
+    models=common.kwargs_of(mae),
   )
 
 

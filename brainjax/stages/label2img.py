@@ -10,12 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from brainjax.datasets import loader
+from brainjax.datasets import arrays, loader
 from brainjax.errors import UserError
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
 from brainjax.simulator import stimuli
-from brainjax.stages import common, first_stage, prior, transfer
+from brainjax.stages import common, first_stage, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages.diffuse import denoising_loss
 from brainjax.stages.problem import Training
@@ -24,19 +24,6 @@ from brainjax.trees import add_prefix, subtree
 
 # Each attribute value is a row of one embedding; attribute k starts at OFFSETS[k].
 OFFSETS = np.cumsum((0, *stimuli.NUM_VALUES[:-1]))
-
-
-class _Latents:
-  """Latents N h w C and attributes N 5, as the loader takes them."""
-
-  def __init__(self, latents: np.ndarray, attributes: np.ndarray):
-    self._columns = {'latent': latents, 'attributes': attributes.astype(np.int32)}
-
-  def __len__(self) -> int:
-    return len(self._columns['latent'])
-
-  def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: column[rows] for name, column in self._columns.items()}
 
 
 def _scenes(count: int, size: int, seed: int) -> dict[str, np.ndarray]:
@@ -82,7 +69,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   def loader_of(scenes, **options):
     # The first stage is frozen: each scene is encoded once.
     latents = first_stage.encode_pictures(vq, start_first_stage, scenes['image'])
-    rows = _Latents(latents, scenes['attributes'])
+    rows = arrays.ArrayDataset({'latent': latents, 'attributes': scenes['attributes'].astype(np.int32)})
     return loader.make_loader(rows, stage.batch_size, seed=config.seed, **shares, **options)
 
   held_out = _scenes(8 * stage.batch_size, size, config.seed + 3)
@@ -99,16 +86,16 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     context = embedder.apply({'params': params['class_embedder']}, batch['attributes'] + OFFSETS)
     return denoising_loss(unet, params['unet'], schedule, batch['latent'], context, key, batch['weight'])[0], {}
 
-  return prior.training(
+  return common.training(
     config,
     'label2img',
+    stage_data.StageData(loader_of(scenes), lambda: loader_of(held_out, shuffle=False, repeat=False)),
     init=init,
     loss=loss,
     trainable='^(unet|class_embedder)/',
+    models={'first_stage': common.kwargs_of(vq), 'unet': common.kwargs_of(unet)},
     pretrained=start | add_prefix('first_stage', start_first_stage),
-    batches=loader_of(scenes),
-    validation=lambda: loader_of(held_out, shuffle=False, repeat=False),
-    info={'settings': {'first_stage': common.kwargs_of(vq), 'unet': common.kwargs_of(unet)}},
+    start={'init_from': start},
   )
 
 

@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 from brainjax.models.classifier import SmallClassifier
 from brainjax.simulator import stimuli
 from brainjax.simulator.batches import RenderedBatches
-from brainjax.stages import common, prior
+from brainjax.stages import common
+from brainjax.stages.data import StageData
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import StageSpec, WeightsField
 
@@ -25,15 +26,19 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     error = optax.softmax_cross_entropy_with_integer_labels(logits, batch['class_index'])
     return error.mean(), {'accuracy': (logits.argmax(-1) == batch['class_index']).mean()}
 
-  return prior.training(
+  data = StageData(
+    RenderedBatches(stage.batch_size, size, config.seed + 4, classes='categories'),
+    lambda: RenderedBatches(stage.batch_size, size, config.seed + 5, classes='categories', length=8),
+  )
+  return common.prior_training(
     config,
     'scene_classifier',
+    data,
     init=lambda key: classifier.init(key, *classifier.example_inputs())['params'],
     loss=loss,
     trainable='',
-    batches=RenderedBatches(stage.batch_size, size, config.seed + 4, classes='categories'),
-    validation=lambda: RenderedBatches(stage.batch_size, size, config.seed + 5, classes='categories', length=8),
-    info={'settings': common.kwargs_of(classifier), 'categories': list(stimuli.categories().names)},
+    models=common.kwargs_of(classifier),
+    categories=list(stimuli.categories().names),
   )
 
 

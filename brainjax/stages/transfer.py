@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from brainjax import hosts, locate
-from brainjax.checkpoints import load_weights, weights_digest
+from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError
 from brainjax.ops.positions import resize_nearest
 from brainjax.stages.registry import RANDOM
@@ -45,11 +45,6 @@ def load_start_weights(
     return load_weights(source)
   except UserError as error:
     raise UserError(f'{field} = {source!r} should hold {what}: {error}') from error
-
-
-def digests(sources: Mapping[str, Flat]) -> dict[str, str]:
-  """Config field -> weights it named (path -> array): description -> SHA-256; 'none' for a random start."""
-  return {f'weights of {field}': weights_digest(flat) if flat else 'none' for field, flat in sources.items()}
 
 
 def init_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:
@@ -97,14 +92,7 @@ def mae_to_mae(weights: Flat, shapes: Shapes, source: str = 'the start weights')
   if not any(path.startswith('decoder/') for path in weights):
     may_lack.append('decoder/')
     hosts.log(f'{source} has no decoder; the decoder starts from random weights')
-  return _fit_all(weights, shapes, source, tuple(may_lack))
-
-
-def conditioner_to_conditioner(
-  weights: Flat, shapes: Shapes, source: str = 'the fine-tuned model'
-) -> dict[str, np.ndarray]:
-  """The conditioner of a fine-tuned model, to train it further: all of it. Arguments and errors as in `mae_to_mae`."""
-  return _fit_all(weights, shapes, source)
+  return fit_all(weights, shapes, source, tuple(may_lack))
 
 
 def mae_to_conditioner(
@@ -128,12 +116,16 @@ def mae_to_conditioner(
   wanted = {
     origin[path]: shapes[path] for path in origin if path != 'mae/mask_token' and not (drop_norms and 'norm' in path)
   }
-  encoder = _fit_all(weights, wanted, source)
+  encoder = fit_all(weights, wanted, source)
   return {path: encoder[origin[path]] for path in origin if origin[path] in encoder}
 
 
-def _fit_all(weights: Flat, shapes: Shapes, source: str, may_lack: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-  """The parameters of `shapes`, fitted. Those with a prefix of `may_lack` may be missing."""
+def fit_all(weights: Flat, shapes: Shapes, source: str, may_lack: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+  """The parameters of `shapes`, fitted. Those with a prefix of `may_lack` may be missing.
+
+  Raises:
+    UserError: another one is missing, or one has another shape.
+  """
   missing = sorted(path for path in shapes if path not in weights and not path.startswith(may_lack))
   if missing:
     raise UserError(f'{source} does not fit the model: it lacks {", ".join(missing[:20])}.')

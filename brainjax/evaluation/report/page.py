@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
 
-from brainjax.evaluation.report import drawings, encode, gallery, score_section
+from brainjax.evaluation.report import charts, encode, gallery, score_section
 from brainjax.evaluation.report.contents import Page
 from brainjax.files import atomic_write
 
@@ -15,34 +15,29 @@ ASSETS = Path(__file__).parent
 MAX_BYTES = 15_000_000
 
 
-def _key(css: str, text: str) -> str:
-  """An entry of a legend; its mark and its words stay on one line."""
-  return f' <span class="entry"><span class="key {css}"></span>{escape(text)}</span>'
-
-
 def _charts_section(page: Page) -> str:
   parts = []
   for stage, panels in page.curves.items():
     figures = []
     for name, splits in panels.items():
-      keys = ''.join(_key(f'k{i % 3}', split) for i, split in enumerate(splits))
-      figures.append(
-        f'<figure>{drawings.curve(f"{stage} {name}", splits)}<figcaption>{escape(name)}{keys}</figcaption></figure>'
-      )
+      ends = '; '.join(f'{split} ends at {values[-1]:.4g}' for split, (_, values) in splits.items())
+      chart = charts.to_image(f'{stage} {name}: {ends}', partial(charts.draw_curve, splits=splits))
+      figures.append(f'<figure>{chart}<figcaption>{escape(name)}</figcaption></figure>')
     parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(figures)}</div>')
   return ''.join(parts)
 
 
 def _traces_section(page: Page) -> str:
-  keys = _key('k2', 'original') + _key('k0', 'predicted') + _key('kn', 'masked')
-  parts = [f'<p class="note">Some neighbouring voxels of test responses, which no stage has learned from.{keys}</p>']
+  parts = [
+    '<p class="note">Some neighbouring voxels of test responses, which no stage has learned from. Shaded: masked.</p>'
+  ]
   for stage, samples in page.traces.items():
-    charts = (
-      f'<figure>{drawings.trace(f"{stage}, response {i + 1}", t.original, t.predicted, t.masked)}'
-      f'<figcaption>response {i + 1}. {escape(t.caption)}</figcaption></figure>'
-      for i, t in enumerate(samples)
-    )
-    parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(charts)}</div>')
+    figures = []
+    for number, trace in enumerate(samples, 1):
+      label = f'{stage}, response {number}: original and predicted fMRI'
+      chart = charts.to_image(label, partial(charts.draw_trace, trace=trace))
+      figures.append(f'<figure>{chart}<figcaption>response {number}. {escape(trace.caption)}</figcaption></figure>')
+    parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(figures)}</div>')
   return ''.join(parts)
 
 
@@ -95,7 +90,7 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
     css=assets['css'],
     script=assets['js'],
     data=data,
-    navigation=_links((key, body[key][0]) for key in order),
+    navigation=''.join(f'<a href="#{key}">{body[key][0]}</a>' for key in order),
     sections='\n'.join(sections),
   )
   with atomic_write(path) as temporary:
@@ -119,7 +114,3 @@ def _gallery(page: Page, budget: int) -> tuple[str, str, str]:
         f'<p class="note">The first {count} of {total} items; the pictures of more do not fit into this page. '
         'images.npz has all pictures, scores_items.npz all scores.</p>'
       )
-
-
-def _links(sections: Iterable[tuple[str, str]]) -> str:
-  return ''.join(f'<a href="#{key}">{title}</a>' for key, title in sections)

@@ -1,15 +1,17 @@
 """The sample grid, the training curves, and the drawings of the page."""
 
+import base64
 import json
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from brainjax.errors import UserError
 from brainjax.evaluation import report
-from brainjax.evaluation.report import curves, drawings
+from brainjax.evaluation.report import charts, drawings
 from brainjax.evaluation.report.labels import headline, label
 
 
@@ -93,15 +95,15 @@ def test_curves_of_each_stage(tmp_path):
 
 def test_a_resumed_step_counts_once():
   records = [{'step': 1, 'split': 'train', 'loss': 9.0}, {'step': 2, 'split': 'train', 'loss': 8.0}]
-  found = curves.curves([*records, {'step': 1, 'split': 'train', 'loss': 3.0}])
+  found = charts.curves([*records, {'step': 1, 'split': 'train', 'loss': 3.0}])
   assert found['loss']['train'][1].tolist() == [3.0, 8.0]
 
 
 def test_skipped_steps_are_shown_only_if_there_are_some():
   records = [{'step': i, 'split': 'train', 'gradient_norm': 0.0, 'skipped_steps': 0} for i in range(3)]
-  assert list(curves.curves(records)) == ['gradient_norm']  # a gradient of 0 is a fault that must be seen
+  assert list(charts.curves(records)) == ['gradient_norm']  # a gradient of 0 is a fault that must be seen
   records.append({'step': 3, 'split': 'train', 'gradient_norm': 0.0, 'skipped_steps': 1})
-  assert curves.curves(records)['skipped_steps']['train'][1].tolist() == [0, 0, 0, 1]
+  assert charts.curves(records)['skipped_steps']['train'][1].tolist() == [0, 0, 0, 1]
 
 
 def test_no_metrics_no_file_and_damage_is_one_sentence(tmp_path):
@@ -142,32 +144,40 @@ def test_score_row_places_marks_by_value():
     assert words in row.get('aria-label')
 
 
-def test_charts_are_well_formed_and_bounded():
+def test_a_long_curve_is_drawn_with_few_points_around_its_running_mean():
   steps = np.arange(5000)
-  chart = ElementTree.fromstring(
-    drawings.curve('a < b', {'train': (steps, np.sin(steps / 500)), 'validation': (steps[:1], steps[:1] + 0.2)})
-  )
-  (line,) = chart.findall('polyline')
-  points = [tuple(map(float, point.split(','))) for point in line.get('points').split()]
-  assert len(points) == drawings.MAX_POINTS
-  assert all(0 <= x <= drawings.CHART_WIDTH and 0 <= y <= drawings.CHART_HEIGHT for x, y in points)
-  assert chart.find('circle') is not None
-  flat = ElementTree.fromstring(drawings.curve('flat', {'train': (np.array([3]), np.array([0.0]))}))
-  assert 'nan' not in ElementTree.tostring(flat).decode()
-  masked = np.array([1, 1, 0, 0, 1, 0, 0, 1], bool)
-  trace = ElementTree.fromstring(drawings.trace('t', np.arange(8.0), np.ones(8), masked))
-  assert len([r for r in trace.findall('rect') if r.get('class') == 'masked']) == 3
+  axis = Figure().subplots()
+  charts.draw_curve(axis, {'train': (steps, np.sin(steps / 500)), 'validation': (steps[:1], steps[:1] + 0.2)})
+  raw, mean, single = axis.lines
+  assert len(raw.get_xdata()) <= charts.MAX_POINTS >= len(mean.get_xdata()) > 500
+  np.testing.assert_allclose(raw.get_ydata(), np.sin(raw.get_xdata() / 500))
+  np.testing.assert_allclose(mean.get_ydata(), np.sin(mean.get_xdata() / 500), atol=0.03)
+  assert single.get_xydata().tolist() == [[0, 0.2]] and single.get_marker() == 'o'
+
+
+def test_a_chart_is_a_whole_svg_with_its_description():
+  image = ElementTree.fromstring(charts.to_image('a < b', lambda axis: axis.plot([0.0])).replace('">', '"/>'))
+  kind, data = image.get('src').split(',')
+  assert image.get('alt') == 'a < b' and kind == 'data:image/svg+xml;base64'
+  assert ElementTree.fromstring(base64.b64decode(data)).tag == '{http://www.w3.org/2000/svg}svg'
 
 
 @pytest.mark.parametrize(
-  ('border', 'first', 'shaded'), [(16, 0, (0, 16)), (512, 452, (452, 512)), (990, 880, (880, 990))]
+  ('border', 'first', 'shaded'), [(16, 0, (0, 16)), (512, 352, (352, 512)), (990, 680, (680, 990))]
 )
 def test_trace_shows_a_border_of_the_mask(border, first, shaded):
   """With patches wider than the drawing the first voxels would be all masked, or none."""
-  values = np.arange(1000.0)
-  trace = ElementTree.fromstring(drawings.trace('t', values, values, values < border, num_voxels=120))
-  assert [text.text for text in trace.findall('text')][-2:] == [str(first), str(first + 119)]
-  (rectangle,) = (r for r in trace.findall('rect') if r.get('class') == 'masked')
-  left, width = (float(rectangle.get(name)) for name in ('x', 'width'))
-  scale = (drawings.CHART_WIDTH - drawings.LEFT - drawings.RIGHT) / 119
-  np.testing.assert_allclose((left, width), (drawings.LEFT, (shaded[1] - shaded[0]) * scale), atol=0.11)
+  values, axis = np.arange(1000.0), Figure().subplots()
+  charts.draw_trace(axis, report.Trace(values, -values, values < border))
+  (run,) = axis.patches
+  assert (run.get_x(), run.get_x() + run.get_width()) == shaded
+  for line, sign in zip(axis.lines, (1, -1), strict=True):
+    assert line.get_xdata().tolist() == list(range(first, first + 320))
+    np.testing.assert_array_equal(line.get_ydata(), sign * line.get_xdata())
+
+
+def test_trace_shades_every_run_of_masked_voxels():
+  axis = Figure().subplots()
+  masked = np.array([1, 1, 0, 0, 1, 0, 0, 1], bool)
+  charts.draw_trace(axis, report.Trace(np.arange(8.0), np.ones(8), masked))
+  assert [(run.get_x(), run.get_width()) for run in axis.patches] == [(0, 2), (4, 1), (7, 1)]

@@ -1,6 +1,9 @@
-"""Training curves: reads the stages' metric files and draws them as a PNG."""
+"""Charts: training curves from the stages' metric files, and fMRI traces. Each is an SVG of the page; the curves are a PNG too."""
 
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 
 import matplotlib
@@ -10,18 +13,29 @@ matplotlib.use('Agg')  # files only, no display
 import matplotlib.pyplot as plt
 import numpy as np
 
+from brainjax.evaluation.report.contents import Trace
 from brainjax.files import atomic_write
 from brainjax.metric_writer import read_metrics
 from brainjax.stages.registry import STAGES
 
-LINE_COLOURS = {'train': '#2f6db5', 'validation': '#d6453f'}
+LINE_COLOURS = {'train': '#4a86cf', 'validation': '#d6453f'}
+TRACE_COLOURS = {'original': '#8b93a1', 'predicted': '#4a86cf', 'masked': '#8b93a140'}
+MAX_POINTS = 600  # of a line
+MAX_VOXELS = 320  # of a trace
+# Grey that can be read on white and on black.
+FAINT = '#808793'
 STYLE = {
   'font.size': 9,
   'axes.spines.top': False,
   'axes.spines.right': False,
   'axes.grid': True,
-  'grid.color': '#e6e8ec',
+  'grid.color': '#9aa0aa50',
   'axes.edgecolor': '#9aa0aa',
+  'text.color': FAINT,
+  'axes.labelcolor': FAINT,
+  'xtick.color': FAINT,
+  'ytick.color': FAINT,
+  'svg.fonttype': 'none',
 }
 
 
@@ -79,7 +93,8 @@ def training_curves(workdir: Path, path: Path) -> bool:
     figure, axes = plt.subplots(len(layout), width, figsize=size, squeeze=False, layout='constrained')
     for row, (stage, names) in zip(axes, layout, strict=True):
       for axis, name in zip(row, names, strict=False):
-        _panel(axis, f'{stage}: {name}', metrics[stage][name])
+        axis.set_title(f'{stage}: {name}', fontsize=9.5, loc='left', fontweight='bold')
+        draw_curve(axis, metrics[stage][name])
       for axis in row[len(names) :]:
         axis.set_visible(False)
     with atomic_write(path) as temporary:
@@ -88,19 +103,49 @@ def training_curves(workdir: Path, path: Path) -> bool:
   return True
 
 
-def _panel(axis: plt.Axes, title: str, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def draw_curve(axis: plt.Axes, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+  """Draws a training curve: split -> (steps, values). A long one stays visible behind its running mean."""
   for split, (steps, values) in splits.items():
-    colour = LINE_COLOURS.get(split, '#555b66')
+    colour, every = LINE_COLOURS.get(split, FAINT), -(-len(steps) // MAX_POINTS)
     if len(steps) > 60:
-      # The raw values stay visible behind their running mean.
-      axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+      axis.plot(steps[::every], values[::every], color=colour, alpha=0.25, linewidth=0.8)
       window = len(steps) // 30
       values = np.convolve(values, np.ones(window) / window, 'valid')
       steps = steps[window // 2 :][: len(values)]
     marker = 'o' if len(steps) < 25 else None
-    axis.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3, label=split)
-  axis.set_title(title, fontsize=9.5, loc='left', fontweight='bold')
+    axis.plot(steps[::every], values[::every], color=colour, linewidth=1.6, marker=marker, markersize=3, label=split)
   axis.set_xlabel('step')
   axis.set_axisbelow(True)
   if len(splits) > 1:
     axis.legend(frameon=False, fontsize=8)
+
+
+def draw_trace(axis: plt.Axes, trace: Trace) -> None:
+  """Draws neighbouring voxels of one fMRI sample: original, prediction and (shaded) what the model did not see.
+
+  They are the first ones, or those around the first border of the mask where that comes later.
+  """
+  borders = np.flatnonzero(np.diff(trace.masked.astype(int)))
+  first = int(borders[0]) + 1 - MAX_VOXELS // 2 if len(borders) else 0
+  first = min(max(first, 0), max(len(trace.original) - MAX_VOXELS, 0))
+  shown = slice(first, first + MAX_VOXELS)
+  edges = np.flatnonzero(np.diff(np.concatenate([[0], trace.masked[shown].astype(int), [0]])))
+  for start, stop in first + edges.reshape(-1, 2):  # runs of masked voxels
+    axis.axvspan(start, stop, color=TRACE_COLOURS['masked'], linewidth=0)
+  for name in ('original', 'predicted'):
+    values = getattr(trace, name)[shown]
+    axis.plot(first + np.arange(len(values)), values, color=TRACE_COLOURS[name], linewidth=1.2, label=name)
+  axis.set_xlabel('voxel')
+  axis.legend(frameon=False, fontsize=8, ncols=2)
+
+
+def to_image(label: str, draw: Callable[[plt.Axes], None]) -> str:
+  """An HTML image of what `draw` draws, as SVG; `label` describes it for a screen reader."""
+  with plt.rc_context(STYLE):
+    figure, axis = plt.subplots(figsize=(3.4, 2.1), layout='constrained')
+    draw(axis)
+    file = io.BytesIO()
+    figure.savefig(file, format='svg', transparent=True)
+    plt.close(figure)
+  data = base64.b64encode(file.getvalue()).decode()
+  return f'<img class="chart" alt="{escape(label)}" src="data:image/svg+xml;base64,{data}">'
