@@ -1,6 +1,5 @@
 """Reconstructs what was seen: weights + fMRI -> uint8 pictures. Python: `Reconstructor`; command: python -m brainjax.reconstruct."""
 
-import operator
 import os
 import zipfile
 from functools import partial
@@ -25,7 +24,7 @@ from brainjax.ops import diffusion, samplers
 from brainjax.trees import subtree, unflatten
 
 LIKELY_SCALE = 0.1, 5  # least and largest root mean square of model input that is z-scored
-SAMPLERS = ('plms', 'dpm', 'ddim')
+SAMPLERS = {'plms': samplers.plms, 'dpm': samplers.dpm, 'ddim': samplers.ddim}
 
 
 class Reconstructor:
@@ -67,7 +66,7 @@ class Reconstructor:
     # Every device gets the pictures, so that every host can read them all.
     whole = sharding.replicated(self._mesh)
     sample, denoise = (
-      sharding.on_mesh(self._mesh, partial(f, self._models, self._schedule)) for f in (_sample, _denoise)
+      sharding.on_mesh(self._mesh, partial(program, self._models, self._schedule)) for program in (_sample, _denoise)
     )
     self._sample = jax.jit(sample, static_argnames=static, out_shardings=whole)
     self._denoise = jax.jit(denoise, static_argnames=(*static, 'at'))
@@ -111,8 +110,8 @@ class Reconstructor:
         subject or sampler; an impossible number.
     """
     fmri = self._model_input(fmri, subject, normalised)
-    options = _check_options(self._schedule, num_steps, sampler, seed, eta, guidance)
-    num_samples, batch_size = _positive('num_samples', num_samples), _positive('batch_size', batch_size)
+    check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance, num_samples, batch_size)
+    options = _program_options(num_steps, sampler, eta, guidance)
     total = len(fmri) * num_samples
     # Few sizes, so that few programs are compiled: powers of two up to the batch size.
     batch_size = sharding.padded(min(batch_size, 1 << (total - 1).bit_length()), self._mesh.size)
@@ -153,7 +152,8 @@ class Reconstructor:
       the noise.
     """
     fmri = self._model_input(fmri, subject, normalised)
-    options = _check_options(self._schedule, num_steps, sampler, seed, eta, guidance)
+    check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance)
+    options = _program_options(num_steps, sampler, eta, guidance)
     total = len(diffusion.sample_steps(self._schedule.num_steps, num_steps))
     at = np.unique(np.linspace(0, total, min(num_pictures, total + 1)).round().astype(int))
     batch = {'fmri': fmri[:1], 'item': np.zeros(1, int), 'sample': np.zeros(1, int)}
@@ -209,34 +209,44 @@ class Reconstructor:
     return self.transforms[subject or known]
 
 
-def _positive(name: str, value: Any) -> int:
-  """A whole number of 1 or more."""
-  try:
-    number = operator.index(value)
-  except TypeError:
-    number = 0
-  if number < 1:
-    raise UserError(f'{name} is {value}; expected a whole number, 1 or more.')
-  return number
+def check_options(
+  num_train_steps: int,
+  num_steps: int,
+  sampler: str,
+  seed: int,
+  eta: float,
+  guidance: float,
+  num_samples: int = 1,
+  batch_size: int = 1,
+) -> None:
+  """Checks the options of `Reconstructor`, which config.reconstruct has too, against a schedule of `num_train_steps`.
 
-
-def _check_options(
-  schedule: diffusion.Schedule, num_steps: int, sampler: str, seed: int, eta: float, guidance: float
-) -> dict[str, Any]:
-  """The sampler's options, or a `UserError` before any work."""
+  Raises:
+    UserError: one is impossible; the sentence begins with its name.
+  """
+  for name, value in (('num_steps', num_steps), ('num_samples', num_samples), ('batch_size', batch_size)):
+    if not isinstance(value, int | np.integer) or value < 1:
+      raise UserError(f'{name} is {value}; expected a whole number, 1 or more.')
   if sampler not in SAMPLERS:
     raise UserError(f'sampler is {sampler!r}; expected one of {", ".join(SAMPLERS)}.')
   if sampler != 'ddim' and eta:
     raise UserError(f'eta is {eta}, but the sampler {sampler} is deterministic; use eta 0 or the sampler ddim.')
-  if not 0 <= eta < np.inf or not np.isfinite(guidance):
-    raise UserError(f'eta is {eta} and guidance {guidance}; expected finite numbers, eta 0 or more.')
+  if not 0 <= eta < np.inf or not 0 <= guidance < np.inf:
+    raise UserError(
+      f'eta is {eta} and guidance {guidance}; expected finite numbers, guidance 0 or more, eta 0 or more.'
+    )
   if not 0 <= seed < 2**32:
     raise UserError(f'seed is {seed}; expected 0 to 2**32 - 1.')
-  diffusion.sample_steps(schedule.num_steps, _positive('num_steps', num_steps))  # refuses impossible numbers
-  return {
-    'num_steps': num_steps, 'sampler': sampler, 'guided': guidance != 1, 'noisy': eta != 0,
-    'eta': eta, 'guidance': guidance,
-  }  # fmt: skip
+  try:
+    diffusion.sample_steps(num_train_steps, num_steps)
+  except UserError as error:  # names the nearest numbers that are possible
+    raise UserError(f'num_steps is {num_steps}: {error}.') from error
+
+
+def _program_options(num_steps: int, sampler: str, eta: float, guidance: float) -> dict[str, Any]:
+  """Arguments of the compiled programs: a new program only where guidance or noise is switched on or off."""
+  static = {'num_steps': num_steps, 'sampler': sampler, 'guided': guidance != 1, 'noisy': eta != 0}
+  return static | {'eta': eta, 'guidance': guidance}
 
 
 def _latent(
@@ -255,7 +265,6 @@ def _latent(
   return_trajectory: bool = False,
 ) -> Any:
   """fMRI B V -> latent B h w C: conditioner and every sampling step; with `return_trajectory` as the samplers return it."""
-  steps = diffusion.sample_steps(schedule.num_steps, num_steps)
   keys = jax.vmap(lambda item, sample: jax.random.fold_in(jax.random.fold_in(root, item), sample))(
     batch['item'], batch['sample']
   )
@@ -268,13 +277,9 @@ def _latent(
   eps_fn = eps_given(context)
   if guided:
     eps_fn = samplers.guided(eps_fn, eps_given(jnp.zeros_like(context)), guidance)
-  if sampler != 'ddim':
-    deterministic = {'plms': samplers.plms, 'dpm': samplers.dpm}[sampler]
-    return deterministic(eps_fn, x_T, schedule, steps, return_trajectory=return_trajectory)
-  noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys) if noisy else None
-  return samplers.ddim(
-    eps_fn, x_T, schedule, steps, eta=eta if noisy else 0.0, key=noise_keys, return_trajectory=return_trajectory
-  )
+  noise = {'eta': eta, 'key': jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)} if noisy else {}
+  steps = diffusion.sample_steps(schedule.num_steps, num_steps)
+  return SAMPLERS[sampler](eps_fn, x_T, schedule, steps, return_trajectory=return_trajectory, **noise)
 
 
 def _decode(models: LatentDiffusion, params: Any, latent: jax.Array) -> jax.Array:
@@ -283,32 +288,17 @@ def _decode(models: LatentDiffusion, params: Any, latent: jax.Array) -> jax.Arra
   return jnp.round((jnp.clip(image, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
-def _sample(
-  models: LatentDiffusion,
-  schedule: diffusion.Schedule,
-  params: Any,
-  batch: dict[str, jax.Array],
-  root: jax.Array,
-  **options: Any,
-) -> jax.Array:
-  """fMRI B V -> uint8 B H W 3, as one program."""
-  return _decode(models, params, _latent(models, schedule, params, batch, root, **options))
+def _sample(models: LatentDiffusion, schedule: diffusion.Schedule, params: Any, *inputs: Any, **options: Any):
+  """fMRI B V -> uint8 B H W 3, as one program; `inputs` and `options` are those of `_latent`."""
+  return _decode(models, params, _latent(models, schedule, params, *inputs, **options))
 
 
 def _denoise(
-  models: LatentDiffusion,
-  schedule: diffusion.Schedule,
-  params: Any,
-  batch: dict[str, jax.Array],
-  root: jax.Array,
-  *,
-  at: tuple[int, ...],
-  **options: Any,
+  models: LatentDiffusion, schedule: diffusion.Schedule, params: Any, *inputs: Any, at: tuple[int, ...], **options: Any
 ) -> tuple[jax.Array, jax.Array]:
   """Noisy latents and predicted results of one row after the steps `at`, decoded: uint8 K H W 3 each."""
-  _, trajectory = _latent(models, schedule, params, batch, root, return_trajectory=True, **options)
-  chosen = np.array(at)
-  return tuple(_decode(models, params, x[chosen, 0]) for x in trajectory)
+  _, trajectory = _latent(models, schedule, params, *inputs, return_trajectory=True, **options)
+  return tuple(_decode(models, params, x[np.array(at), 0]) for x in trajectory)
 
 
 def _read_fmri(path: Path) -> np.ndarray:
@@ -334,7 +324,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--out', required=True, help='new folder for images.npz and PNG files')
   parser.add_argument('--num_samples', type=int, default=5)
   parser.add_argument('--num_steps', type=int, default=250)
-  parser.add_argument('--sampler', default='plms', choices=SAMPLERS)
+  parser.add_argument('--sampler', default='plms', choices=list(SAMPLERS))
   parser.add_argument('--seed', type=int, default=0)
   args = parser.parse_args(argv)
   out = Path(args.out)

@@ -28,42 +28,38 @@ class Images:
   class_index: np.ndarray
   categories: np.ndarray | None = None
 
-  def validate(self, source: str) -> 'Images':
-    """Returns itself after checking that the arrays fit together.
 
-    Raises:
-      UserError: names the field of `source` that does not.
-    """
-    n = self.stimuli.shape[0] if self.stimuli.ndim else 0
-    for name, rank in (('stimuli', 4), ('samples', 5)):
-      array = getattr(self, name)
-      if array.dtype != np.uint8:
-        raise UserError(f'{source}: {name} has dtype {array.dtype}, expected uint8 (values 0..255)')
-      if array.ndim != rank or array.shape[-1] != 3:
-        raise UserError(f'{source}: {name} has shape {array.shape}, expected {"N S H W 3" if rank == 5 else "N H W 3"}')
-      if 0 in array.shape:
-        raise UserError(f'{source}: {name} is empty (shape {array.shape})')
-    if self.samples.shape[0] != n:
-      raise UserError(f'{source}: {n} stimuli but samples of {self.samples.shape[0]} items; expected as many')
-    if self.samples.shape[2:] != self.stimuli.shape[1:]:
-      raise UserError(
-        f'{source}: samples are {self.samples.shape[2]}x{self.samples.shape[3]} pixels, stimuli '
-        f'{self.stimuli.shape[1]}x{self.stimuli.shape[2]}; they must have one size'
-      )
-    if min(self.stimuli.shape[1:3]) < WINDOW:
-      raise UserError(f'{source}: images are smaller than {WINDOW} pixels, the window of SSIM')
-    for name in ('stimulus', 'class_index'):
-      array = getattr(self, name)
-      if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f'{source}: {name} has shape {array.shape} and dtype {array.dtype}, expected {n} integers')
-    if self.categories is not None and (self.categories.shape != (n,) or self.categories.dtype.kind != 'U'):
-      raise UserError(f'{source}: categories has shape {self.categories.shape}, expected {n} strings')
-    first, index = np.unique(self.stimulus, return_index=True, return_inverse=True)[1:]
-    if not np.array_equal(self.stimuli, self.stimuli[first][index]):
-      raise UserError(f'{source}: two items have the same number in stimulus but different pictures in stimuli')
-    if len(first) < 2:
-      raise UserError(f'{source}: all items show one stimulus; identification needs at least 2 different ones')
-    return self
+def _check(images: Images, source: str) -> None:
+  """Raises a UserError where the arrays of `source` do not fit together; it names the field."""
+  n = images.stimuli.shape[0] if images.stimuli.ndim else 0
+  for name, rank in (('stimuli', 4), ('samples', 5)):
+    array = getattr(images, name)
+    if array.dtype != np.uint8:
+      raise UserError(f'{source}: {name} has dtype {array.dtype}, expected uint8 (values 0..255)')
+    if array.ndim != rank or array.shape[-1] != 3:
+      raise UserError(f'{source}: {name} has shape {array.shape}, expected {"N S H W 3" if rank == 5 else "N H W 3"}')
+    if 0 in array.shape:
+      raise UserError(f'{source}: {name} is empty (shape {array.shape})')
+  if images.samples.shape[0] != n:
+    raise UserError(f'{source}: {n} stimuli but samples of {images.samples.shape[0]} items; expected as many')
+  if images.samples.shape[2:] != images.stimuli.shape[1:]:
+    raise UserError(
+      f'{source}: samples are {images.samples.shape[2]}x{images.samples.shape[3]} pixels, stimuli '
+      f'{images.stimuli.shape[1]}x{images.stimuli.shape[2]}; they must have one size'
+    )
+  if min(images.stimuli.shape[1:3]) < WINDOW:
+    raise UserError(f'{source}: images are smaller than {WINDOW} pixels, the window of SSIM')
+  for name in ('stimulus', 'class_index'):
+    array = getattr(images, name)
+    if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
+      raise UserError(f'{source}: {name} has shape {array.shape} and dtype {array.dtype}, expected {n} integers')
+  if images.categories is not None and (images.categories.shape != (n,) or images.categories.dtype.kind != 'U'):
+    raise UserError(f'{source}: categories has shape {images.categories.shape}, expected {n} strings')
+  first, index = np.unique(images.stimulus, return_index=True, return_inverse=True)[1:]
+  if not np.array_equal(images.stimuli, images.stimuli[first][index]):
+    raise UserError(f'{source}: two items have the same number in stimulus but different pictures in stimuli')
+  if len(first) < 2:
+    raise UserError(f'{source}: all items show one stimulus; identification needs at least 2 different ones')
 
 
 def read_images(path: str | os.PathLike) -> Images:
@@ -85,4 +81,6 @@ def read_images(path: str | os.PathLike) -> Images:
   missing = [name for name in fields if name not in arrays and name != 'categories']
   if missing:
     raise UserError(f'{path} lacks the arrays {", ".join(missing)}; it has {", ".join(sorted(arrays)) or "none"}')
-  return Images(**{name: arrays.get(name) for name in fields}).validate(str(path))
+  images = Images(**{name: arrays.get(name) for name in fields})
+  _check(images, str(path))
+  return images

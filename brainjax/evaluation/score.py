@@ -43,9 +43,6 @@ def evaluate(
 
   Returns:
     What scores.json holds.
-
-  Raises:
-    UserError: the images do not fit together.
   """
   result, items = score_images(images, classifier, classifier_name, **options)
   if training_images is not None:
@@ -101,11 +98,7 @@ def score_images(
   Returns:
     (plain values for scores.json, arrays for scores_items.npz: 'scores/<score>' N S, 'candidates/<score>' N,
     'baselines/<name>/<score>' N 1).
-
-  Raises:
-    UserError: the images do not fit together.
   """
-  images.validate('images')
   features, baselines = features or {}, baselines or {}
   if perceptual is None:
     perceptual = lpips.installed() and min(images.stimuli.shape[1:3]) >= lpips.MIN_SIDE
@@ -147,7 +140,6 @@ def score_images(
   arrays |= {f'candidates/{name}': value[stimulus] for name, value in influence.items() if value.any()}
   result['baselines'] = {}
   for baseline, pictures in baselines.items():
-    Images(images.stimuli, pictures[:, None], images.stimulus, images.class_index).validate(f'baseline {baseline}')
     other = measure(pictures[:, None])
     for name, distance in other.distances.items():
       result['fid'][name]['baselines'][baseline] = distance

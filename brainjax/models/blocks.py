@@ -114,7 +114,11 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B L D'], context: Float[Array, 'B M E'] | None = None) -> Float[Array, 'B L D']:
-    """Attends from x to the context, or to x itself without one."""
+    """Attends from x to the context, or to x itself without one.
+
+    Raises:
+      ValueError: the heads do not divide the width.
+    """
     width = x.shape[-1]
     if width % self.num_heads:
       raise ValueError(f'width {width} cannot be split into {self.num_heads} heads.')

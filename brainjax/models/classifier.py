@@ -42,7 +42,11 @@ class ViT(nn.Module):
 
   @nn.compact
   def __call__(self, image: Float[Array, 'B H W C'], return_features: bool = False) -> Float[Array, 'B D']:
-    """Returns the logits of images that are normalised as the weights expect, or the features before them; float32."""
+    """Returns the logits of images that are normalised as the weights expect, or the features before them; float32.
+
+    Raises:
+      ValueError: the images have another size.
+    """
     if image.shape[1:] != (self.image_size, self.image_size, 3):
       raise ValueError(f'expected images B {self.image_size} {self.image_size} 3, found {image.shape}')
     tokens = patches.patchify_2d(image, self.patch_size)  # B L (p*p*3)

@@ -48,7 +48,11 @@ class ClipVision(nn.Module):
 
   @nn.compact
   def __call__(self, image: Float[Array, 'B H W C']) -> Float[Array, 'B E']:
-    """Embeds images that are normalised with CLIP's mean and deviation; float32."""
+    """Embeds images that are normalised with CLIP's mean and deviation; float32.
+
+    Raises:
+      ValueError: the images have another size, or the activation is unknown.
+    """
     if image.shape[1:] != (self.image_size, self.image_size, 3):
       raise ValueError(f'expected images B {self.image_size} {self.image_size} 3, found {image.shape}')
     if self.activation not in ACTIVATIONS:

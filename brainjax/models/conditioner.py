@@ -32,7 +32,11 @@ class FmriEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, fmri: Float[Array, 'B V']) -> Float[Array, 'B L D']:
-    """Encodes fMRI as tokens; L is 1 with global_pool."""
+    """Encodes fMRI as tokens; L is 1 with global_pool.
+
+    Raises:
+      ValueError: the fMRI has another number of voxels.
+    """
     if fmri.shape[1] != self.num_voxels:
       raise ValueError(f'the input has {fmri.shape[1]} voxels, the model was built for {self.num_voxels}.')
     self.param('cls_token', NORMAL, (1, 1, self.width))

@@ -70,7 +70,11 @@ class MaskedEncoder(nn.Module):
   def __call__(
     self, patches: Float[Array, 'B L p'], mask: masking.Mask | None = None, context: Float[Array, 'B M E'] | None = None
   ) -> Float[Array, 'B K D']:
-    """Encodes the patches that the mask keeps (None keeps all), with tokens of the other modality or without."""
+    """Encodes the patches that the mask keeps (None keeps all), with tokens of the other modality or without.
+
+    Raises:
+      ValueError: another number of patches; other tokens are given to a model without cross-attention.
+    """
     width = self.table.shape[1]
     if patches.shape[1] + 1 != self.table.shape[0]:
       raise ValueError(f'the input has {patches.shape[1]} patches, the model was built for {self.table.shape[0] - 1}.')

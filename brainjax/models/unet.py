@@ -195,6 +195,9 @@ class UNet(nn.Module):
       x: noisy latent; H and W are multiples of 2 ** (levels - 1).
       t: diffusion step of each sample.
       context: the condition.
+
+    Raises:
+      ValueError: latent or context have another width.
     """
     if x.shape[-1] != self.in_channels or context.shape[-1] != self.context_dim:
       expected = f'x B H W {self.in_channels} and context B T {self.context_dim}'

@@ -8,12 +8,11 @@ from ml_collections import ConfigDict
 from brainjax import hosts, sharding
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
-from brainjax.ops import diffusion
-from brainjax.reconstruct import SAMPLERS, Reconstructor
+from brainjax.reconstruct import Reconstructor, check_options
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages.registry import StageSpec
-from brainjax.stages.rules import NOT_NEGATIVE, POSITIVE, SEED, Rule, one_of
+from brainjax.stages.rules import NOT_NEGATIVE, Rule
 
 IMAGES = 'images.npz'  # as `evaluation.images` reads it
 
@@ -48,26 +47,16 @@ def _write(file: Path, contents: dict[str, np.ndarray]) -> None:
 
 
 def _rules(config: ConfigDict) -> dict[str, Rule]:
-  sampling = config.reconstruct
-  return {
-    'reconstruct.sampler': one_of(*SAMPLERS),
-    'reconstruct.num_steps': POSITIVE,
-    'reconstruct.eta': Rule(
-      lambda x: x >= 0 and not (x and sampling.sampler != 'ddim'), '0 or more, and 0 with any sampler but ddim'
-    ),
-    'reconstruct.guidance': NOT_NEGATIVE,
-    'reconstruct.num_samples': POSITIVE,
-    'reconstruct.batch_size': POSITIVE,
-    'reconstruct.num_items': NOT_NEGATIVE,
-    'reconstruct.seed': SEED,
-  }
+  return {'reconstruct.num_items': NOT_NEGATIVE}
 
 
 def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
+  options = config.reconstruct.to_dict()
+  options.pop('num_items')
   try:
-    diffusion.sample_steps(config.noise_schedule.num_steps, config.reconstruct.num_steps)
-  except UserError as error:  # names the nearest numbers that are possible
-    raise UserError(f'config.reconstruct.num_steps is {config.reconstruct.num_steps}: {error}.') from error
+    check_options(config.noise_schedule.num_steps, **options)
+  except UserError as error:
+    raise UserError(f'config.reconstruct.{error}') from error
 
 
 def _check_result(folder: Path) -> None:

@@ -49,6 +49,9 @@ def picture_grid(
     num_columns: columns of items; by default about as wide as high.
     cell: side of a picture in pixels; by default the images' own size, at least 64 and at most 128. Images that fit
       a whole number of times are enlarged without smoothing.
+
+  Raises:
+    ValueError: stimuli, samples and captions are not of the same items and size.
   """
   n, s, height, width = samples.shape[:4]
   if stimuli.shape != (n, height, width, 3):

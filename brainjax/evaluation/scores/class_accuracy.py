@@ -84,6 +84,9 @@ def draw_picks(rng: np.random.Generator, class_id: np.ndarray, num_classes: int,
 
   Returns:
     N T n-1 int32 class numbers.
+
+  Raises:
+    ValueError: there are fewer than n classes.
   """
   if not 2 <= n <= num_classes:
     raise ValueError(f'{n}-way needs at least {n} classes, found {num_classes}')

@@ -161,7 +161,11 @@ def measure_samples(
 
 
 def in_blocks(function: Network, images: np.ndarray, block: int = 64) -> np.ndarray:
-  """Applies a function of uint8 B H W 3 to ... H W 3 in blocks of one shape (jit compiles once); returns ... D."""
+  """Applies a function of uint8 B H W 3 to ... H W 3 in blocks of one shape (jit compiles once); returns ... D.
+
+  Raises:
+    ValueError: it returns NaN or infinity.
+  """
   flat = images.reshape(-1, *images.shape[-3:])  # ... H W 3 -> M H W 3
   results = []
   for start in range(0, len(flat), block):
@@ -175,7 +179,11 @@ def in_blocks(function: Network, images: np.ndarray, block: int = 64) -> np.ndar
 
 
 def classify(classifier: Network, images: np.ndarray) -> np.ndarray:
-  """Class probabilities: ... H W 3 uint8 -> ... C float32."""
+  """Class probabilities: ... H W 3 uint8 -> ... C float32.
+
+  Raises:
+    ValueError: they do not sum to 1.
+  """
   probabilities = in_blocks(classifier, images)
   if np.abs(probabilities.sum(axis=-1) - 1).max() > 1e-2:
     raise ValueError('the classifier must return probabilities that sum to 1')

@@ -18,6 +18,9 @@ def aggregate(values: np.ndarray, how: str, higher_is_better: bool) -> np.ndarra
 
   Returns:
     values without the last axis.
+
+  Raises:
+    ValueError: an unknown `how`.
   """
   if how == 'mean_of_samples':
     return values.mean(axis=-1)
