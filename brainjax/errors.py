@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import logging
@@ -29,6 +29,12 @@ class UserError(Exception):
 def format_error(error: BaseException) -> str:
   """The text of an exception on one line, or the name of its class if it has none."""
   return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+def list_names(names: Iterable[str], most: int = 20) -> str:
+  """Sorted names for a message: 'a, b', or the first ones 'and 7 more'."""
+  names = sorted(names)
+  return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 @contextlib.contextmanager

@@ -74,36 +74,36 @@ def settle(value: Any) -> Any:
   return value.value if isinstance(value, PendingArray | PendingDtype) else value
 
 
-def instance(value: Any, *kinds: type) -> Any:
+def check_type(value: Any, *kinds: type) -> Any:
   """The value, if it is of one of these types; else a ValueError."""
   if not isinstance(value, kinds):
     raise ValueError(f'expected {kinds[0].__name__}, found {type(value).__name__}')
   return value
 
 
-def checked_shape(shape: Any) -> tuple[int, ...]:
+def check_shape(shape: Any) -> tuple[int, ...]:
   """A tuple of sizes that are not negative; else a ValueError."""
-  shape = tuple(instance(shape, tuple, list))
+  shape = tuple(check_type(shape, tuple, list))
   if not all(type(size) is int and size >= 0 for size in shape):
     raise ValueError(f'impossible shape {shape!r}')
   return shape
 
 
 def _array(raw: Any, dtype: np.dtype | StandIn, shape: Any, order: str = 'C') -> np.ndarray | StandIn:
-  shape = checked_shape(shape)
+  shape = check_shape(shape)
   if isinstance(dtype, StandIn):
     return StandIn(Global('numpy', 'ndarray'), (dtype, shape))
   if isinstance(raw, str):  # written by Python 2
     raw = raw.encode('latin1')
   count = math.prod(shape)
-  if instance(dtype, np.dtype).kind == 'O':
-    if len(instance(raw, list)) != count:
+  if check_type(dtype, np.dtype).kind == 'O':
+    if len(check_type(raw, list)) != count:
       raise ValueError(f'array of shape {shape} with {len(raw)} elements')
     array = np.empty(count, object)
     for place, value in enumerate(raw):
       array[place] = settle(value)
   else:
-    raw = instance(raw, (bytes, bytearray))
+    raw = check_type(raw, (bytes, bytearray))
     if len(raw) != count * dtype.itemsize:
       raise ValueError(f'array of shape {shape} with {len(raw)} bytes')
     array = np.frombuffer(raw, dtype) if count else np.empty(0, dtype)
@@ -118,7 +118,7 @@ def _scalar(dtype: np.dtype | StandIn, raw: Any) -> Any:
 def _encode(text: str, encoding: str = 'latin1') -> bytes:
   if encoding not in ('latin1', 'latin-1', 'utf-8', 'ascii'):
     raise ValueError(f'unexpected encoding {encoding!r}')
-  return instance(text, str).encode(encoding)
+  return check_type(text, str).encode(encoding)
 
 
 def _bytes(*args) -> bytes:
@@ -126,11 +126,11 @@ def _bytes(*args) -> bytes:
 
 
 def _list(values: Any = (), *_) -> list:
-  return list(instance(values, list, tuple))
+  return list(check_type(values, list, tuple))
 
 
 def _dict(values: Any = None, *_) -> dict:
-  return dict(instance({} if values is None else values, dict))
+  return dict(check_type({} if values is None else values, dict))
 
 
 def _ordered_dict(*args) -> collections.OrderedDict:
@@ -145,7 +145,7 @@ CONSTRUCTORS: dict[tuple[str, str], Callable] = {
   ('collections', 'defaultdict'): _ordered_dict,
   ('collections', 'Counter'): _dict,
   ('collections', 'deque'): _list,  # a second argument is its greatest length
-  ('torch', 'Size'): lambda sizes=(): checked_shape(sizes),
+  ('torch', 'Size'): lambda sizes=(): check_shape(sizes),
   ('torch', 'device'): lambda *args: ':'.join(str(part) for part in args),
   ('_codecs', 'encode'): _encode,
   ('numpy', 'dtype'): PendingDtype,
@@ -165,7 +165,7 @@ for _module in ('numpy.core', 'numpy._core'):
   }
 
 
-def plain(value: Any, depth: int = 12) -> Any:
+def to_plain(value: Any, depth: int = 12) -> Any:
   """The plain part of a value (numbers, text, lists, dicts; a stand-in's attributes), fit for JSON; None for the rest."""
   budget = iter(range(50_000))  # a few bytes of pickle can describe a structure that is endless when written out
 

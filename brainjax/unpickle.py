@@ -21,8 +21,8 @@ from brainjax.pickled_values import (
   PendingArray,
   PendingDtype,
   StandIn,
-  checked_shape,
-  instance,
+  check_shape,
+  check_type,
   settle,
 )
 
@@ -136,7 +136,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
 
   def _construct(self, kind: Any, args: Any) -> Any:
     """The value that represents `kind(*args)`; nothing is called."""
-    kind, args = instance(kind, Global, StandIn), tuple(settle(value) for value in instance(args, tuple))
+    kind, args = check_type(kind, Global, StandIn), tuple(settle(value) for value in check_type(args, tuple))
     if isinstance(kind, StandIn):  # the result of a call that was not made is called
       return self._stand_in(kind.kind, args)
     if maker := CONSTRUCTORS.get(kind):
@@ -153,8 +153,8 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     if kind.module == 'copyreg' and kind.name in ('__newobj__', '__newobj_ex__'):
       return self._construct(args[0], args[1:] if kind.name == '__newobj__' else args[1])
     if kind == ('builtins', 'getattr'):
-      owner = args[0].kind if isinstance(args[0], StandIn) else instance(args[0], Global)
-      return self.find_class(owner.module, f'{owner.name}.{instance(args[1], str)}')
+      owner = args[0].kind if isinstance(args[0], StandIn) else check_type(args[0], Global)
+      return self.find_class(owner.module, f'{owner.name}.{check_type(args[1], str)}')
     return self._stand_in(kind, args)
 
   def _tensor(self, kind: Global, args: tuple) -> Any:
@@ -162,10 +162,10 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
       return self._stand_in(kind, args)
     if kind.name in ('_rebuild_tensor', '_rebuild_tensor_v2'):
       storage, offset, shape, strides = args[:4]
-      return self._tensors.tensor(storage, None, offset, checked_shape(shape), checked_shape(strides))
+      return self._tensors.tensor(storage, None, offset, check_shape(shape), check_shape(strides))
     if kind.name == '_rebuild_tensor_v3':
       storage, offset, shape, strides, _, _, dtype = args[:7]
-      return self._tensors.tensor(storage, self.dtype_name(dtype), offset, checked_shape(shape), checked_shape(strides))
+      return self._tensors.tensor(storage, self.dtype_name(dtype), offset, check_shape(shape), check_shape(strides))
     if kind.name in ('_rebuild_parameter', '_rebuild_parameter_with_state'):
       return args[0]
     if kind.name == '_rebuild_from_type_v2':
@@ -178,7 +178,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     Raises:
       UserError: the type is not read here.
     """
-    named = instance(named, Global)
+    named = check_type(named, Global)
     name = _STORAGES.get(named.name) if named.name.endswith('Storage') else _TORCH_DTYPES.get(named.name)
     if named.module.split('.')[0] != 'torch' or name is None:
       raise UserError(
@@ -195,7 +195,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     """
     if self._tensors is None:
       raise UserError(f'{self._path} refers to data outside its pickle ({str(pid)[:80]}), as only PyTorch files do')
-    return self._tensors.storage(self, instance(pid, tuple))
+    return self._tensors.storage(self, check_type(pid, tuple))
 
   def get_extension(self, code: int) -> None:
     raise ValueError(f'copyreg extension {code}')
@@ -213,7 +213,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     keywords = self.stack.pop()
     self.load_reduce()
     if isinstance(self.stack[-1], StandIn):
-      self.stack[-1].set_state(instance(keywords, dict))
+      self.stack[-1].set_state(check_type(keywords, dict))
 
   def _instantiate(self, klass: Any, args: list) -> None:  # INST and OBJ
     self.append(self._construct(klass, tuple(args)))
@@ -235,7 +235,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     elif isinstance(target, set):
       target.update(values)
     else:
-      instance(target, list).extend(values)
+      check_type(target, list).extend(values)
 
   def load_append(self) -> None:
     value = self.stack.pop()
@@ -247,7 +247,7 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
 
   def _set(self, values: list) -> None:
     target = self.stack[-1]
-    target = target.items if isinstance(target, StandIn) else instance(target, dict)
+    target = target.items if isinstance(target, StandIn) else check_type(target, dict)
     for i in range(0, len(values), 2):
       target[settle(values[i])] = settle(values[i + 1])
 

@@ -14,7 +14,7 @@ import pytest
 
 from brainjax.datasets.bold5000_raw import read_picture_dict
 from brainjax.errors import UserError
-from brainjax.pickled_values import Global, StandIn, plain
+from brainjax.pickled_values import Global, StandIn, to_plain
 from brainjax.unpickle import Unpickler, is_pickled_npy, read_pickle, read_pickled_npy
 from tests.torch_convert.malice import Reduces, attacks
 
@@ -126,7 +126,7 @@ def test_omegaconf_nodes_give_their_values():
   )
   sizes = _stand_in('omegaconf.listconfig', 'ListConfig', {'_content': [node('AnyNode', _val=7)]})
   config = _stand_in('omegaconf.dictconfig', 'DictConfig', {'_content': {'model': inner, 'sizes': sizes}})
-  assert plain(config) == {'model': {'num_heads': 8, 'path': '${a.b}'}, 'sizes': [7]}
+  assert to_plain(config) == {'model': {'num_heads': 8, 'path': '${a.b}'}, 'sizes': [7]}
 
 
 def _stand_in(module, name, state):

@@ -47,7 +47,7 @@ class Stimuli:
 
   def picture(self, name: str) -> np.ndarray:
     """A square picture, uint8 `H H 3`, at most 256 pixels a side."""
-    return pictures.square_picture(self.table[name], IMAGE_SIZE, f'{self.folder}: picture {name!r}')
+    return pictures.read_square(self.table[name], IMAGE_SIZE, f'{self.folder}: picture {name!r}')
 
 
 def subjects_in(folder: Path) -> list[str]:

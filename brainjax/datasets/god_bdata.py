@@ -266,7 +266,7 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
   if same and _is_current(out, 'images', files):
     return []
   index = _class_index(described, stimuli)
-  for doubt in pictures.doubts(pictures.survey([used[s] for s in stimuli])['picture_kinds']):
+  for doubt in pictures.find_doubts(pictures.survey([used[s] for s in stimuli])['picture_kinds']):
     print(f'look at this: {images}: {doubt}')
   read = store.progress(used, 'god: pictures', len(used), 'pictures')
   by_stimulus = {stimulus: _picture(used[stimulus]) for stimulus in read}
@@ -285,7 +285,7 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
 
 def _picture(path: Path) -> np.ndarray:
   """256 256 3; smaller pictures are enlarged, so that all agree."""
-  picture = pictures.square_picture(path, None, str(path))
+  picture = pictures.read_square(path, None, str(path))
   return transforms.resize_image(picture, IMAGE_SIZE)
 
 

@@ -82,8 +82,8 @@ def _check_paired(source: Any, folder: Path) -> Subject:
   repetitions = np.atleast_1d(facts['repetitions'])
   low, high = repetitions.min(), repetitions.max()
   subject.facts += [
-    f'{facts["num_voxels"]} voxels; ROIs {_counts(facts["rois"])}',
-    'rows: ' + _counts(splits),
+    f'{facts["num_voxels"]} voxels; ROIs {_format_counts(facts["rois"])}',
+    'rows: ' + _format_counts(splits),
     f'{facts["num_train_stimuli"]} training and {facts["num_test_stimuli"]} test pictures; test pictures shown '
     f'{low if low == high else f"{low} to {high}"} times',
   ]
@@ -102,9 +102,9 @@ def _check_paired(source: Any, folder: Path) -> Subject:
         subject.pictures.append(('kinds of files', kind, store.decode_png(row['image'])))
       seen.setdefault(digest, row['name'].decode())
       stimuli.setdefault(digest, set()).add(int(row['stimulus']))
-    subject.doubts += statistics.doubts(split)
+    subject.doubts += statistics.find_doubts(split)
     if split == 'train':
-      subject.rows = statistics.standardised()
+      subject.rows = statistics.standardise()
       _check_offsets(statistics, subject)
   if copies := sum(len(numbers) - 1 for numbers in stimuli.values()):
     subject.doubts.append(f'{copies} pictures are copies of another one, but count as different stimuli')
@@ -124,7 +124,7 @@ def _check_noise_ceilings(facts: store.Metadata, subject: Subject) -> None:
     ceiling = noise_ceiling(np.asarray(explainable, np.float64), np.mean(facts['repetitions']))
     subject.values = {roi: ceiling[mask] for roi, mask in subject.rois.items()}
     medians = {roi: f'{np.median(values):.2f}' for roi, values in subject.values.items()}
-    subject.facts.append(f'noise ceiling of the averaged test trials, median: {_counts(medians)}')
+    subject.facts.append(f'noise ceiling of the averaged test trials, median: {_format_counts(medians)}')
     if np.median(ceiling) < 0.05:
       subject.doubts.append(
         'half of the voxels have a noise ceiling below 0.05: do trials and pictures agree in order?'
@@ -140,13 +140,13 @@ def _picture_kinds(facts: store.Metadata, subject: Subject) -> dict[int, str]:
   more = f' and {len(sizes) - 3} other sizes' if len(sizes) > 3 else ''
   frequent = [f'{size} ({count})' for size, count in list(sizes.items())[:3]]
   subject.facts.append(f'width x height of picture files: {", ".join(frequent)}{more}')
-  subject.doubts += pictures.doubts(kinds)
+  subject.doubts += pictures.find_doubts(kinds)
   return {number: f'{kind} ({count})' for kind, (count, number) in list(kinds.items())[: -NUM_PICTURES - 1 : -1]}
 
 
 def _check_offsets(statistics: '_Statistics', subject: Subject) -> None:
   """Reports the share of the input's variance that does not depend on the picture."""
-  share = statistics.offset_share(subject.rois.get('VC'))
+  share = statistics.measure_offsets(subject.rois.get('VC'))
   subject.facts.append(f'constant offsets of voxels are {share:.0%} of the variance of the training rows')
   if share > MAX_OFFSET_SHARE:
     subject.doubts.append(
@@ -161,13 +161,13 @@ def _check_hcp(source: Any) -> list[Subject]:
   rois, start, subjects = facts.masks, 0, []
   for place, (name, count) in enumerate(zip(facts['subjects'], facts['windows'], strict=True)):
     subject = Subject(
-      name, [f'{count} windows of {facts["num_voxels"]} voxels; ROIs {_counts(facts["rois"])}'], rois=rois
+      name, [f'{count} windows of {facts["num_voxels"]} voxels; ROIs {_format_counts(facts["rois"])}'], rois=rois
     )
     statistics = _Statistics()
     for row in store.read_rows(source, 'train', range(start, start + count)):
       statistics.add(row['fmri'])
-    subject.doubts += statistics.doubts('train')
-    subject.rows = statistics.standardised() if place < MAX_SUBJECTS else {}
+    subject.doubts += statistics.find_doubts('train')
+    subject.rows = statistics.standardise() if place < MAX_SUBJECTS else {}
     deviation = np.sqrt(facts['voxel_variance'][place])
     subject.values = {roi: deviation[mask] for roi, mask in rois.items() if roi != 'VC'}
     start += count
@@ -198,13 +198,13 @@ class _Statistics:
     mean = self._sum / self._count
     return self._first + mean, np.maximum(self._squares / self._count - mean**2, 0)
 
-  def doubts(self, split: str) -> list[str]:
+  def find_doubts(self, split: str) -> list[str]:
     """Lists what may be wrong with the data."""
     bad = [f'{split}: {self._bad} values are NaN or infinite'] if self._bad else []
     constant = int((self._squares == 0).sum()) if self._count > 1 else 0
     return bad + ([f'{split}: {constant} voxels never change'] if constant else [])
 
-  def offset_share(self, mask: np.ndarray | None = None) -> float:
+  def measure_offsets(self, mask: np.ndarray | None = None) -> float:
     """Share of the variance over rows and voxels that is the variance of the voxels' means, in [0, 1].
 
     `mask`: voxels to use, `V` bool; by default all.
@@ -212,7 +212,7 @@ class _Statistics:
     mean, variance = (values if mask is None else values[mask] for values in self._moments())
     return float(mean.var() / max(mean.var() + variance.mean(), 1e-300))
 
-  def standardised(self) -> dict[str, np.ndarray]:
+  def standardise(self) -> dict[str, np.ndarray]:
     """The first rows `R V` in both ways of `config.data.zscore`, with the mean and deviation of all rows."""
     mean, variance = self._moments()
     rows = np.stack(self._rows)
@@ -223,7 +223,7 @@ class _Statistics:
     }
 
 
-def _counts(table: Any) -> str:
+def _format_counts(table: Any) -> str:
   return ', '.join(f'{name} {value}' for name, value in table.items())
 
 

@@ -44,7 +44,7 @@ class Own(paired.Builder):
 
     def picture(name: str) -> np.ndarray:
       file = files[name]
-      return pictures.square_picture(file, own_raw.MAX_IMAGE_SIZE, str(file), self.source.background)
+      return pictures.read_square(file, own_raw.MAX_IMAGE_SIZE, str(file), self.source.background)
 
     train, test = events.pictures('train'), events.pictures('test')
     facts = pictures.survey([files[name] for name in (*train, *test)])

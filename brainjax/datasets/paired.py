@@ -158,7 +158,7 @@ def examples(
   Each picture is encoded as soon as it is read, so that few are in memory.
   """
   with futures.ThreadPoolExecutor() as pool:
-    encoded = list(pool.map(lambda number: pictures.png_bytes(image(number)), range(len(labels))))
+    encoded = list(pool.map(lambda number: pictures.encode_png(image(number)), range(len(labels))))
   for row, number in zip(fmri, picture.tolist(), strict=True):
     label = dataclasses.asdict(labels[number])
     yield {'fmri': row, 'image': encoded[number], 'stimulus': int(stimuli[number]), **label}

@@ -11,6 +11,7 @@
 | ICC profile, gamma of a PNG | not applied, as in common presentation software; `describe` names them |
 """
 
+import collections
 import contextlib
 import io
 import zlib
@@ -33,7 +34,11 @@ REFUSED = {'I': '32-bit or signed whole numbers', 'F': 'floating-point numbers',
 
 
 def check_background(name: str) -> None:
-  """Raises UserError unless `name` is a colour, such as white or #808080."""
+  """Checks the name of a colour, such as white or #808080.
+
+  Raises:
+    UserError: it is none.
+  """
   try:
     color = ImageColor.getrgb(name)
   except ValueError:
@@ -42,9 +47,7 @@ def check_background(name: str) -> None:
     raise UserError(f'--background={name}: not a colour; expected a name or #rrggbb, such as white or #808080')
 
 
-def square_picture(
-  picture: Path | np.ndarray, size: int | None, where: str, background: str | None = None
-) -> np.ndarray:
+def read_square(picture: Path | np.ndarray, size: int | None, where: str, background: str | None = None) -> np.ndarray:
   """The middle square of a picture.
 
   Args:
@@ -69,7 +72,16 @@ def square_picture(
 
 
 def read_picture(path: Path, where: str, background: str | None = None) -> np.ndarray:
-  """A picture file as `H W 3` uint8; see `square_picture`."""
+  """A picture file as `H W 3` uint8, turned and converted as the table at the top says.
+
+  Args:
+    path: of the picture.
+    where: begins the error message.
+    background: colour behind transparent pixels.
+
+  Raises:
+    UserError: the file cannot be read, or has no one meaning as RGB.
+  """
   with _open(path, where) as image:
     _check_meaning(image, where)
     bits = _bits(image)
@@ -161,7 +173,11 @@ def _flatten(image: Image.Image, where: str, background: str | None) -> Image.Im
 
 
 def describe(path: Path) -> tuple[str, tuple[int, int]]:
-  """What kind of picture a file holds, in words, and its width and height as shown, in pixels."""
+  """What kind of picture a file holds, in words, and its width and height as shown, in pixels.
+
+  Raises:
+    UserError: it cannot be read.
+  """
   with _open(path, str(path)) as image:
     orientation = image.getexif().get(ORIENTATION, 1)
     kind = [image.format, image.mode]
@@ -205,35 +221,27 @@ def survey(pictures: Sequence[Path | np.ndarray]) -> dict[str, dict]:
     return {}
   with futures.ThreadPoolExecutor() as pool:
     described = list(pool.map(describe, files.values()))
-  kinds: dict[str, list] = {}
-  sizes: dict[str, int] = {}
-  for number, (kind, (width, height)) in zip(files, described, strict=True):
-    kinds.setdefault(kind, [0, number])[0] += 1
-    size = f'{width} x {height}'
-    sizes[size] = sizes.get(size, 0) + 1
+  firsts = {kind: number for number, (kind, _) in reversed(list(zip(files, described, strict=True)))}
+  kinds = collections.Counter(kind for kind, _ in described)
+  sizes = collections.Counter(f'{width} x {height}' for _, (width, height) in described)
   return {
-    'picture_kinds': dict(sorted(kinds.items(), key=lambda item: -item[1][0])),
-    'picture_sizes': dict(sorted(sizes.items(), key=lambda item: -item[1])),
+    'picture_kinds': {kind: [count, firsts[kind]] for kind, count in kinds.most_common()},
+    'picture_sizes': dict(sizes.most_common()),
   }
 
 
-def doubts(kinds: dict[str, list]) -> list[str]:
+def find_doubts(kinds: dict[str, list]) -> list[str]:
   """What users should compare with their experiment, one sentence each. `kinds`: the `picture_kinds` of `survey`."""
-  sentences = []
-  for words, advice in (
-    ('EXIF', 'an EXIF orientation: {}. They are turned by it, as viewers do; if your experiment did not, remove it'),
-    ('transparency', 'transparency: {}. Does the background on the page agree with that of your experiment?'),
-    (
-      'not applied',
-      'a colour profile or gamma that is not applied: {}. If your experiment applied it, convert them to sRGB',
-    ),
-  ):
-    if count := sum(count for kind, (count, _) in kinds.items() if words in kind):
-      sentences.append(f'picture files with {advice.format(count)}')
-  return sentences
+  advice = {
+    'EXIF': 'an EXIF orientation: {}. They are turned by it, as viewers do; if your experiment did not, remove it',
+    'transparency': 'transparency: {}. Does the background on the page agree with that of your experiment?',
+    'not applied': 'a colour profile or gamma that is not applied: {}. If your experiment applied it, convert them to sRGB',
+  }
+  counts = {words: sum(count for kind, (count, _) in kinds.items() if words in kind) for words in advice}
+  return [f'picture files with {advice[words].format(count)}' for words, count in counts.items() if count]
 
 
-def png_bytes(pixels: np.ndarray) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
   """`H W 3` uint8 as the bytes of a PNG file."""
   buffer = io.BytesIO()
   # Level 1 with run lengths: several times faster than the default and about as small.

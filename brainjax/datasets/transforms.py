@@ -33,15 +33,13 @@ def pad_to_patch_size(fmri: np.ndarray, patch_size: int = 16, full_extra_patch: 
   return fit_width(fmri, padded_width(fmri.shape[-1], patch_size, full_extra_patch))
 
 
-def statistics(fmri: np.ndarray) -> tuple[float, float]:
-  """One mean and one (population) standard deviation over all entries of `fmri: N V`, summed in float64."""
-  return float(np.mean(fmri, dtype=np.float64)), float(np.std(fmri, dtype=np.float64))
+def normalize(fmri: np.ndarray, mean: np.ndarray | None = None, std: np.ndarray | None = None) -> np.ndarray:
+  """`(fmri - mean) / std`: `N V` -> `N V`. `mean` and `std` are scalars or `V`; test data need those of the TRAIN rows.
 
-
-def normalize(fmri: np.ndarray, mean: float | None = None, std: float | None = None) -> np.ndarray:
-  """`(fmri - mean) / std` with scalars; by default those of `fmri` itself. Test data must be given TRAIN statistics."""
-  if mean is None or std is None:
-    mean, std = statistics(fmri)
+  By default they are one mean and one (population) deviation over all entries of `fmri`, summed in float64.
+  """
+  mean = np.mean(fmri, dtype=np.float64) if mean is None else mean
+  std = np.std(fmri, dtype=np.float64) if std is None else std
   return ((fmri - np.float32(mean)) / np.float32(std)).astype(np.float32)
 
 
@@ -103,24 +101,10 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
   return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _resize_weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Lower index, upper index and weight of the upper one, for half-pixel-centred linear interpolation."""
-  position = np.maximum((np.arange(new, dtype=np.float32) + 0.5) * (old / new) - 0.5, 0)
-  low = position.astype(np.int64)
-  high = np.minimum(low + 1, old - 1)
-  return low, high, (position - low).astype(np.float32)
-
-
-def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
-  """Bilinear resize WITHOUT antialias (half-pixel centres): `H W C` -> `size size C` float32."""
-  image = image.astype(np.float32)
-  low, high, weight = _resize_weights(image.shape[0], size)
-  rows = image[low]
-  rows += (image[high] - rows) * weight[:, None, None]
-  low, high, weight = _resize_weights(image.shape[1], size)
-  out = rows[:, low]
-  out += (rows[:, high] - out) * weight[None, :, None]
-  return out
+def enlarge_image(image: np.ndarray, size: int) -> np.ndarray:
+  """Bilinear enlargement (half-pixel centres): `H W C` -> `size size C` float32."""
+  channels = [Image.fromarray(channel) for channel in np.moveaxis(image.astype(np.float32), -1, 0)]
+  return np.stack([np.asarray(x.resize((size, size), Image.Resampling.BILINEAR)) for x in channels], axis=-1)
 
 
 def random_crop(
@@ -135,7 +119,7 @@ def random_crop(
     return image.astype(np.float32)
   side = size - int(share * size)
   top, left = rng.integers(size - side + 1, size=2)
-  return resize_bilinear(image[top : top + side, left : left + side], size)
+  return enlarge_image(image[top : top + side, left : left + side], size)
 
 
 def imagenet_normalise(image, double_rescale: bool = False):

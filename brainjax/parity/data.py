@@ -71,16 +71,13 @@ def _check_transforms(golden: Golden) -> None:
   _each(golden, r'process_voxel_ts/out_([\w.]+)', windows)
   pair = golden.input('interpolate_voxels/x'), golden.input('interpolate_voxels/y')
   _each(golden, r'interpolate_voxels/z_ratio([\d.]+)', lambda m: transforms.interpolate_voxels(*pair, float(m[1])))
-  rows = golden.input('augmentation/in')
 
-  def augmented(pairs):
-    return np.concatenate([rows, transforms.interpolate_voxels(rows[pairs[:, 0]], rows[pairs[:, 1]])])
+  def interpolated(match):
+    rows = arrays.ArrayDataset({'fmri': golden.input('augmentation/in')})
+    data = arrays.InterpolatedDataset(rows, golden.input(f'augmentation/pairs_times{match[1]}'))
+    return data.gather(np.arange(len(data)))['fmri']
 
-  _each(
-    golden,
-    r'augmentation/out_times([\w.]+)',
-    lambda m: augmented(golden.input(f'augmentation/pairs_times{m[1]}')),
-  )
+  _each(golden, r'augmentation/out_times([\w.]+)', interpolated)
   means, labels = transforms.mean_by_label(golden.input('remove_repeats/in'), golden.config['remove_repeats_labels_in'])
   golden.close('remove_repeats/out', means)
   golden.fact('remove_repeats labels', labels != golden.config['remove_repeats_labels_out'])
@@ -110,7 +107,7 @@ def _check_pictures(golden: Golden) -> None:
     ours = transforms.imagenet_normalise(resized * np.float32(1 / 255), released)
     golden.close(f'image_processor/{name}', np.moveaxis(ours, -1, 1))
   crop = np.moveaxis(golden.input('ldm_image/crop_in'), 0, -1)  # C H W -> H W C
-  _each(golden, r'ldm_image/resize_(\d+)', lambda m: np.moveaxis(transforms.resize_bilinear(crop, int(m[1])), -1, 0))
+  _each(golden, r'ldm_image/resize_(\d+)', lambda m: np.moveaxis(transforms.enlarge_image(crop, int(m[1])), -1, 0))
 
 
 # --- GOD ----------------------------------------------------------------------------------------------------------

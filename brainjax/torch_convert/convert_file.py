@@ -59,7 +59,7 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
   try:
     kwargs = kinds.model_kwargs(spec, state, ConfigFields(config, notes, where), where)
   except UserError as error:
-    strangers = engine.unknown_names(spec.table, state)  # report all faults at once, as the engine does
+    strangers = engine.find_unknown(spec.table, state)  # report all faults at once, as the engine does
     raise UserError(f'{error}' + (f' Unknown tensors: {", ".join(strangers)}.' if strangers else '')) from error
   expected = kinds.expected_shapes(spec, kwargs, where, state)
   expected |= {row.path: np.shape(state[row.torch]) for row in spec.loose if row.torch in state}

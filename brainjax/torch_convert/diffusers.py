@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error
 from brainjax.torch_convert import engine, kinds, schedule_buffers
 from brainjax.torch_convert.convert_file import Converted, move
 from brainjax.torch_convert.source import open_source
@@ -25,10 +25,8 @@ _OLD_NAMES = {'.query.': '.to_q.', '.key.': '.to_k.', '.value.': '.to_v.', '.pro
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-  try:
+  with as_user_error(f'{file} is not JSON', 'download it again', (ValueError,)):
     content = json.loads(file.read_text())
-  except ValueError as error:
-    raise UserError(f'{file} is not JSON ({error}); download it again') from None
   if not isinstance(content, dict):
     raise UserError(f'{file} holds {type(content).__name__}, expected a JSON object; download it again')
   return content

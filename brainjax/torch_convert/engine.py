@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from brainjax.errors import UserError
+from brainjax.errors import UserError, list_names
+
+MAX_LISTED = 200  # names in one sentence
 
 
 class Row(NamedTuple):
@@ -65,17 +67,15 @@ def norm(torch: str, path: str) -> list[Row]:
 
 def add_prefixes(table: Iterable[Row | Ignored], torch: str, path: str) -> list[Row | Ignored]:
   """The same table for a model that is a part of another one: prefixes for its torch names and for its paths here."""
-  rows = []
-  for row in table:
-    row = row._replace(torch=torch + row.torch)
-    rows.append(row._replace(path=path + row.path) if isinstance(row, Row) else row)
-  return rows
+  return [
+    Row(torch + row.torch, path + row.path, row.layout)
+    if isinstance(row, Row)
+    else Ignored(torch + row.torch, row.reason)
+    for row in table
+  ]
 
 
-MAX_LISTED = 200  # names in one sentence
-
-
-def pattern_of(name: str) -> re.Pattern:
+def compile_pattern(name: str) -> re.Pattern:
   """A regex for a name or path of a row: each {i} is a group that matches an integer."""
   return re.compile('([0-9]+)'.join(re.escape(part) for part in name.split('{i}')) + r'\Z')
 
@@ -85,12 +85,6 @@ def _numbered(name: str, numbers: Iterable[str | int]) -> str:
   for number in numbers:
     name = name.replace('{i}', str(number), 1)
   return name
-
-
-def _listed(title: str, names: Iterable[str]) -> str:
-  names = sorted(names)
-  shown = ', '.join(names[:MAX_LISTED]) + (f' and {len(names) - MAX_LISTED} more' if len(names) > MAX_LISTED else '')
-  return f'{title}: {shown}' if names else ''
 
 
 def to_jax(
@@ -110,7 +104,7 @@ def to_jax(
   Raises:
     UserError: tensors are unknown, missing, doubled or mis-shaped; it lists them all, and nothing is converted.
   """
-  rows = [(pattern_of(row.torch), row) for row in table]
+  rows = [(compile_pattern(row.torch), row) for row in table]
   slots: dict[str, list[tuple[tuple[int, ...], str, Row]]] = {}
   unknown = []
   for name in state:
@@ -164,21 +158,20 @@ def to_jax(
     result[path] = np.ascontiguousarray(array)
 
   missing += [f'{path} ({_torch_name(rows, path)})' for path in expected if path not in slots]
-  problems = [
-    _listed('unknown tensors', unknown),
-    _listed('missing for', missing),
-    _listed('several tensors for one place', doubled),
-    _listed('wrong shapes', misshaped),
-  ]
-  if any(problems):
-    listed = '; '.join(filter(None, problems))
+  faults = {
+    'unknown tensors': unknown,
+    'missing for': missing,
+    'several tensors for one place': doubled,
+    'wrong shapes': misshaped,
+  }
+  if listed := '; '.join(f'{title}: {list_names(names, MAX_LISTED)}' for title, names in faults.items() if names):
     raise UserError(f'{source} does not fit the model: {listed}. Nothing was converted.')
   return result
 
 
-def unknown_names(table: Iterable[Row | Ignored], state: Iterable[str]) -> list[str]:
+def find_unknown(table: Iterable[Row | Ignored], state: Iterable[str]) -> list[str]:
   """The names that no row of the table covers."""
-  patterns = [pattern_of(row.torch) for row in table]
+  patterns = [compile_pattern(row.torch) for row in table]
   return [name for name in state if not any(pattern.match(name) for pattern in patterns)]
 
 
@@ -193,7 +186,7 @@ def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -
   for path, array in params.items():
     array = np.asarray(array)
     for row in rows:
-      if match := pattern_of(row.path).match(path):
+      if match := compile_pattern(row.path).match(path):
         break
     else:
       uncovered.append(path)
@@ -203,14 +196,14 @@ def to_torch(table: Iterable[Row | Ignored], params: Mapping[str, np.ndarray]) -
       name = _numbered(row.torch, (*match.groups(), index))
       result[name] = np.ascontiguousarray(LAYOUTS[row.layout].to_torch(np.asarray(layer)))
   if uncovered:
-    raise UserError(_listed('no torch name for', uncovered) + '. Nothing was written.')
+    raise UserError(f'no torch name for: {list_names(uncovered, MAX_LISTED)}. Nothing was written.')
   return result
 
 
 def _torch_name(rows: Iterable[tuple[re.Pattern, Row | Ignored]], path: str) -> str:
   """The torch name of a path; stacked layers keep {i} for their number."""
   for _, row in rows:
-    if isinstance(row, Row) and (match := pattern_of(row.path).match(path)):
+    if isinstance(row, Row) and (match := compile_pattern(row.path).match(path)):
       return _numbered(row.torch, match.groups())
   return path
 

@@ -22,7 +22,7 @@ from brainjax.models.inception import InceptionV3
 from brainjax.models.unet import UNet
 from brainjax.torch_convert import sizes
 from brainjax.torch_convert.config_fields import ConfigFields
-from brainjax.torch_convert.engine import Ignored, Row, pattern_of
+from brainjax.torch_convert.engine import Ignored, Row, compile_pattern
 from brainjax.torch_convert.schedule_buffers import STABLE_DIFFUSION
 from brainjax.torch_convert.tables import (
   autoencoder,
@@ -271,7 +271,7 @@ def clean_names(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[
   reasons: dict[str, list[str]] = {}
   for row in kind.table:
     if isinstance(row, Ignored):
-      pattern = pattern_of(row.torch)
+      pattern = compile_pattern(row.torch)
       reasons.setdefault(row.reason, []).extend(name for name in result if pattern.match(name))
   notes.extend(
     f'ignored: {len(names)} tensors such as {names[0]} ({reason})' for reason, names in reasons.items() if names

@@ -15,16 +15,16 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error, list_names
 from brainjax.torch_convert.writer import METADATA
 from brainjax.unpickle import TensorMaker, Unpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_AGAIN = 'download it again'
 _MAX_HEADER = 100_000_000  # bytes of a safetensors header, the limit of that format
 # Values of a file in tensors that are larger than their storage (`tensor.expand`): 256 MB in float32.
 MAX_REPEATED = 1 << 26
-MAX_LISTED = 20  # names in one note
 _SAFETENSORS_DTYPES = {
   'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16', 'I64': 'int64', 'I32': 'int32',
   'I16': 'int16', 'I8': 'int8', 'U8': 'uint8', 'BOOL': 'bool',
@@ -176,20 +176,18 @@ def read_file(path: str | os.PathLike) -> Content:
         f'{path} is a distributed checkpoint of PyTorch, which is not read here; make one file of it with '
         'python -m torch.distributed.checkpoint.format_utils dcp_to_torch'
       )
-    held = sorted(entry.name for entry in path.iterdir())[:8]
-    raise UserError(
-      f'{path} is a directory, expected a file of weights; name the file inside it (it holds: {", ".join(held) or "nothing"})'
-    )
+    held = list_names((entry.name for entry in path.iterdir()), 8) or 'nothing'
+    raise UserError(f'{path} is a directory, expected a file of weights; name the file inside it (it holds: {held})')
   size = path.stat().st_size
   if not size:
     raise UserError(f'{path} is empty (0 bytes): the download wrote nothing; download it again')
-  try:
-    with open(path, 'rb') as handle:
-      head = handle.read(1024)
-      handle.seek(0)
-      return _read(path, handle, head, size)
-  except OSError as error:
-    raise UserError(f'{path} cannot be read: {error.strerror or error}') from None
+  with (
+    as_user_error(f'{path} cannot be read', 'give yourself the right to read it', (OSError,)),
+    open(path, 'rb') as handle,
+  ):
+    head = handle.read(1024)
+    handle.seek(0)
+    return _read(path, handle, head, size)
 
 
 def _read(path: Path, handle: BinaryIO, head: bytes, size: int) -> Content:
@@ -207,6 +205,8 @@ def _read(path: Path, handle: BinaryIO, head: bytes, size: int) -> Content:
     return _read_safetensors(path)
   if head[:1] == b'\x80' and b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.' in head[:32]:
     return _read_legacy(path, handle, size)
+  if head[:2] == b'\x1f\x8b':
+    raise UserError(f'{path} is compressed with gzip; unpack it (gunzip) and name the file that comes out')
   if head[257:262] == b'ustar':
     raise UserError(
       f'{path} is a tar archive (PyTorch before 0.2, or not unpacked); unpack it, or save it again with torch.save'
@@ -219,28 +219,21 @@ def _read(path: Path, handle: BinaryIO, head: bytes, size: int) -> Content:
 def _note_stand_ins(names: Collection[str]) -> tuple[str, ...]:
   if not names:
     return ()
-  shown = sorted(names)[:MAX_LISTED]
-  more = f' and {len(names) - len(shown)} more' if len(names) > len(shown) else ''
-  return (f'objects of these classes were not built, only their plain fields were read: {", ".join(shown)}{more}',)
+  return (f'objects of these classes were not built, only their plain fields were read: {list_names(names)}',)
 
 
 def _read_zip(path: Path, handle: BinaryIO, size: int) -> Content:
-  try:
-    archive = zipfile.ZipFile(handle)
-    entries = archive.infolist()
-  except (zipfile.BadZipFile, ValueError, struct.error, EOFError, NotImplementedError) as error:
-    raise UserError(
-      f'{path} is a truncated zip file: it begins like a PyTorch checkpoint, but its end is missing or damaged ({error}); '
-      'download it again'
-    ) from None
+  with as_user_error(
+    f'{path} is a truncated zip file: it begins like a PyTorch checkpoint, but its end is missing', _AGAIN
+  ):
+    entries = zipfile.ZipFile(handle).infolist()
   by_name = {entry.filename: entry for entry in entries}
   if len(by_name) != len(entries):
     raise UserError(f'{path} is a zip file that holds an entry twice; PyTorch writes none like that')
   pickles = [name for name in by_name if name == 'data.pkl' or (name.endswith('/data.pkl') and name.count('/') == 1)]
   if len(pickles) != 1:
-    held = ', '.join(sorted(by_name)[:5])
     raise UserError(
-      f'{path} is a zip file, but not one of PyTorch: it holds {held}; if it is a packed folder, unpack it first'
+      f'{path} is a zip file, but not one of PyTorch: it holds {list_names(by_name, 5)}; if it is a packed folder, unpack it'
     )
   root = pickles[0].removesuffix('data.pkl')
   if root + 'constants.pkl' in by_name:
@@ -338,12 +331,10 @@ def _read_legacy(path: Path, handle: BinaryIO, size: int) -> Content:
 def _read_safetensors(path: Path) -> Content:
   """The tensors; in a file of this package's own, below `state_dict` and with the values that its header holds."""
   notes = () if path.suffix == '.safetensors' else (f'{path.name} is a safetensors file under another suffix',)
-  try:
+  with as_user_error(f'{path} is not a whole safetensors file', _AGAIN, (safetensors.SafetensorError, ValueError)):
     archive = safetensors.safe_open(path, 'numpy')  # compares the header with the size of the file
     beside = json.loads((archive.metadata() or {}).get(METADATA, 'null'))
     tensors = {name: _lazy(path, archive, name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
-  except (safetensors.SafetensorError, ValueError) as error:
-    raise UserError(f'{path} is not a whole safetensors file ({error}); download it again') from None
   return Content(path, 'safetensors', {**beside, 'state_dict': tensors} if isinstance(beside, dict) else tensors, notes)
 
 

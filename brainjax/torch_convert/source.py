@@ -1,17 +1,18 @@
 """Finds the weights of a release: its files, the key that holds them, their prefixes, and the configs beside them."""
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from brainjax.errors import UserError
-from brainjax.pickled_values import StandIn, plain
+from brainjax.errors import UserError, as_user_error, list_names
+from brainjax.pickled_values import StandIn, to_plain
 from brainjax.torch_convert.config_fields import compvis_fields, flatten_config, heads_fields
-from brainjax.torch_convert.reader import MAX_LISTED, Content, LazyTensor, read_file
+from brainjax.torch_convert.reader import Content, LazyTensor, read_file
 
 WEIGHT_KEYS = ('model_state_dict', 'state_dict', 'model', 'module')  # the last one of DeepSpeed
 _CONFIG_KEYS = ('config', 'config_merge', 'hyper_parameters', 'hparams', 'cfg', 'args')  # the last one wins
@@ -69,7 +70,7 @@ def open_source(
     notes.extend(note for note in content.notes if note not in notes)
     tensors, key = _state_dict(content, notes)
     if doubled := state.keys() & tensors.keys():
-      raise UserError(f'{content.path} holds tensors that another shard holds too: {_listed(doubled)}')
+      raise UserError(f'{content.path} holds tensors that another shard holds too: {list_names(doubled)}')
     state |= tensors
   index = _in_folder(Path(path)) if Path(path).is_dir() else Path(path)
   if is_index := index.name.endswith('.json'):
@@ -118,7 +119,9 @@ def weights_files(path: Path) -> tuple[list[Path], list[str]]:
   else:
     return [path], notes
   if missing := [name for name in names if not path.with_name(name).is_file()]:
-    raise UserError(f'{path}: {len(missing)} of {len(names)} shards are missing: {_listed(missing)}; download them too')
+    raise UserError(
+      f'{path}: {len(missing)} of {len(names)} shards are missing: {list_names(missing)}; download them too'
+    )
   return [path.with_name(name) for name in names], [*notes, f'read {len(names)} shards']
 
 
@@ -138,7 +141,7 @@ def _in_folder(folder: Path) -> Path:
       ):
         files = sorted(files)
         if len(files) > 1:
-          raise UserError(f'{folder} holds several variants: {_listed(file.name for file in files)}; name one file')
+          raise UserError(f'{folder} holds several variants: {list_names(file.name for file in files)}; name one file')
         if files:
           return files[0]
   return folder
@@ -146,13 +149,15 @@ def _in_folder(folder: Path) -> Path:
 
 def _weight_map(index: Path) -> dict[str, str]:
   """Tensor name -> name of the shard that holds it."""
-  try:
+  with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
     shards = json.loads(index.read_text())['weight_map']
-    # A name with a path in it could lead out of the folder.
-    if shards and all(isinstance(name, str) and Path(name).name == name for name in shards.values()):
+    if shards and all(isinstance(name, str) for name in shards.values()):
+      if outside := {name for name in shards.values() if Path(name).name != name}:
+        raise UserError(
+          f'{index} names shards outside its folder: {list_names(outside)}; put the shards beside the index and name them '
+          'without a path'
+        )
       return shards
-  except (ValueError, TypeError, KeyError, AttributeError):
-    pass
   raise UserError(
     f'{index} is no index of shards: expected a JSON object weight_map of tensor name -> file name; name it, the '
     'file of weights or their folder'
@@ -161,12 +166,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 def _check_index(index: Path, state: Mapping[str, Any]) -> None:
   if missing := [name for name in _weight_map(index) if name not in state and not name.endswith('_extra_state')]:
-    raise UserError(f'{index} names tensors that no shard holds: {_listed(missing)}; download the shards again')
-
-
-def _listed(names: Iterable[str]) -> str:
-  names = sorted(names)
-  return ', '.join(names[:MAX_LISTED]) + (' ...' if len(names) > MAX_LISTED else '')
+    raise UserError(f'{index} names tensors that no shard holds: {list_names(missing)}; download the shards again')
 
 
 def _state_dict(content: Content, notes: list[str]) -> tuple[dict[str, LazyTensor], str]:
@@ -181,9 +181,11 @@ def _state_dict(content: Content, notes: list[str]) -> tuple[dict[str, LazyTenso
       )
     if isinstance(candidate, dict) and _is_state_dict(candidate):
       return _only_tensors(candidate, content.path, notes), key
-  what = (
-    f'the keys {", ".join(map(str, list(value)[:8]))}' if isinstance(value, dict) else f'one {type(value).__name__}'
-  )
+  if isinstance(value, LazyTensor):
+    raise UserError(
+      f'{content.path} holds one tensor of shape {value.shape} without a name; save the state_dict() of the whole model'
+    )
+  what = f'the keys {list_names(map(str, value), 8)}' if isinstance(value, dict) else f'one {type(value).__name__}'
   raise UserError(
     f'{content.path} holds no state dict: it has {what}; expected weights there or under {", ".join(WEIGHT_KEYS)}'
   )
@@ -201,33 +203,31 @@ def _is_state_dict(mapping: Mapping[Any, Any]) -> bool:
 
 def _only_tensors(mapping: Mapping[str, Any], path: Path, notes: list[str]) -> dict[str, LazyTensor]:
   if unread := [name for name, x in mapping.items() if isinstance(x, StandIn) and x.kind.module.startswith('torch.')]:
-    kinds = _listed({str(mapping[name].kind) for name in unread})
+    kinds = list_names({str(mapping[name].kind) for name in unread})
     raise UserError(
-      f'{path}: {_listed(unread)} are tensors of an unsupported type ({kinds}); save dense, unquantised tensors'
+      f'{path}: {list_names(unread)} are tensors of an unsupported type ({kinds}); save dense, unquantised tensors'
     )
   tensors = {name: x for name, x in mapping.items() if isinstance(x, LazyTensor) and not name.endswith('_extra_state')}
   if others := sorted(mapping.keys() - tensors.keys()):
-    notes.append(f'ignored: {_listed(others)} (among the weights, but no tensors of the model)')
+    notes.append(f'ignored: {list_names(others)} (among the weights, but no tensors of the model)')
   return tensors
 
 
 def _config_inside(beside: Mapping[str, Any]) -> dict[str, Any]:
   """The fields of the config objects that a checkpoint has beside its weights, and fields about heads that lie elsewhere."""
   known = (*WEIGHT_KEYS, *_CONFIG_KEYS, *_OPTIMIZER_KEYS)
-  config = heads_fields({name: plain(value) for name, value in beside.items() if name not in known})
+  config = heads_fields({name: to_plain(value) for name, value in beside.items() if name not in known})
   for name in _CONFIG_KEYS:
-    if isinstance(fields := plain(beside.get(name)), dict):
+    if isinstance(fields := to_plain(beside.get(name)), dict):
       config |= compvis_fields(fields) or flatten_config(fields)
   return config
 
 
 def _config_beside(file: Path) -> dict[str, Any]:
   """The fields of a configuration file: Hugging Face, CompVis, OmegaConf (Hydra), Lightning or wandb."""
-  try:
-    config = plain((json.loads if file.suffix == '.json' else yaml.safe_load)(file.read_text()))
-  except (ValueError, yaml.YAMLError, OSError) as error:
-    message = str(error).split('\n')[0]
-    raise UserError(f'{file} (beside the weights) cannot be read ({message}); repair or remove it') from None
+  kinds = (ValueError, yaml.YAMLError, OSError)
+  with as_user_error(f'{file} (beside the weights) cannot be read', 'repair or remove it', kinds):
+    config = to_plain((json.loads if file.suffix == '.json' else yaml.safe_load)(file.read_text()))
   if not isinstance(config, dict):
     return {}
   config = {name: x['value'] if isinstance(x, dict) and 'value' in x else x for name, x in config.items()}  # wandb
@@ -246,7 +246,7 @@ def _without_prefixes(
 
   def renamed(state: Mapping[str, LazyTensor], prefix: str, new_name: Callable[[str], str]) -> dict[str, LazyTensor]:
     if doubled := [name for name in state if new_name(name) != name and new_name(name) in state]:
-      raise UserError(f'{path} holds tensors twice, with and without the prefix {prefix}: {_listed(doubled)}')
+      raise UserError(f'{path} holds tensors twice, with and without the prefix {prefix}: {list_names(doubled)}')
     removed[prefix] = None
     return {new_name(name): tensor for name, tensor in state.items()}
 
@@ -288,7 +288,7 @@ def _averaged(state: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]
   if not averages:
     raise UserError(f'{path} holds no averaged weights ({_AVERAGE}*); leave --ema out')
   if lost := [name for name in averages if len(owners.get(name, ())) != 1]:
-    raise UserError(f'{path}: averaged weights without exactly one weight of that name: {_listed(lost)}')
+    raise UserError(f'{path}: averaged weights without exactly one weight of that name: {list_names(lost)}')
   if without := [names[0] for average, names in owners.items() if average not in state]:
-    raise UserError(f'{path}: weights without an average: {_listed(without)}')
+    raise UserError(f'{path}: weights without an average: {list_names(without)}')
   return state | {owners[name][0]: state[name] for name in averages}

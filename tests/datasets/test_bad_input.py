@@ -304,7 +304,14 @@ def test_pictures_of_other_formats_are_not_opened(tmp_path):
   path = tmp_path / 'picture.png'  # PostScript, which Pillow hands to another program
   path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n')
   with pytest.raises(UserError, match='picture.png cannot be read: it is not a JPEG, PNG, .*; convert it'):
-    pictures.square_picture(path, 8, str(path))
+    pictures.read_square(path, 8, str(path))
+
+
+def test_an_archive_under_the_name_of_an_array(tmp_path):
+  np.savez(tmp_path / 'betas.npz', a=np.zeros(3))
+  (tmp_path / 'betas.npz').rename(tmp_path / 'betas.npy')
+  with pytest.raises(UserError, match='betas.npy: an .npz archive under the name of an .npy file; save the one array'):
+    raw.read_npy(tmp_path / 'betas.npy', ndim=1)
 
 
 def test_links_and_pipes(tmp_path):

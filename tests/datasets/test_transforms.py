@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainjax.datasets import transforms
+from brainjax.datasets import arrays, transforms
 from tests import golden_files
 
 DATA, _ = golden_files.load('data')
@@ -57,8 +57,8 @@ def test_interpolate(ratio):
 @pytest.mark.parametrize('times', [1, 2, 3])
 def test_augment(times):
   fmri, pairs = DATA['augmentation/in'], DATA[f'augmentation/pairs_times{times}']
-  added = transforms.interpolate_voxels(fmri[pairs[:, 0]], fmri[pairs[:, 1]])
-  close(np.concatenate([fmri, added]), DATA[f'augmentation/out_times{times}'])
+  data = arrays.InterpolatedDataset(arrays.ArrayDataset({'fmri': fmri}), pairs)
+  close(data.gather(np.arange(len(data)))['fmri'], DATA[f'augmentation/out_times{times}'])
   drawn = transforms.draw_pairs(len(fmri), times, np.random.default_rng(0))
   assert drawn.shape == pairs.shape and (drawn < len(fmri)).all()
 
@@ -82,7 +82,7 @@ def test_sparse_zeroes_a_fifth_of_the_voxels():
 
 def test_bilinear_without_antialias():
   image = DATA['ldm_image/crop_in'].transpose(1, 2, 0)
-  close(transforms.resize_bilinear(image, 25), DATA['ldm_image/resize_25'].transpose(1, 2, 0), 1e-5)
+  close(transforms.enlarge_image(image, 25), DATA['ldm_image/resize_25'].transpose(1, 2, 0), 1e-5)
 
 
 def test_random_crop():

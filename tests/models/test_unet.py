@@ -163,7 +163,7 @@ def manifest(name):
 
 
 def without_ignored(names):
-  ignored = [engine.pattern_of(row.torch) for row in latent_diffusion.TABLE if isinstance(row, engine.Ignored)]
+  ignored = [engine.compile_pattern(row.torch) for row in latent_diffusion.TABLE if isinstance(row, engine.Ignored)]
   return {name: shape for name, shape in names.items() if not any(pattern.match(name) for pattern in ignored)}
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import gzip
 import pickle
 import struct
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from brainjax.errors import UserError
-from brainjax.pickled_values import StandIn, plain
+from brainjax.pickled_values import StandIn, to_plain
 from brainjax.torch_convert.reader import read_file
 from tests.torch_convert.malice import attacks
 
@@ -79,7 +80,7 @@ def test_config_objects_become_stand_ins_without_their_module(tmp_path, form, co
   value = read_file(path).value
   config = value['config']
   assert isinstance(config, StandIn) and str(config.kind) == 'config.Config_MBM_fMRI'
-  assert plain(config) == {'num_heads': 8, 'mlp_ratio': 1.0, 'root_path': '../', 'vit': {'num_attention_heads': 3}}
+  assert to_plain(config) == {'num_heads': 8, 'mlp_ratio': 1.0, 'root_path': '../', 'vit': {'num_attention_heads': 3}}
   assert value['list'][0] is config
 
 
@@ -87,7 +88,7 @@ def test_plain_is_bounded():
   bomb = []
   for _ in range(6):
     bomb = [bomb] * 1000
-  assert plain(bomb) is not None
+  assert to_plain(bomb) is not None
 
 
 @pytest.mark.parametrize('form', LEGACY)
@@ -307,6 +308,7 @@ def test_every_truncation_is_one_sentence(tmp_path):
     (b'\n  <html lang="en">', 'HTML page'),
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n', 'Git LFS pointer'),
     (b'PK\x03\x04' + bytes(200), 'truncated zip'),
+    (gzip.compress(b'weights'), 'is compressed with gzip; unpack it'),
     (b'\x89HDF\r\n\x1a\n' + bytes(100), 'neither a PyTorch nor a safetensors'),
     (b'\x80\x02}q\x00.', 'neither a PyTorch nor a safetensors'),
   ],

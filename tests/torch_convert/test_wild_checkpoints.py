@@ -193,7 +193,7 @@ def test_shards(tmp_path):
   whole = json.loads(index.read_text())
   for change, message in (
     ({'weight_map': whole['weight_map'] | {'lost': shard.name}}, 'tensors that no shard holds: lost'),
-    ({'weight_map': {'a': '../a.safetensors'}}, 'is no index of shards'),
+    ({'weight_map': {'a': '../a.safetensors'}}, 'names shards outside its folder: ../a.safetensors; put'),
     ({'weight_map': {}}, 'is no index of shards'),
     ([], 'is no index of shards'),
   ):
@@ -210,6 +210,12 @@ def test_shards(tmp_path):
   for named in (folder, index, folder / 'model-00001-of-00003.safetensors'):
     with pytest.raises(UserError, match=f'1 of 3 shards are missing: {shard.name}'):
       open_source(named)
+
+
+def test_a_tensor_without_a_name(tmp_path):
+  torch.save(torch.ones(7, 8), tmp_path / 'a.pth')
+  with pytest.raises(UserError, match=r'holds one tensor of shape \(7, 8\) without a name; save the state_dict'):
+    open_source(tmp_path / 'a.pth')
 
 
 def test_variants(tmp_path):
