@@ -12,7 +12,7 @@ jax.config.update('jax_default_matmul_precision', 'highest')
 # Before these modules are imported. Kernels are left out: their arguments are references to memory, not arrays.
 _CHECKED = (
   'models',
-  *(f'ops.{name}' for name in ('diffusion', 'losses', 'masking', 'patches', 'positions', 'samplers')),
+  *(f'ops.{name}' for name in ('attention', 'diffusion', 'losses', 'masking', 'patches', 'positions', 'samplers')),
 )
 jaxtyping.install_import_hook([f'brainjax.{name}' for name in _CHECKED], 'beartype.beartype')
 

@@ -19,9 +19,12 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from brainjax.errors import UserError
 from brainjax.ops.placement import num_devices, on_each_device, platform, runs_kernels
+from brainjax.ops.types import Array
 
 CHOICES = ('auto', 'xla', 'pallas', 'cudnn')
 # Bytes of float32 scores (batch x heads x queries x keys) that may exist at once on a device.
@@ -56,8 +59,13 @@ def policy(choice: str) -> Iterator[None]:
     _choice = before
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, key_length: int | None = None) -> jax.Array:
-  """Attention of heads: B L N D, B M N D, B M N D -> B L N D. Keys from `key_length` on are padding."""
+def attention(
+  query: Float[Array, 'B L N D'],
+  key: Float[Array, 'B M N D'],
+  value: Float[Array, 'B M N D'],
+  key_length: int | None = None,
+) -> Float[Array, 'B L N D']:
+  """Attention of heads. Keys from `key_length` on are padding."""
   batch, length, heads, width = query.shape
   program = _select(batch, query.dtype, heads, width, key.shape[1])
   if program == 'pallas':
@@ -71,8 +79,10 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, key_length: in
   return _xla(query, key, value)
 
 
-def self_attention(qkv: jax.Array, num_heads: int, key_length: int | None = None) -> jax.Array:
-  """Attention of tokens to each other: queries, keys and values side by side, B L 3ND -> B L ND.
+def self_attention(
+  qkv: Float[Array, 'B L W'], num_heads: int, key_length: int | None = None
+) -> Float[Array, 'B L {qkv.shape[2]//3}']:
+  """Attention of tokens to each other: queries, keys and values side by side, W = 3ND -> B L ND.
 
   Tokens from `key_length` on are padding: no token attends to them.
   """
@@ -85,7 +95,7 @@ def self_attention(qkv: jax.Array, num_heads: int, key_length: int | None = None
   return attention(*heads, key_length).reshape(batch, length, width)
 
 
-def _select(batch: int, dtype: jnp.dtype, heads: int, width: int, keys: int) -> str:
+def _select(batch: int, dtype: DTypeLike, heads: int, width: int, keys: int) -> str:
   """'pallas', 'cudnn' or 'xla'."""
   if _choice == 'xla' or batch % num_devices():
     return 'xla'

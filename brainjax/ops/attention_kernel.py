@@ -19,6 +19,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Float
+
+from brainjax.ops.types import Array
 
 LANES = 128
 # Queries of one program. Longer sequences take several, one after the other; the keys stay.
@@ -42,8 +45,10 @@ def supports(num_heads: int, head_width: int, num_keys: int) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def self_attention(qkv: jax.Array, num_heads: int, key_length: int | None = None, interpret: bool = False) -> jax.Array:
-  """Attention of tokens to each other: qkv B L 3ND, the output of one dense layer -> B L ND.
+def self_attention(
+  qkv: Float[Array, 'B L W'], num_heads: int, key_length: int | None = None, interpret: bool = False
+) -> Float[Array, 'B L {qkv.shape[2]//3}']:
+  """Attention of tokens to each other: the output of one dense layer, W = 3ND -> B L ND.
 
   Tokens from `key_length` on are padding: no token attends to them.
   """
@@ -68,14 +73,14 @@ self_attention.defvjp(_self_forward, _self_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def attention(
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
+  query: Float[Array, 'B L W'],
+  key: Float[Array, 'B M W'],
+  value: Float[Array, 'B M W'],
   num_heads: int,
   key_length: int | None = None,
   interpret: bool = False,
-) -> jax.Array:
-  """Attention of B L ND to B M ND, B M ND -> B L ND. Keys from `key_length` on are padding."""
+) -> Float[Array, 'B L W']:
+  """Attention with heads side by side, W = ND. Keys from `key_length` on are padding."""
   return _cross_forward(query, key, value, num_heads, key_length, interpret)[0]
 
 

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Float
+
+from brainjax.ops.types import Array
 
 LANES = 128
 # Bytes of one array that one program has in VMEM.
@@ -25,9 +28,14 @@ def supports(shape: tuple[int, ...]) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def norm_and_skip(
-  x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any, interpret: bool = False
-) -> tuple[jax.Array, jax.Array]:
-  """Tokens B L D, scale D, bias D -> (normalised tokens in `dtype`, the tokens themselves for a skip connection)."""
+  x: Float[Array, 'B L D'],
+  scale: Float[Array, ' D'],
+  bias: Float[Array, ' D'],
+  epsilon: float,
+  dtype: Any,
+  interpret: bool = False,
+) -> tuple[Float[Array, 'B L D'], Float[Array, 'B L D']]:
+  """Tokens -> (normalised tokens in `dtype`, the tokens themselves for a skip connection)."""
   return _forward(x, scale, bias, epsilon, dtype, interpret)[0]
 
 

@@ -75,21 +75,7 @@ def info_nce(
   Returns:
     The cross-entropy of each query.
   """
-  queries, keys = _unit(queries), _unit(keys)
-  positive = (queries * keys).sum(axis=-1) / temperature
-  logits = jnp.matmul(queries, keys.T, precision='highest') / temperature  # B B
-  return _cross_entropy(logits, positive, weight)
-
-
-def _cross_entropy(
-  logits: Float[Array, 'B B'], positive: Float[Array, ' B'], weight: Float[Array, ' B'] | None
-) -> Float[Array, ' B']:
-  """Computes the cross-entropy of each row, with `positive` as the diagonal and without the columns of weight 0."""
-  diagonal = jnp.eye(len(logits), dtype=bool)
-  if weight is not None:
-    logits = jnp.where(weight[None, :] > 0, logits, -jnp.inf)
-  # The positives are computed apart: reading the diagonal of the product is a collective if rows are on several devices.
-  return jax.nn.logsumexp(jnp.where(diagonal, positive[:, None], logits), axis=-1) - positive
+  return _contrast(queries, keys, keys, weight, temperature)
 
 
 def info_nce_paired(
@@ -99,10 +85,25 @@ def info_nce_paired(
   temperature: float = 0.1,
 ) -> Float[Array, ' B']:
   """`info_nce` whose negatives are the other queries: query i should be closer to key i than to queries j != i."""
-  queries, keys = _unit(queries), _unit(keys)
+  return _contrast(queries, keys, queries, weight, temperature)
+
+
+def _contrast(
+  queries: Float[Array, 'B V'],
+  keys: Float[Array, 'B V'],
+  others: Float[Array, 'B V'],
+  weight: Float[Array, ' B'] | None,
+  temperature: float,
+) -> Float[Array, ' B']:
+  """Cross-entropy of each query between its key and the rows j != i of `others` whose weight is not 0."""
+  queries, keys, others = _unit(queries), _unit(keys), _unit(others)
+  # The positives are computed apart: reading the diagonal of the product is a collective if rows are on several devices.
   positive = (queries * keys).sum(axis=-1) / temperature
-  logits = jnp.matmul(queries, queries.T, precision='highest') / temperature  # B B
-  return _cross_entropy(logits, positive, weight)
+  logits = jnp.matmul(queries, others.T, precision='highest') / temperature  # B B
+  if weight is not None:
+    logits = jnp.where(weight[None, :] > 0, logits, -jnp.inf)
+  diagonal = jnp.eye(len(logits), dtype=bool)
+  return jax.nn.logsumexp(jnp.where(diagonal, positive[:, None], logits), axis=-1) - positive
 
 
 def correlation(a: Shaped[Array, 'B V'], b: Shaped[Array, 'B V']) -> Float[Array, ' B']:

@@ -146,18 +146,8 @@ def dpm(
 ) -> Result:
   """DPM-Solver++ of second order, multi-step, deterministic (Lu et al. 2022, algorithm 2). 20 to 50 steps are enough.
 
-  The first and the last step are of first order; the last one ends at the predicted x0, without noise.
-
-  Args:
-    eps_fn: the noise prediction; called once per step.
-    x_T: the start, standard normal noise.
-    schedule: the diffusion.
-    steps: ascending training steps, see `sample_steps`.
-    quantize_x0: applied to every predicted x0.
-    return_trajectory: also return every intermediate.
-
-  Returns:
-    x0, and the `Trajectory` if `return_trajectory`.
+  The first and the last step are of first order; the last one ends at the predicted x0, without noise. Arguments and result
+  are those of `plms`; the model is called once per step.
   """
   table = step_table(schedule, steps)
   alpha, sigma = (np.sqrt(x) for x in (table.alpha.astype(np.float64), 1 - table.alpha.astype(np.float64)))
@@ -196,22 +186,14 @@ def ddim(
   quantize_x0: QuantizeFn | None = None,
   return_trajectory: bool = False,
 ) -> Result:
-  """Denoising diffusion implicit sampling (Song et al. 2021).
+  """Denoising diffusion implicit sampling (Song et al. 2021). Other arguments and the result are those of `plms`.
 
   Args:
-    eps_fn: the noise prediction.
     x_T: the start, at the last of `steps`. To decode a partly noised latent, pass it with the first n steps:
       `ddim(eps_fn, q_sample(schedule, x0, steps[n - 1], eps), schedule, steps[:n])`.
-    schedule: the diffusion.
-    steps: ascending training steps, see `sample_steps`.
     eta: amount of noise, 0 (deterministic) to 1 (ancestral).
     noise: the draw of each step in the order of use; only with eta > 0.
     key: draws the noise if `noise` is None, one key or B keys; only with eta > 0.
-    quantize_x0: applied to every predicted x0.
-    return_trajectory: also return every intermediate.
-
-  Returns:
-    x0, and the `Trajectory` if `return_trajectory`.
 
   Raises:
     ValueError: eta > 0 without noise or key, with both, or with noise of another shape.
