@@ -75,14 +75,22 @@ def settle(value: Any) -> Any:
 
 
 def check_type(value: Any, *kinds: type) -> Any:
-  """The value, if it is of one of these types; else a ValueError."""
+  """Returns a value of one of these types.
+
+  Raises:
+    ValueError: it is of another.
+  """
   if not isinstance(value, kinds):
     raise ValueError(f'expected {kinds[0].__name__}, found {type(value).__name__}')
   return value
 
 
 def check_shape(shape: Any) -> tuple[int, ...]:
-  """A tuple of sizes that are not negative; else a ValueError."""
+  """A tuple of sizes that are not negative.
+
+  Raises:
+    ValueError: it is something else.
+  """
   shape = tuple(check_type(shape, tuple, list))
   if not all(type(size) is int and size >= 0 for size in shape):
     raise ValueError(f'impossible shape {shape!r}')

@@ -103,7 +103,11 @@ def parse_masks(text: str) -> tuple[Mask, ...]:
 
 
 def check_names(masks: Sequence[Mask]) -> None:
-  """Raises UserError unless all ROI names differ and can stand in a config."""
+  """Checks that all ROI names differ and can stand in a config.
+
+  Raises:
+    UserError: one does not.
+  """
   names = [mask.name for mask in masks]
   for name in names:
     if not re.fullmatch(r'[\w.-]+', name) or names.count(name) > 1 or name == WHOLE:

@@ -183,6 +183,9 @@ def sample_scenes(attributes: np.ndarray, seeds: np.ndarray | np.random.Generato
   Args:
     attributes: N 5.
     seeds: a generator; or N integers, on which alone the pictures then depend.
+
+  Raises:
+    ValueError: the shape is another, or there are not N seeds.
   """
   attributes = np.asarray(attributes)
   if attributes.ndim != 2 or attributes.shape[1] != len(NUM_VALUES):

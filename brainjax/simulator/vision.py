@@ -36,6 +36,9 @@ def extract_features(images: np.ndarray, scenes: stimuli.Scenes) -> Features:
   Args:
     images: N S S 3 uint8, S a multiple of 64; averaged to 64 pixels.
     scenes: N, what was rendered.
+
+  Raises:
+    ValueError: the numbers differ, or the pictures are not square or of another side.
   """
   count, size = images.shape[:2]
   if size % IMAGE_SIZE or images.shape[1:] != (size, size, 3) or count != len(scenes):

@@ -47,7 +47,11 @@ def check_target(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-  """Turns errors of writing a file or folder into a `UserError`."""
+  """Turns errors of writing a file or folder into a sentence.
+
+  Raises:
+    UserError: the body cannot write.
+  """
   try:
     yield
   except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
