@@ -6,14 +6,12 @@ python -m brainjax.prepare own --betas=betas.npy --events=events.tsv --images=pi
 python -m brainjax.prepare check data/prepared
 """
 
-import argparse
-import contextlib
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainjax.datasets import overview, overview_page, registry, store
+from brainjax.datasets import overview, overview_page, registry
 from brainjax.errors import ArgumentParser, UserError, command_line
 
 MESSAGES = {
@@ -42,41 +40,38 @@ def for_run(name: str, raw: str, out: str, subjects: Sequence[str] = ()) -> None
   values = {'raw': raw} | ({'subjects': subjects} if subjects else {})
   for what, (status, changed) in data_set.run_prepare(out, values).items():
     if status == 'rebuilt':
-      print(message(what, status, changed), flush=True)
+      print(format_status(what, status, changed), flush=True)
 
 
-def message(name: str, status: str, changed: Sequence[str]) -> str:
+def format_status(name: str, status: str, changed: Sequence[str]) -> str:
   """What was done with a data set, for people."""
   return f'{name}: {MESSAGES[status].format(", ".join(changed[:5]))}'
 
 
-def _check(args: argparse.Namespace) -> store.States:
-  folder, pages = Path(args.folder), Path(args.pages or args.folder)
+def _check(folder: Path, pages: Path) -> None:
   if not folder.is_dir():
     kind = 'not a folder' if folder.exists() else 'no such folder'
     raise UserError(f'{folder}: {kind}; give one of raw or of prepared data')
-  with contextlib.ExitStack() as stack:
-    folders_by_name = overview.find_prepared(folder)
-    if not folders_by_name:
-      data_set = next((data_set for data_set in registry.DATA_SETS.values() if data_set.has_raw(folder)), None)
-      if data_set is None:
-        raise UserError(
-          f'{folder}: neither prepared data nor raw files found there; known data sets: {", ".join(registry.DATA_SETS)}'
-        )
-      print('raw files: prepared into a temporary folder first')
-      prepared = stack.enter_context(tempfile.TemporaryDirectory(prefix='brainjax_check_'))
+  found = overview.find_prepared(folder)
+  if not found:
+    data_set = next((data_set for data_set in registry.DATA_SETS.values() if data_set.has_raw(folder)), None)
+    if data_set is None:
+      raise UserError(
+        f'{folder}: neither prepared data nor raw files found there; known data sets: {", ".join(registry.DATA_SETS)}'
+      )
+    print('raw files: prepared into a temporary folder first')
+    with tempfile.TemporaryDirectory(prefix='brainjax_check_') as prepared:
       data_set.run_prepare(prepared, {'raw': folder})
-      folders_by_name = overview.find_prepared(Path(prepared))
-    for name, folders in folders_by_name.items():
-      subjects = overview.check_prepared(name, folders)
-      print('\n'.join(overview.format_report(name, subjects)))
-      page = pages / f'check_{name}.png'
-      try:
-        overview_page.draw(name, subjects, page)
-      except OSError as error:
-        raise UserError(f'{page}: cannot be written ({error.strerror}); choose another folder with --pages') from None
-      print(f'  drawn in {page}')
-  return {}
+      return _check(Path(prepared), pages)
+  for name, folders in found.items():
+    subjects = overview.check_prepared(name, folders)
+    print('\n'.join(overview.format_report(name, subjects)))
+    page = pages / f'check_{name}.png'
+    try:
+      overview_page.draw(name, subjects, page)
+    except OSError as error:
+      raise UserError(f'{page}: cannot be written ({error.strerror}); choose another folder with --pages') from None
+    print(f'  drawn in {page}')
 
 
 def _parser() -> ArgumentParser:
@@ -105,21 +100,23 @@ def _parser() -> ArgumentParser:
 
 
 @command_line
-def main(argv: Sequence[str] | None = None) -> int:
-  """Prepares one data set and says what was done; exit status 0, or 2 after a user's mistake."""
+def main(argv: Sequence[str] | None = None) -> None:
+  """Prepares one data set and says what was done.
+
+  Raises:
+    UserError: options or files are wrong.
+  """
   argv = sys.argv[1:] if argv is None else list(argv)
   if argv and argv[0].startswith('--plugins='):  # first, as the other options depend on them
     registry.import_plugins(argv.pop(0).removeprefix('--plugins=').split(','))
   args = _parser().parse_args(argv)
   if args.command == 'check':
-    states = _check(args)
-  else:
-    data_set = registry.get(args.command)
-    values = {argument.name: getattr(args, argument.name) for argument in data_set.arguments}
-    states = data_set.run_prepare(args.out, values)
-  for name, (status, changed) in states.items():
-    print(message(name, status, changed))
-  return 0
+    _check(Path(args.folder), Path(args.pages or args.folder))
+    return
+  data_set = registry.get(args.command)
+  values = {argument.name: getattr(args, argument.name) for argument in data_set.arguments}
+  for name, (status, changed) in data_set.run_prepare(args.out, values).items():
+    print(format_status(name, status, changed))
 
 
 if __name__ == '__main__':

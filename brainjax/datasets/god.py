@@ -33,18 +33,15 @@ class God(paired.Builder):
   journal = {Nature Communications}, volume = {8}, pages = {15037}, year = {2017}
 }"""
 
-  @classmethod
-  def subjects_in(cls, raw_dir):
-    """sbj_1, ... in numerical order."""
-    return god_raw.subjects_in(god_raw.find_folder(raw_dir))
+  subjects_in = staticmethod(god_raw.subjects_in)
 
   def raw_files(self, raw_dir):
     """The files that this subject's data depend on."""
-    return god_raw.files_of(god_raw.find_folder(raw_dir), self.subject)
+    return god_raw.files_of(raw_dir, self.subject)
 
   def read(self, raw_dir):
     """The arrays of the subject, pictures and labels."""
-    return god_raw.read(god_raw.find_folder(raw_dir), self.subject)
+    return god_raw.read(raw_dir, self.subject)
 
 
 def prepare(
@@ -61,7 +58,7 @@ def prepare(
     written = god_bdata.prepare(folder, Path(images) if images else folder / 'images', npz, subjects)
     print(f'npz: {", ".join(written) or "nothing new"}')
     folder = npz
-  return God.prepare(folder, out, subjects)
+  return God.prepare(god_raw.find_folder(folder), out, subjects)
 
 
 def _needs_images(folder: Path) -> bool:

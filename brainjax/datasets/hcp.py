@@ -52,10 +52,10 @@ class Hcp(store.Builder):
 
   def raw_files(self, raw_dir):
     """One file a subject."""
-    return files_of(find_folder(raw_dir))
+    return files_of(raw_dir)
 
   def _split_generators(self, dl_manager):
-    files = files_of(find_folder(dl_manager.manual_dir))
+    files = files_of(Path(dl_manager.manual_dir))
     frames = transforms.frames_per_window(WINDOW_SECONDS)
     shapes = _check_shapes(files, frames)
     areas = {area: num_voxels for area, (_, num_voxels) in next(iter(shapes.values())).items()}

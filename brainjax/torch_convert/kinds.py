@@ -218,8 +218,6 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
         f'{source} fits several kinds: {" and ".join(fitting)}. Choose one, with --kind={" or --kind=".join(fitting)}'
       )
     raise UserError(f'{source} is of an unknown kind ({some}); known are {", ".join(KINDS)} and folders of diffusers')
-  if asked not in KINDS:
-    raise UserError(f'--kind={asked} is unknown; choose auto, {", ".join(KINDS)} or diffusers')
   if asked in fitting:
     return asked
   if fitting:

@@ -31,10 +31,6 @@ _SAFETENSORS_DTYPES = {
 }  # fmt: skip
 
 
-def _dtype(name: str) -> np.dtype:
-  return np.dtype(ml_dtypes.bfloat16) if name == 'bfloat16' else np.dtype(name)
-
-
 class LazyTensor:
   """A tensor that is read from its file when NumPy asks for it.
 
@@ -122,7 +118,7 @@ class _Tensors:
     """
     if not isinstance(storage, _Storage):
       raise ValueError('tensor without a storage')
-    dtype, size = _dtype(dtype_name) if dtype_name else storage.dtype, math.prod(shape)
+    dtype, size = np.dtype(dtype_name) if dtype_name else storage.dtype, math.prod(shape)
     if storage.dtype.itemsize != dtype.itemsize and storage.dtype != np.uint8:
       raise ValueError(f'a {dtype} tensor in a storage of {storage.dtype}')
     if type(offset) is not int or offset < 0 or len(shape) != len(strides):
@@ -222,6 +218,13 @@ def _note_stand_ins(names: Collection[str]) -> tuple[str, ...]:
   return (f'objects of these classes were not built, only their plain fields were read: {list_names(names)}',)
 
 
+def _parse_reference(unpickler: Unpickler, pid: tuple) -> tuple[np.dtype, str, int]:
+  """Element type, key and number of values of the storage that a persistent id names."""
+  if len(pid) < 5 or pid[0] != 'storage' or not isinstance(pid[2], str | int) or type(pid[4]) is not int:
+    raise ValueError('unknown kind of reference')
+  return np.dtype(unpickler.dtype_name(pid[1])), str(pid[2]), pid[4]
+
+
 def _read_zip(path: Path, handle: BinaryIO, size: int) -> Content:
   with as_user_error(
     f'{path} is a truncated zip file: it begins like a PyTorch checkpoint, but its end is missing', _AGAIN
@@ -267,10 +270,7 @@ def _read_zip(path: Path, handle: BinaryIO, size: int) -> Content:
   storages: dict[str, _Storage] = {}
 
   def storage(unpickler: Unpickler, pid: tuple) -> _Storage:
-    if len(pid) < 5 or pid[0] != 'storage' or not isinstance(pid[2], str) or type(pid[4]) is not int:
-      raise ValueError('unknown kind of reference')
-    _, kind, key, _, numel = pid[:5]
-    dtype = _dtype(unpickler.dtype_name(kind))
+    dtype, key, numel = _parse_reference(unpickler, pid)
     if key not in storages:
       name = f'{root}data/{key}'
       position, length = locate(name)
@@ -297,17 +297,14 @@ def _read_legacy(path: Path, handle: BinaryIO, size: int) -> Content:
   def storage(unpickler: Unpickler, pid: tuple) -> Any:
     if pid[0] == 'module' and len(pid) > 1:  # a whole pickled module: (class, source file, source)
       return pid[1]
-    if len(pid) < 5 or pid[0] != 'storage' or type(pid[4]) is not int:
-      raise ValueError('unknown kind of reference')
-    _, kind, key, _, numel = pid[:5]
-    dtype = _dtype(unpickler.dtype_name(kind))
+    dtype, key, numel = _parse_reference(unpickler, pid)
     if not 0 <= numel * dtype.itemsize <= size:
       raise UserError(
         f'{path} claims {numel} values of {dtype} in storage {key}, more than the file has: it is damaged'
       )
     if len(pid) > 5 and pid[5] is not None:
       raise UserError(f'{path} holds views of storages (PyTorch before 0.4); save it again with torch.save')
-    return storages.setdefault(str(key), _Storage(path, dtype.newbyteorder('>') if big_endian else dtype, numel))
+    return storages.setdefault(key, _Storage(path, dtype.newbyteorder('>') if big_endian else dtype, numel))
 
   unpickler = Unpickler(handle, path, TensorMaker(storage, _Tensors(path).make))
   value = unpickler.load()
@@ -342,5 +339,5 @@ def _lazy(path: Path, archive: Any, name: str) -> LazyTensor:
   view = archive.get_slice(name)
   if view.get_dtype() not in _SAFETENSORS_DTYPES:
     raise UserError(f'{path}: tensor {name} has type {view.get_dtype()}, which is not read here')
-  dtype = _dtype(_SAFETENSORS_DTYPES[view.get_dtype()])
+  dtype = np.dtype(_SAFETENSORS_DTYPES[view.get_dtype()])
   return LazyTensor(dtype, tuple(view.get_shape()), lambda: archive.get_tensor(name))

@@ -67,10 +67,7 @@ def fmri_mae(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
 
 def _fmri_encoder(shapes: KnownShapes, fields: ConfigFields, prefix: str, *more: tuple[int, int]) -> dict[str, Any]:
   """`more`: (width, hidden width) of other blocks with the same MLP ratio."""
-  width, patch_size = (
-    shapes.axis(f'{prefix}patch_embed.proj.weight', 0),
-    shapes.axis(f'{prefix}patch_embed.proj.weight', 2),
-  )
+  width, patch_size = (shapes.axis(f'{prefix}patch_embed.proj.weight', axis) for axis in (0, 2))
   hidden = shapes.axis(f'{prefix}blocks.0.mlp.fc1.weight', 0)
   return {
     'num_voxels': (shapes.axis(f'{prefix}pos_embed', 1) - 1) * patch_size,
@@ -218,13 +215,11 @@ def classifier(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
 
 def efficientnet(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of `EfficientNetLite`: sizes of Lite0, which the engine checks; number of classes of the file."""
-  del fields
   return {'num_classes': shapes.axis('_fc.weight', 0)}
 
 
 def inception(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   """Arguments of `InceptionV3`; the network of the Frechet Inception distance has another number of classes."""
-  del fields
   num_classes = shapes.axis('fc.weight', 0)
   return {'num_classes': num_classes, 'fid': num_classes == FID_CLASSES}
 
