@@ -21,6 +21,9 @@ COMMANDS = {
   'convert': ('convert', [], 'released PyTorch weights -> brainjax, and back'),
   'reconstruct': ('reconstruct', [], 'weights and responses -> pictures'),
   'evaluate': ('evaluate', [], 'compares two runs, or scores any reconstructions'),
+  'fetch': ('fetch', [], 'takes public weights from where they are published, and converts them'),
+  'pack': ('pack', [], 'the weights of a run -> one folder to share, with its model card'),
+  'info': ('info', [], 'describes weights, a run, a data set or a raw file'),
   'parity': ('parity.__main__', [], 'compares with recorded numbers of the original code'),
 }
 

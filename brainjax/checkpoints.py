@@ -51,6 +51,21 @@ def save_weights(directory: str | os.PathLike, flat_params: Mapping[str, Any], i
     files.write_sums(temporary)
 
 
+def save_safetensors(path: Path, flat_params: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> None:
+  """Writes weights as one .safetensors file, with `info` as JSON in its metadata.
+
+  Raises:
+    UserError: the file exists already.
+  """
+  import safetensors.numpy
+
+  if path.exists():
+    raise UserError(f'{path} exists already; move it away first.')
+  arrays = {name: np.ascontiguousarray(x) for name, x in flat_params.items()}
+  with files.atomic_write(path) as temporary:
+    safetensors.numpy.save_file(arrays, temporary, metadata={'info': json.dumps(info)})
+
+
 def load_weights(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """(path -> array, info) of what `save_weights` wrote, or of a .safetensors file with the same paths.
 
@@ -112,6 +127,9 @@ def check_weights(source: str | os.PathLike) -> Path:
       f'the weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.'
     )
   if source.suffix == '.safetensors':
+    # A packed folder has checksums; a file alone is checked for its form.
+    if source.name == locate.PACKED and (source.parent / files.SUMS).is_file():
+      _refuse_damaged(source.parent)
     with _opened(source):
       return source
   if not (source / 'weights.json').is_file():
@@ -123,9 +141,14 @@ def check_weights(source: str | os.PathLike) -> Path:
       + (f'name {" or ".join(map(str, inside))}.' if inside else 'convert a release with python -m brainjax.convert.')
     )
   # Weights from elsewhere may have no sums; these are not compared.
-  if (source / files.SUMS).is_file() and (fault := _damage(source, files.signature(source))):
-    raise UserError(f'weights {source} are damaged: {fault}; restore the folder from a copy or make it again.')
+  if (source / files.SUMS).is_file():
+    _refuse_damaged(source)
   return source
+
+
+def _refuse_damaged(folder: Path) -> None:
+  if fault := _damage(folder, files.signature(folder)):
+    raise UserError(f'weights {folder} are damaged: {fault}; restore the folder from a copy or make it again.')
 
 
 @functools.lru_cache(maxsize=64)

@@ -97,7 +97,7 @@ def _data_rules(config: ConfigDict) -> dict[str, Rule]:
     'data.hcp_subject_limit': NOT_NEGATIVE,
     'data.hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
     'data.num_val_stimuli': NOT_NEGATIVE,
-    'data.zscore': one_of(*ZSCORES),
+    'data.zscore': one_of('auto', *ZSCORES),
     'data.target_train_proportion': PART,
     'data.sparse_augmentation': SHARE,
   }

@@ -1,6 +1,7 @@
 """Command line: released PyTorch weights to Orbax (`SOURCE --out=DIR`) and back (`DIR --to_torch --out=FILE`)."""
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,12 @@ from brainjax.torch_convert import engine, kinds, schedule_buffers
 from brainjax.torch_convert.config_fields import Ambiguous
 from brainjax.torch_convert.convert_file import Converted, convert_file, resize_voxels, shorten_decoder
 from brainjax.torch_convert.diffusers import is_diffusers, read_folder, write_folder
-from brainjax.torch_convert.source import weights_files
+from brainjax.torch_convert.source import CARRIED, weights_files
 from brainjax.torch_convert.writer import check_absent, check_target, write_state, writing
 from brainjax.trees import subtree
+
+# What the weights of a run know in addition to sizes: a PyTorch file keeps it as JSON.
+KEPT = ('num_voxels', 'input', 'inputs', 'origin', 'licence', 'run', 'scores', 'hours')
 
 
 def _parser() -> ArgumentParser:
@@ -43,8 +47,8 @@ def _parser() -> ArgumentParser:
   return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-  """Parses the command line and runs one of the directions.
+def main(argv: list[str] | None = None, origin: Mapping[str, Any] | None = None) -> None:
+  """Parses the command line and runs one of the directions. `origin`: see `to_jax`.
 
   Raises:
     UserError: options exclude each other, the source cannot be converted, or the output cannot be written.
@@ -61,11 +65,13 @@ def main(argv: list[str] | None = None) -> None:
         f'--{(one_way or ["kind"])[0]} is for reading a release; leave it out with --to_torch and --to_diffusers'
       )
     return to_torch(options.source, options.out) if options.to_torch else to_diffusers(options.source, options.out)
-  return to_jax(options)
+  return to_jax(options, origin)
 
 
-def to_jax(options: argparse.Namespace) -> None:
+def to_jax(options: argparse.Namespace, origin: Mapping[str, Any] | None = None) -> None:
   """Released file -> folder of weights; prints what the file is.
+
+  `origin`: where the file comes from and its licence, saved with the weights.
 
   Raises:
     UserError: the file cannot be read or converted, or the folder cannot be written.
@@ -90,6 +96,7 @@ def to_jax(options: argparse.Namespace) -> None:
     if options.decoder_depth is not None:
       converted = shorten_decoder(converted, options.decoder_depth)
     info = _info(converted, [job.result() for job in hashing], options.ema)
+    info |= converted.sources[0].carried | dict(origin or {})
   _report(info)
   if options.dry_run:
     print('dry run   every tensor fits; nothing was written')
@@ -181,6 +188,7 @@ def to_torch(source: str, out: str) -> None:
   if info['kind'] in ('ldm', 'ldm_sd1', 'label2img', 'sd1'):
     state = schedule_buffers.buffers(**kwargs.get('schedule', {})) | state
   beside = {'epoch': info.get('epoch'), 'config': (info.get('source_config') or {}) | _flat_config(kwargs)}
+  beside |= {CARRIED: json.dumps({name: info[name] for name in KEPT if name in info})}
   write_state(target, state, spec.key, beside)
   print(
     f'wrote     {target}: {len(state)} tensors'

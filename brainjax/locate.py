@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import configs
+from brainjax import hub
 from brainjax.errors import UserError
 
+PACKED = 'model.safetensors'  # weights of a packed folder
 CONFIGS = Path(configs.__file__).parent  # beside brainjax/, in a clone and in an installed package
 
 
@@ -31,11 +33,19 @@ def config(name: str) -> str:
 
 
 def weights(source: str | os.PathLike) -> Path:
-  """The absolute path of weights, whether they exist or not."""
-  path = Path(source)
-  if not path.exists():
-    path = packaged_file(str(source)) or path
-  return path.absolute()
+  """The absolute path of weights, whether they exist or not; a folder that `brainjax pack` wrote gives the file in it.
+
+  Raises:
+    UserError: `source` is hf://..., and cannot be fetched, see `hub.weights`.
+  """
+  if hub.is_hub(source):
+    path = hub.weights(str(source))
+  else:
+    path = Path(source)
+    if not path.exists():
+      path = packaged_file(str(source)) or path
+  packed = path / PACKED
+  return (packed if packed.is_file() else path).absolute()
 
 
 def packaged_file(name: str) -> Path | None:

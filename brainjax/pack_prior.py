@@ -1,15 +1,12 @@
 """Command: packs what configs/demo_prior.py trained into the two small files that the demo ships with."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
-from brainjax.checkpoints import load_weights
-from brainjax.errors import ArgumentParser, UserError, command_line
-from brainjax.files import atomic_write
+from brainjax.checkpoints import load_weights, save_safetensors
+from brainjax.errors import ArgumentParser, command_line
 from brainjax.trees import add_prefix
 
 
@@ -36,11 +33,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _write(path: Path, params: dict[str, np.ndarray], info: dict[str, Any]) -> None:
-  if path.exists():
-    raise UserError(f'{path} exists already; move it away first.')
   half = {name: np.asarray(x, np.float16) for name, x in params.items()}
-  with atomic_write(path) as temporary:
-    safetensors.numpy.save_file(half, temporary, metadata={'info': json.dumps(info)})
+  save_safetensors(path, half, info)
   print(f'{path}: {sum(x.size for x in half.values()):,} values in float16, {path.stat().st_size / 1e6:.1f} MB')
 
 

@@ -4,7 +4,7 @@ import os
 import zipfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from brainjax import hosts, sharding
+from brainjax import sharding
 from brainjax.checkpoints import load_weights
 from brainjax.datasets import raw
-from brainjax.datasets.input_transform import InputTransform
+from brainjax.datasets.responses import Betas, MaskOf, Responses
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder
 from brainjax.metric_writer import progress
@@ -23,7 +23,6 @@ from brainjax.models.latent_diffusion import LatentDiffusion, latent_diffusion
 from brainjax.ops import diffusion, samplers
 from brainjax.trees import subtree, unflatten
 
-LIKELY_SCALE = 0.1, 5  # least and largest root mean square of model input that is z-scored
 SAMPLERS = {'plms': samplers.plms, 'dpm': samplers.dpm, 'ddim': samplers.ddim}
 
 
@@ -31,11 +30,13 @@ class Reconstructor:
   """A fine-tuned model that turns fMRI into pictures.
 
   Example:
-    pictures = Reconstructor('runs/god_sbj3/diffuse/weights')(betas, num_samples=5)  # betas: N V -> uint8 N 5 H W 3
+    model = Reconstructor.from_pretrained('runs/god_sbj3/diffuse/weights')
+    pictures = model.from_betas('session.nii.gz', mask='V1.nii.gz,V2.nii.gz', num_samples=5)  # uint8 N 5 H W 3
 
   Attributes:
     num_voxels: width W of the model input.
     info: what was saved with the weights.
+    responses: turns responses into model input.
     transforms: subject -> `InputTransform`, its way from responses to model input. Empty for converted weights.
   """
 
@@ -70,9 +71,31 @@ class Reconstructor:
     )
     self._sample = jax.jit(sample, static_argnames=static, out_shardings=whole)
     self._denoise = jax.jit(denoise, static_argnames=(*static, 'at'))
-    self.num_voxels = self._models.conditioner.num_voxels
     self.info = info
-    self.transforms = {t.subject: t for t in map(InputTransform.from_json, info.get('input', []))}
+    self.responses = Responses(info, self._models.conditioner.num_voxels)
+    self.num_voxels, self.transforms = self.responses.num_voxels, self.responses.transforms
+
+  @classmethod
+  def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> Self:
+    """The model of a packed folder or file, of a run's weights, or of a repository `hf://org/name[@revision]`.
+
+    `options` and errors are those of the class.
+    """
+    return cls(source, **options)
+
+  def from_betas(
+    self, betas: Betas, mask: MaskOf = None, subject: str = '', scale: float | None = None, **options: Any
+  ) -> np.ndarray:
+    """Samples pictures of a new session: uint8 N S H W 3.
+
+    Args:
+      betas, mask, subject, scale: an array or a file, see `Responses.from_betas`, which refuses what does not fit.
+      **options: those of a call.
+
+    Raises:
+      UserError: betas, mask and weights do not fit together, or as a call.
+    """
+    return self(self.responses.from_betas(betas, mask, subject, scale), normalised=True, **options)
 
   def __call__(
     self,
@@ -109,7 +132,7 @@ class Reconstructor:
       UserError: fMRI of another width, or not finite; raw responses where the weights carry no input transform; an unknown
         subject or sampler; an impossible number.
     """
-    fmri = self._model_input(fmri, subject, normalised)
+    fmri = self.responses.model_input(fmri, subject, normalised)
     check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance, num_samples, batch_size)
     options = _program_options(num_steps, sampler, eta, guidance)
     total = len(fmri) * num_samples
@@ -151,7 +174,7 @@ class Reconstructor:
       K H W 3 each. The last noisy latent is the sample. Before the first step there is no expectation: its place holds
       the noise.
     """
-    fmri = self._model_input(fmri, subject, normalised)
+    fmri = self.responses.model_input(fmri, subject, normalised)
     check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance)
     options = _program_options(num_steps, sampler, eta, guidance)
     total = len(diffusion.sample_steps(self._schedule.num_steps, num_steps))
@@ -159,54 +182,6 @@ class Reconstructor:
     batch = {'fmri': fmri[:1], 'item': np.zeros(1, int), 'sample': np.zeros(1, int)}
     pictures = self._denoise(self._params, batch, jax.random.key(seed), at=tuple(at.tolist()), **options)
     return at, *(np.asarray(x) for x in pictures)
-
-  def _model_input(self, fmri: np.ndarray, subject: str, normalised: bool) -> np.ndarray:
-    """Responses, or model input if `normalised`, checked: N W float32."""
-    fmri = np.asarray(fmri)
-    if fmri.ndim == 1:
-      fmri = fmri[None]
-    transform = None if normalised else self._transform_of(subject)
-    width = self.num_voxels if transform is None else transform.num_voxels
-    widths = {width} if transform is None else {width, len(transform.mask)}
-    if fmri.ndim != 2 or fmri.shape[1] not in widths or fmri.dtype.kind not in 'fiu' or not len(fmri):
-      what = (
-        'wrap-padded and z-scored as in training'
-        if transform is None
-        else f'the voxels of {transform.roi} of {transform.data_set}/{transform.subject}, or all {len(transform.mask)} of '
-        'its voxels, as in the training data; normalised=True if they are padded and z-scored already'
-      )
-      raise UserError(
-        f'fMRI is {fmri.dtype} {fmri.shape}; these weights expect numbers of shape (trials, {width}): {what}.'
-      )
-    with np.errstate(over='ignore'):  # reported below
-      fmri = fmri.astype(np.float32)
-    bad = np.argwhere(~np.isfinite(fmri))
-    if len(bad):
-      raise UserError(
-        f'fMRI has {len(bad)} values that are not finite, the first in trial {bad[0, 0]}, voxel {bad[0, 1]}.'
-      )
-    if transform is not None:
-      fmri = transform(transform.select(fmri), is_test=True)
-    scale = np.sqrt(np.mean(np.square(fmri, dtype=np.float64)))
-    if not LIKELY_SCALE[0] <= scale <= LIKELY_SCALE[1]:
-      cause = (
-        'was it z-scored as in training?' if normalised else 'are these responses in the unit of the training data?'
-      )
-      hosts.log(f'model input has a root mean square of {scale:.3g}, where z-scored voxels have about 1: {cause}')
-    return fmri
-
-  def _transform_of(self, subject: str) -> InputTransform:
-    known = ', '.join(self.transforms)
-    if not known:
-      raise UserError(
-        'these weights do not say how responses become model input: they were converted, or made by an earlier version. '
-        'Pad and z-score the responses as in their training, and pass normalised=True (command line: --fmri).'
-      )
-    if subject and subject not in self.transforms:
-      raise UserError(f'subject is {subject!r}; these weights know {known}.')
-    if not subject and len(self.transforms) > 1:
-      raise UserError(f'these weights know the subjects {known}; name the one whose responses these are (subject).')
-    return self.transforms[subject or known]
 
 
 def check_options(
@@ -319,7 +294,13 @@ def main(argv: list[str] | None = None) -> None:
   parser = ArgumentParser(prog='python -m brainjax.reconstruct', description=__doc__)
   parser.add_argument('--weights', required=True, help='folder of the diffuse stage, or of a converted LDM checkpoint')
   parser.add_argument('--fmri', help='.npy file, trials x voxels: model input, padded and z-scored as in training')
-  parser.add_argument('--betas', help='.npy file, trials x voxels: responses in the unit of the training data')
+  parser.add_argument(
+    '--betas', help='.npy (trials x voxels, or volumes) or NIfTI: responses in the unit of the training data'
+  )
+  parser.add_argument(
+    '--mask', help='with volumes in --betas: the masks of the training data, as for brainjax prepare own'
+  )
+  parser.add_argument('--scale', type=float, help='the numbers in --betas are betas times this, such as 300 (NSD)')
   parser.add_argument('--subject', default='', help='with --betas: whose they are, where the weights know several')
   parser.add_argument('--out', required=True, help='new folder for images.npz and PNG files')
   parser.add_argument('--num_samples', type=int, default=5)
@@ -332,17 +313,21 @@ def main(argv: list[str] | None = None) -> None:
     raise UserError(f'--out={out} exists already; nothing is overwritten, choose another folder.')
   if (args.fmri is None) == (args.betas is None):
     raise UserError('name either --fmri (model input) or --betas (responses in the unit of the training data).')
-  fmri = _read_fmri(Path(args.betas if args.fmri is None else args.fmri))
+  if args.betas is None and (args.mask or args.scale or args.subject):
+    raise UserError('--mask, --scale and --subject are for --betas; --fmri is model input already.')
+  fmri = None if args.fmri is None else _read_fmri(Path(args.fmri))
   with atomic_folder(out) as folder:  # reports a place that cannot be written before hours of sampling
     folder.mkdir()
-    pictures = Reconstructor(args.weights)(
+    model = Reconstructor.from_pretrained(args.weights)
+    if fmri is None:
+      fmri = model.responses.from_betas(args.betas, args.mask, args.subject, args.scale)
+    pictures = model(
       fmri,
       num_samples=args.num_samples,
       num_steps=args.num_steps,
       sampler=args.sampler,
       seed=args.seed,
-      subject=args.subject,
-      normalised=args.betas is None,
+      normalised=True,
     )
     for item, samples in enumerate(pictures):
       for number, picture in enumerate(samples):

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from brainjax import config_check, hosts, locate, workdirs
 from brainjax.checkpoints import read_info
+from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
 from brainjax.stages import registry
 from brainjax.stages.registry import STAGES, StageSpec
@@ -57,6 +58,7 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
       else:
         section.update({field: value for field, value in kwargs.items() if field in section})
   config_check.check(config, stages)
+  config.data.zscore = data_sets.zscore_of(config.data.dataset, config.data.zscore)
   return config
 
 

@@ -34,8 +34,9 @@ def get_config() -> ConfigDict:
   config.data.other_subjects = ()  # attend and diffuse train on these too; nothing is tested on them
   config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
   # z-score of the responses, with statistics of the training rows. 'subject': one mean and one deviation for all voxels of
-  # a subject (the paper's way); 'voxel': one of each per voxel (for responses whose baselines differ between voxels).
-  config.data.zscore = 'subject'
+  # a subject (the paper's way). 'voxel': one of each per voxel. 'voxel_session': one of each per voxel and session, where
+  # the sessions are known. 'auto': 'subject' for god and bold5000, 'voxel' for all other data.
+  config.data.zscore = 'auto'
   config.data.hcp_rois = ('V1', 'V2', 'V3', 'V4')
   config.data.hcp_subject_limit = 0  # use only this many subjects, in sorted order; 0: all
   config.data.hcp_augmentation = (

@@ -56,6 +56,7 @@ DATA_SET = data_set.DataSet(
   builder=Bold5000,
   has_raw=lambda folder: (folder / bold5000_raw.BETAS).is_dir(),
   rois=('VC', *bold5000_raw.ROIS),
+  zscore='subject',  # the paper's way
   raw_field='bold5000',
 )
 prepare = Bold5000.prepare

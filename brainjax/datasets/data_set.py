@@ -50,6 +50,7 @@ class DataSet:
     arguments: of its `prepare` command, without `--out`.
     rois: masks that every subject has.
     default_roi: the mask to use where the config names none.
+    zscore: what `config.data.zscore = 'auto'` means for it, see `InputTransform.fit`.
     has_pictures: False for resting-state data.
     raw_field: the field of `config.data` that names the raw folder, which a run then prepares by itself; empty: the user
       must prepare the data by the command.
@@ -65,6 +66,7 @@ class DataSet:
   arguments: tuple[Argument, ...] = (RAW, SUBJECTS)
   rois: tuple[str, ...] = ('VC',)
   default_roi: str = 'VC'
+  zscore: str = 'voxel'
   has_pictures: bool = True
   raw_field: str = ''
   needs_command: Callable[[Path], bool] = lambda folder: False

@@ -14,6 +14,7 @@ from brainjax.errors import UserError, as_user_error
 
 SPLITS = ('train', 'test')
 IMAGE_COLUMNS = ('image', 'stim_file')  # the second is the word of BIDS
+SESSION_COLUMNS = ('session', 'run')
 FALLBACK = 'cp1252'  # Windows-1252, which has the letters of Latin-1
 DELIMITERS = {'\t': 'tab', ',': 'comma', ';': 'semicolon'}
 _MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
@@ -27,6 +28,7 @@ class Events:
   splits: list[str]  # N, 'train' or 'test'
   categories: dict[str, str]  # picture -> its category, where the table has one
   encoding: str  # of the text
+  sessions: list[str] | None = None  # N, where the table has a column session, or run
 
   def pictures(self, split: str) -> list[str]:
     """The different pictures of a split, sorted."""
@@ -36,6 +38,8 @@ class Events:
 def read_events(path: Path) -> Events:
   """Reads columns image (or stim_file), split, and category where there is one; other columns are not used.
 
+  The session of a trial is in the column session, or in run where there is no such column.
+
   Tabs, commas or semicolons separate the columns. Text is UTF-8, UTF-16 with a byte-order mark, or Windows-1252.
 
   Raises:
@@ -44,7 +48,8 @@ def read_events(path: Path) -> Events:
   columns, rows, encoding = _read_table(path)
   image_columns = [name for name in IMAGE_COLUMNS if name in columns]
   place = {name: columns.index(name) for name in columns}
-  images, splits, categories = [], [], {}
+  session_column = next((name for name in SESSION_COLUMNS if name in columns), None)
+  images, splits, categories, sessions = [], [], {}, []
   for number, row in rows:
     names = [_plain_path(row[place[column]]) for column in image_columns]
     name, split = names[0], row[place['split']].lower()
@@ -54,6 +59,8 @@ def read_events(path: Path) -> Events:
       raise UserError(f'{path}: row {number} has split {split[:40]!r}; expected train or test')
     if not name or name.lower() == 'n/a':
       raise UserError(f'{path}: row {number} names no picture; leave trials without one out, in the betas too')
+    if session_column:
+      sessions.append(row[place[session_column]])
     images.append(name)
     splits.append(split)
     category = row[place['category']] if 'category' in place else ''
@@ -70,7 +77,7 @@ def read_events(path: Path) -> Events:
     raise UserError(
       f'{path}: {len(images)} trials, of the splits {sorted(set(splits))}; expected some of train and test'
     )
-  return Events(images, splits, categories, encoding)
+  return Events(images, splits, categories, encoding, sessions or None)
 
 
 def _plain_path(name: str) -> str:

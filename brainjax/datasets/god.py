@@ -82,6 +82,7 @@ DATA_SET = data_set.DataSet(
     data_set.Argument('images', 'with SubjectN.h5: folder of the stimulus pictures; default: RAW/images'),
   ),
   rois=('VC', 'V1', 'V2', 'V3', 'V4', 'LOC', 'FFA', 'PPA', 'HVC'),
+  zscore='subject',  # the paper's way
   raw_field='god',
   needs_command=_needs_images,
 )

@@ -6,7 +6,7 @@ same one (paper, section 3; the published code z-scores with one mean and one de
 
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from brainjax.datasets import transforms
 from brainjax.errors import UserError
 
-ZSCORES = ('subject', 'voxel')
+ZSCORES = ('subject', 'voxel', 'voxel_session')
+MIN_SESSION = 10  # trials that a new session needs, to be z-scored with its own statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,9 @@ class InputTransform:
     mean, std: of the training rows. Scalars for all voxels (of the padded rows, as published), or one per ROI voxel.
     width: W, after repeating (or cutting) voxels to the width of the model.
     test_raw_scale: test rows and new sessions are not z-scored, as the release treats GOD (quirk B2).
+    by_session: responses are z-scored voxel by voxel within their session first, see `standardise_sessions`.
+    grid: X Y Z of the volumes that the stored voxels come from; empty if they come from none, or that is not known.
+    places: of the stored voxels in that grid, V flat indices; none without a grid.
   """
 
   data_set: str
@@ -43,6 +47,9 @@ class InputTransform:
   std: np.ndarray
   width: int
   test_raw_scale: bool = False
+  by_session: bool = False
+  grid: tuple[int, ...] = ()
+  places: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
 
   @classmethod
   def fit(
@@ -57,15 +64,17 @@ class InputTransform:
     full_extra_patch: bool = False,
     zscore: str = 'subject',
     test_raw_scale: bool = False,
+    grid: Sequence[int] = (),
+    places: Sequence[int] = (),
     where: str = '',
   ) -> Self:
     """The transform of training rows.
 
     Args:
       responses: N V, the ROI's voxels of the training rows.
-      data_set, subject, roi, mask, patch_size, full_extra_patch, test_raw_scale: see the class.
-      zscore: 'subject': one mean and one deviation for all voxels; 'voxel': one of each per voxel. A voxel that never
-        changes becomes 0.
+      data_set, subject, roi, mask, patch_size, full_extra_patch, test_raw_scale, grid, places: see the class.
+      zscore: 'subject': one mean and one deviation for all voxels; 'voxel': one of each per voxel; 'voxel_session': the
+        same, of rows that `standardise_sessions` has z-scored. A voxel that never changes becomes 0.
       where: begins the message of an error.
 
     Raises:
@@ -84,7 +93,10 @@ class InputTransform:
       )
     width = transforms.padded_width(int(mask.sum()), patch_size, full_extra_patch)
     std = np.where(std > 0, std, 1.0)
-    return cls(data_set, subject, roi, mask, patch_size, full_extra_patch, mean, std, width, test_raw_scale)
+    return cls(
+      data_set, subject, roi, mask, patch_size, full_extra_patch, mean, std, width, test_raw_scale,
+      by_session=zscore == 'voxel_session', grid=tuple(grid), places=np.array(places, int),
+    )  # fmt: skip
 
   @property
   def num_voxels(self) -> int:
@@ -132,6 +144,8 @@ class InputTransform:
       'mask': base64.b64encode(packed).decode(),
       'mean': _numbers_to_json(self.mean),
       'std': _numbers_to_json(self.std),
+      **({'by_session': True} if self.by_session else {}),
+      **({'grid': list(self.grid), 'places': self.places.tolist()} if self.grid else {}),
     }
 
   @classmethod
@@ -147,11 +161,40 @@ class InputTransform:
       bits = np.frombuffer(base64.b64decode(fields.pop('mask')), np.uint8)
       mask = np.unpackbits(bits, count=count).astype(bool)
       mean, std = (_numbers_from_json(fields.pop(name)) for name in ('mean', 'std'))
-      return cls(**fields, mask=mask, mean=mean, std=std)
+      grid, places = tuple(fields.pop('grid', ())), np.array(fields.pop('places', ()), int)
+      return cls(**fields, mask=mask, mean=mean, std=std, grid=grid, places=places)
     except (KeyError, TypeError, ValueError) as error:
       raise UserError(
         f'the input transform in weights.json cannot be read ({error}); restore it from a copy.'
       ) from error
+
+
+def standardise_sessions(
+  responses: np.ndarray, sessions: np.ndarray, train: np.ndarray, train_sessions: np.ndarray, where: str = 'responses'
+) -> np.ndarray:
+  """z-scores each voxel within each session: N V float32.
+
+  Args:
+    responses: N V.
+    sessions: N, the session of each row.
+    train: M V, the training rows, whose mean and deviation in each session are used.
+    train_sessions: M.
+    where: begins the message of an error.
+
+  Raises:
+    UserError: a session has no training rows.
+  """
+  result = np.empty(responses.shape, np.float32)
+  for session in np.unique(sessions):
+    rows = train[train_sessions == session].astype(np.float64)
+    if len(rows) < 2:
+      raise UserError(
+        f'{where}: session {session} has {len(rows)} training rows, too few to z-score it with; choose '
+        '--config.data.zscore=voxel, or leave its trials out'
+      )
+    std = rows.std(axis=0)
+    result[sessions == session] = (responses[sessions == session] - rows.mean(axis=0)) / np.where(std > 0, std, 1.0)
+  return result
 
 
 def _numbers_to_json(array: np.ndarray) -> float | str:

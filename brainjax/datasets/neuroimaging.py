@@ -144,6 +144,22 @@ def read_dense_series(
       return np.array(data[:, columns], np.float32)
 
 
+def describe_nifti(path: Path) -> str:
+  """Shape, type and voxel size of a NIfTI or CIFTI file, from its header alone.
+
+  Raises:
+    UserError: the file is damaged, or something else.
+  """
+  nibabel = need('nibabel')
+  with _faults(path, 'a NIfTI file'):
+    image = _open_nifti(path)
+    if isinstance(image, nibabel.Cifti2Image):
+      return f'CIFTI, shape {image.shape}'
+    axes = ''.join(str(axis) for axis in nibabel.aff2axcodes(image.affine))
+    sizes = ' x '.join(f'{size:g}' for size in image.header.get_zooms()[:3])
+    return f'NIfTI, shape {image.shape}, {image.get_data_dtype()}, voxels of {sizes} mm, axes {axes}'
+
+
 def read_volumes(path: Path) -> tuple[np.ndarray, Any]:
   """A NIfTI file of volumes: values `X Y Z N`, scaled as the header says, and the nibabel image.
 

@@ -13,6 +13,7 @@ from brainjax.datasets import pictures, registry, store
 MAX_SUBJECTS = 4  # drawn; facts are reported of all
 MAX_ROWS = 150  # of a heat map
 NUM_PICTURES = 7  # of each split, and of kinds of picture files
+WAYS = {'subject': 'one z-score for all voxels', 'voxel': 'one z-score for each voxel'}
 MAX_OFFSET_SHARE = 0.5  # of the variance
 
 
@@ -65,7 +66,7 @@ def check_prepared(name: str, folders: list[Path]) -> list[Subject]:
     with store.as_damaged(folder):
       source = tfds.builder_from_directory(folder)
       has_pictures = registry.get(name).has_pictures
-      subjects += [_check_paired(source, folder)] if has_pictures else _check_hcp(source)
+      subjects += [_check_paired(source, folder, registry.get(name).zscore)] if has_pictures else _check_hcp(source)
   return subjects
 
 
@@ -74,7 +75,7 @@ def noise_ceiling(explainable: np.ndarray, repetitions: float) -> np.ndarray:
   return explainable / np.maximum(explainable + (1 - explainable) / repetitions, 1e-12)
 
 
-def _check_paired(source: Any, folder: Path) -> Subject:
+def _check_paired(source: Any, folder: Path, zscore: str) -> Subject:
   facts = store.read_metadata(folder)
   subject = Subject(str(facts['subject']))
   subject.rois = facts.masks
@@ -86,7 +87,11 @@ def _check_paired(source: Any, folder: Path) -> Subject:
     'rows: ' + _format_counts(splits),
     f'{facts["num_train_stimuli"]} training and {facts["num_test_stimuli"]} test pictures; test pictures shown '
     f'{low if low == high else f"{low} to {high}"} times',
+    f'the model gets {WAYS[zscore]} (config.data.zscore = auto)',
   ]
+  if sessions := facts.get('sessions'):
+    count = len({name for names in sessions.values() for name in names})
+    subject.facts.append(f'{count} sessions are known: config.data.zscore = voxel_session can be used')
   kinds = _picture_kinds(facts, subject)
   seen_in: dict[str, dict[str, str]] = {}
   stimuli: dict[str, set[int]] = {}  # of each picture
@@ -105,7 +110,7 @@ def _check_paired(source: Any, folder: Path) -> Subject:
     subject.doubts += statistics.find_doubts(split)
     if split == 'train':
       subject.rows = statistics.standardise()
-      _check_offsets(statistics, subject)
+      _check_offsets(statistics, zscore, subject)
   if copies := sum(len(numbers) - 1 for numbers in stimuli.values()):
     subject.doubts.append(f'{copies} pictures are copies of another one, but count as different stimuli')
   both = seen_in['train'].keys() & seen_in['test'].keys()
@@ -144,11 +149,12 @@ def _picture_kinds(facts: store.Metadata, subject: Subject) -> dict[int, str]:
   return {number: f'{kind} ({count})' for kind, (count, number) in list(kinds.items())[: -NUM_PICTURES - 1 : -1]}
 
 
-def _check_offsets(statistics: '_Statistics', subject: Subject) -> None:
-  """Reports the share of the input's variance that does not depend on the picture."""
+def _check_offsets(statistics: '_Statistics', zscore: str, subject: Subject) -> None:
+  """Reports the share of the responses' variance that does not depend on the picture, and whether the model gets it."""
   share = statistics.measure_offsets(subject.rois.get('VC'))
-  subject.facts.append(f'constant offsets of voxels are {share:.0%} of the variance of the training rows')
-  if share > MAX_OFFSET_SHARE:
+  fact = f'constant offsets of voxels are {share:.0%} of the variance of the training rows'
+  subject.facts.append(fact + ('' if zscore == 'subject' else '; the z-score of each voxel removes them'))
+  if zscore == 'subject' and share > MAX_OFFSET_SHARE:
     subject.doubts.append(
       f'with one z-score for all voxels (config.data.zscore = "subject"), {share:.0%} of the variance that the model '
       'gets is the constant offset of each voxel, which says nothing about the picture; train with '

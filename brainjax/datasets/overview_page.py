@@ -34,8 +34,10 @@ def draw(name: str, subjects: list[overview.Subject], path: Path) -> None:
   parts = figure.subfigures(2 if strips else 1, 1, height_ratios=heights if strips else None)
   axes = (parts[0] if strips else parts).subplots(len(shown), 3, width_ratios=(1.2, 1.2, 1), squeeze=False)
   for subject, (left, middle, right) in zip(shown, axes, strict=True):
-    _heat_map(left, subject, 'subject', 'one z-score for all voxels')
-    _heat_map(middle, subject, 'voxel', 'one z-score for each voxel')
+    used = registry.get(name).zscore
+    other = next(zscore for zscore in overview.WAYS if zscore != used)
+    _heat_map(left, subject, used, f'as the model gets them ({overview.WAYS[used]})')
+    _heat_map(middle, subject, other, overview.WAYS[other])
     _per_roi(right, subject, is_ceiling=registry.get(name).has_pictures)
   if strips:
     cells = parts[1].subplots(len(strips), overview.NUM_PICTURES, squeeze=False)

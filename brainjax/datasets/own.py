@@ -34,7 +34,7 @@ class Own(paired.Builder):
 
   def read(self, raw_dir):
     """Betas, events and pictures, checked against each other."""
-    fmri, rois = own_raw.read(self.source)
+    fmri, rois, where = own_raw.read(self.source)
     events, files = self.source.table, self.source.pictures
     number = {name: i for i, name in enumerate(sorted(set(events.categories.values())))}
 
@@ -47,8 +47,8 @@ class Own(paired.Builder):
       return pictures.read_square(file, own_raw.MAX_IMAGE_SIZE, str(file), self.source.background)
 
     train, test = events.pictures('train'), events.pictures('test')
-    facts = pictures.survey([files[name] for name in (*train, *test)])
-    return paired.Trials(fmri, events.images, rois, train, test, picture, label, facts=facts)
+    facts = pictures.survey([files[name] for name in (*train, *test)]) | where
+    return paired.Trials(fmri, events.images, rois, train, test, picture, label, sessions=events.sessions, facts=facts)
 
 
 def prepare(source: own_raw.Source, prepared_dir: str | os.PathLike, subject: str = 'sub-01') -> tuple[str, list[str]]:

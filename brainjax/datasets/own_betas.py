@@ -20,7 +20,7 @@ HDF5_NAMES = {GLMSINGLE: False, 'modelmd': True, 'betas': True}
 
 def read_betas(
   path: Path, masks: Sequence[Mask], num_trials: int, events: Path, scale: float | None = None
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, list[int]]]:
   """Responses of the voxels in any of the masks, or of all voxels if there are no masks.
 
   Args:
@@ -32,7 +32,8 @@ def read_betas(
     scale: the file holds betas times this. Arrays of whole numbers need it.
 
   Returns:
-    `N V` float32, and each ROI over these voxels: name -> `V` bool.
+    `N V` float32; each ROI over these voxels: name -> `V` bool; and where masks chose voxels, `grid` (the shape of a mask)
+    and `places` (their flat indices in it, `V`).
 
   Raises:
     UserError: a file cannot be read, or betas, masks and number of trials do not fit together.
@@ -49,12 +50,13 @@ def read_betas(
   if len(values) != num_trials:
     raise UserError(f'{path}: {len(values)} trials, but {events} has {num_trials} rows; expected one row per trial')
   if not masks:
-    return _to_float32(values, scale), {}
+    return _to_float32(values, scale), {}, {}
   chosen = {mask.name: mask.select(_read_mask(mask.path, values.shape[1:], image, path)) for mask in masks}
   union = np.logical_or.reduce(list(chosen.values()))
   rows = _to_float32(values[:, union], scale)
   _check_finite(path, rows, union)
-  return rows, {name: mask[union] for name, mask in chosen.items()}
+  where = {'grid': list(union.shape), 'places': np.flatnonzero(union).tolist()}
+  return rows, {name: mask[union] for name, mask in chosen.items()}, where
 
 
 def _read_array(path: Path, masks: Sequence[Mask], num_trials: int, scale: float | None) -> tuple[np.ndarray, int]:

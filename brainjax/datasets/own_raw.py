@@ -85,8 +85,8 @@ def find_picture(folder: Path, name: str) -> Path:
   raise UserError(f'{folder}: no picture {name[:80]!r} there, but the events name it')
 
 
-def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """Betas `N V` and ROI masks `V`, checked against the events and the pictures.
+def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, list[int]]]:
+  """Betas `N V`, ROI masks `V` and where the voxels are (see `read_betas`), checked against the events and the pictures.
 
   Raises:
     UserError: a file cannot be read, or they do not fit together.
@@ -100,6 +100,6 @@ def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     other = seen.setdefault(store.file_digest(path), name)
     if split_of[other] != split_of[name]:
       raise UserError(f'{path}: the same picture as {other!r}, which is in the other split; test pictures must be new')
-  fmri, rois = own_betas.read_betas(source.betas, source.masks, len(events.images), source.events, source.scale)
+  fmri, rois, where = own_betas.read_betas(source.betas, source.masks, len(events.images), source.events, source.scale)
   fmri = raw.check_fmri(fmri, str(source.betas))
-  return fmri, {WHOLE: np.ones(fmri.shape[1], bool)} | rois
+  return fmri, {WHOLE: np.ones(fmri.shape[1], bool)} | rois, where

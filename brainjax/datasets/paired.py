@@ -46,6 +46,7 @@ class Trials:
     picture: name -> `H H 3` uint8.
     label: name -> what it shows.
     test_means: `K V`, means over the repetitions of each of `test`, where the raw files hold them; None: they are computed.
+    sessions: name of the session of each trial, `N`; None if it is not known.
     facts: more entries of the metadata; they replace those of the same name.
   """
 
@@ -57,6 +58,7 @@ class Trials:
   picture: Callable[[str], np.ndarray]
   label: Callable[[str], Label]
   test_means: np.ndarray | None = None
+  sessions: list[str] | None = None
   facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -196,6 +198,9 @@ def _facts(subject: str, trials: Trials) -> dict[str, Any]:
     'repetitions': np.unique(stimulus[is_test], return_counts=True)[1].tolist(),
     **{f'roi/{roi}': mask for roi, mask in trials.rois.items()},
   }
+  if trials.sessions:
+    session = np.array(trials.sessions)
+    facts['sessions'] = {'train': session[~is_test].tolist(), 'test_trials': session[is_test].tolist()}  # in row order
   ceiling = explainable_variance(trials.fmri[is_test], stimulus[is_test]) if is_test.any() else None
   return facts | ({} if ceiling is None else {'explainable_variance': ceiling}) | trials.facts
 

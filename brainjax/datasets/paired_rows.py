@@ -8,7 +8,7 @@ import numpy as np
 
 from brainjax.datasets import arrays, store, transforms
 from brainjax.datasets.data_set import DataSet
-from brainjax.datasets.input_transform import InputTransform
+from brainjax.datasets.input_transform import InputTransform, standardise_sessions
 from brainjax.errors import UserError
 
 SPLITS = ('train', 'val', *arrays.TEST_SPLITS)
@@ -109,29 +109,39 @@ def load(
     transform = fitted.get(subject) if is_test else None
     if transform:
       _check_same_voxels(transform, facts, source)
-    else:
-      mask = arrays.select_mask(facts.masks, roi, str(source.data_dir))
+    mask = transform.mask if transform else arrays.select_mask(facts.masks, roi, str(source.data_dir))
+    by_session = transform.by_session if transform else zscore == 'voxel_session'
+    if not transform or by_session:
       train = _read(source, 'train', mask, None if is_test else pictures)
       held_out = draw_val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
       kept = draw_train_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
       is_kept = np.isin(train['stimulus'], kept)
-      transform = InputTransform.fit(
-        train['fmri'][is_kept],
-        data_set=data_set.name,
-        subject=subject,
-        roi=roi if isinstance(roi, str) else '+'.join(roi),
-        mask=mask,
-        patch_size=patch_size,
-        full_extra_patch=full_extra_patch,
-        zscore=zscore,
-        test_raw_scale=test_raw_scale,
-        where=str(source.data_dir),
-      )
-    if is_test:
-      part = _read(source, split, transform.mask, pictures)
-    else:
+    if by_session:
+      sessions = _Sessions(source, train['fmri'][is_kept], is_kept)
+      train['fmri'] = sessions(train['fmri'], 'train')
+    transform = transform or InputTransform.fit(
+      train['fmri'][is_kept],
+      data_set=data_set.name,
+      subject=subject,
+      roi=roi if isinstance(roi, str) else '+'.join(roi),
+      mask=mask,
+      patch_size=patch_size,
+      full_extra_patch=full_extra_patch,
+      zscore=zscore,
+      test_raw_scale=test_raw_scale,
+      grid=facts.get('grid', ()),
+      places=facts.get('places', ()),
+      where=str(source.data_dir),
+    )
+    if not is_test:
       chosen = is_kept if split == 'train' else np.isin(train['stimulus'], held_out)
       part = {key: values[chosen] for key, values in train.items()}
+    elif by_session:
+      trials = _read(source, 'test_trials', mask, pictures)
+      trials['fmri'] = sessions(trials['fmri'], 'test_trials')
+      part = trials if split == 'test_trials' else _means(trials)
+    else:
+      part = _read(source, split, mask, pictures)
     part['fmri'] = transform(part['fmri'], is_test)
     part['subject'] = np.full(len(part['fmri']), place, np.int32)
     parts.append(part)
@@ -165,6 +175,34 @@ def load(
   with futures.ThreadPoolExecutor() as pool:  # each picture is decoded once
     table = np.stack(list(pool.map(decode, numbers.tolist())))
   return arrays.ArrayDataset(columns, table, picture_row, signed_unit, info=info)
+
+
+class _Sessions:
+  """z-scores rows of a subject within their sessions, with the statistics of its training rows there."""
+
+  def __init__(self, source: store.Builder, train: np.ndarray, is_kept: np.ndarray):
+    """`train`: the training rows in use, M V; `is_kept`: which of all rows of the split they are."""
+    self._where, facts = str(source.data_dir), source.info.metadata
+    self._names = {split: np.array(names) for split, names in facts.get('sessions', {}).items()}
+    if not self._names or 'test_trials' not in source.info.splits:
+      raise UserError(
+        f'{self._where}: the session of each trial is not known, so config.data.zscore cannot be voxel_session; give the '
+        'events a column session (or run) and prepare again, or choose voxel'
+      )
+    self._train, self._train_sessions = train, self._names['train'][is_kept]
+
+  def __call__(self, rows: np.ndarray, split: str) -> np.ndarray:
+    """All rows of a split: N V -> N V."""
+    return standardise_sessions(rows, self._names[split], self._train, self._train_sessions, self._where)
+
+
+def _means(trials: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The mean over the trials of each stimulus, and its other columns."""
+  stimulus, first, place = np.unique(trials['stimulus'], return_index=True, return_inverse=True)
+  sums = np.zeros((len(stimulus), trials['fmri'].shape[1]), np.float64)
+  np.add.at(sums, place, trials['fmri'])
+  means = (sums / np.bincount(place)[:, None]).astype(np.float32)
+  return {key: values[first] for key, values in trials.items()} | {'fmri': means}
 
 
 def _check_same_voxels(transform: InputTransform, facts: store.Metadata, source: store.Builder) -> None:

@@ -31,7 +31,18 @@ from brainjax.datasets import bold5000, god, hcp, own
 from brainjax.datasets.data_set import RAW, SUBJECTS, Argument, DataSet
 from brainjax.errors import UserError
 
-__all__ = ['DATA_SETS', 'RAW', 'SUBJECTS', 'Argument', 'DataSet', 'get', 'import_plugins', 'register', 'with_pictures']
+__all__ = [
+  'DATA_SETS',
+  'RAW',
+  'SUBJECTS',
+  'Argument',
+  'DataSet',
+  'get',
+  'import_plugins',
+  'register',
+  'with_pictures',
+  'zscore_of',
+]
 
 DATA_SETS: dict[str, DataSet] = {}
 
@@ -58,6 +69,11 @@ def get(name: str) -> DataSet:
       'config.plugins, or in --plugins of brainjax.prepare'
     )
   return DATA_SETS[name]
+
+
+def zscore_of(name: str, zscore: str) -> str:
+  """The z-score of a data set's responses: as asked, or its own way for 'auto'."""
+  return get(name).zscore if zscore == 'auto' else zscore
 
 
 def with_pictures() -> list[str]:

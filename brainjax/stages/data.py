@@ -45,7 +45,7 @@ def row_options(config: ConfigDict) -> dict[str, Any]:
     'num_val_stimuli': config.data.num_val_stimuli,
     'val_seed': config.seed,
     'patch_size': config.fmri_mae.patch_size,
-    'zscore': config.data.zscore,
+    'zscore': registry.zscore_of(config.data.dataset, config.data.zscore),
     'full_extra_patch': config.released.full_extra_patch,
     'test_raw_scale': config.released.god_test_raw_scale and config.data.dataset == god.DATA_SET.name,
   }

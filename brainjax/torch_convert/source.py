@@ -15,6 +15,7 @@ from brainjax.torch_convert.config_fields import compvis_fields, flatten_config,
 from brainjax.torch_convert.reader import Content, LazyTensor, read_file
 
 WEIGHT_KEYS = ('model_state_dict', 'state_dict', 'model', 'module')  # the last one of DeepSpeed
+CARRIED = 'brainjax_info'  # entry of a PyTorch file: JSON
 _CONFIG_KEYS = ('config', 'config_merge', 'hyper_parameters', 'hparams', 'cfg', 'args')  # the last one wins
 _CONFIG_FILES = ('.hydra/config.yaml', 'hparams.yaml', 'config.yml', 'config.yaml', 'config.json')  # the last one wins
 _OPTIMIZER_KEYS = ('optimizer', 'optimizer_states', 'optimizer_state_dict', 'scaler', 'lr_schedulers', 'scheduler')
@@ -30,6 +31,7 @@ class Source(NamedTuple):
 
   Attributes:
     files: with weights; more than one if they are sharded.
+    carried: what `convert --to_torch` put beside weights of brainjax, so that nothing is lost on the way back.
     config_files: that lie beside the weights and were read, the index of shards among them.
   """
 
@@ -40,6 +42,7 @@ class Source(NamedTuple):
   config: dict[str, Any]
   epoch: int | None
   notes: list[str]
+  carried: dict[str, Any]
 
   @property
   def path(self) -> Path:
@@ -93,7 +96,16 @@ def open_source(
     notes.append(f'ignored: {len(averages)} averaged weights ({_AVERAGE}*); --ema uses them instead of the last ones')
   state = {name: tensor for name, tensor in state.items() if not name.startswith(_AVERAGE)}
   epoch = beside.get('epoch')
-  return Source(files, config_files, first.form, state, config, epoch if type(epoch) is int else None, notes)
+  return Source(
+    files,
+    config_files,
+    first.form,
+    state,
+    config,
+    epoch if type(epoch) is int else None,
+    notes,
+    _carried(beside, first.path),
+  )
 
 
 def weights_files(path: Path) -> tuple[list[Path], list[str]]:
@@ -215,12 +227,20 @@ def _only_tensors(mapping: Mapping[str, Any], path: Path, notes: list[str]) -> d
 
 def _config_inside(beside: Mapping[str, Any]) -> dict[str, Any]:
   """The fields of the config objects that a checkpoint has beside its weights, and fields about heads that lie elsewhere."""
-  known = (*WEIGHT_KEYS, *_CONFIG_KEYS, *_OPTIMIZER_KEYS)
+  known = (*WEIGHT_KEYS, *_CONFIG_KEYS, *_OPTIMIZER_KEYS, CARRIED)
   config = heads_fields({name: to_plain(value) for name, value in beside.items() if name not in known})
   for name in _CONFIG_KEYS:
     if isinstance(fields := to_plain(beside.get(name)), dict):
       config |= compvis_fields(fields) or flatten_config(fields)
   return config
+
+
+def _carried(beside: Mapping[str, Any], path: Path) -> dict[str, Any]:
+  text = beside.get(CARRIED)
+  try:
+    return json.loads(text) if isinstance(text, str) else {}
+  except ValueError:
+    raise UserError(f'{path}: the entry {CARRIED} is not JSON; expected what convert --to_torch writes') from None
 
 
 def _config_beside(file: Path) -> dict[str, Any]:

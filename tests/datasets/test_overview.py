@@ -1,5 +1,6 @@
 """The check command: facts, doubts and a page, for prepared and for raw folders."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from brainjax import prepare
-from brainjax.datasets import overview, overview_page, own
+from brainjax.datasets import overview, overview_page, own, registry
 from tests.datasets import own_files, raw_files
 
 
@@ -104,7 +105,7 @@ def test_kinds_of_pictures(tmp_path, capsys):
   assert Image.open(page).height > 110 * (1.1 + 2.3 + 3 * 1.95) - 2
 
 
-def test_constant_offsets(tmp_path, capsys):
+def test_constant_offsets(tmp_path, capsys, monkeypatch):
   study = own_files.write(tmp_path / 'raw')
   rng = np.random.default_rng(0)
   fmri = (500 + 50 * rng.standard_normal(12) + 12 * study.fmri).astype(np.float32)
@@ -118,7 +119,13 @@ def test_constant_offsets(tmp_path, capsys):
   capsys.readouterr()
   assert prepare.main(['check', str(tmp_path / 'out')]) == 0
   said = capsys.readouterr().out
-  assert f'large: constant offsets of voxels are {share:.0%} of the variance' in said
+  assert (
+    f'large: constant offsets of voxels are {share:.0%} of the variance of the training rows; the z-score of' in said
+  )
+  assert 'large: the model gets one z-score for each voxel' in said and 'look at this: large: with one' not in said
+  monkeypatch.setitem(registry.DATA_SETS, 'own', dataclasses.replace(own.DATA_SET, zscore='subject'))
+  assert prepare.main(['check', str(tmp_path / 'out')]) == 0
+  said = capsys.readouterr().out
   assert (
     f'look at this: large: with one z-score for all voxels (config.data.zscore = "subject"), {share:.0%} of' in said
   )

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def read(folder, *chosen, betas='betas.nii.gz'):
-  return own_betas.read_betas(folder / betas, chosen, TRIALS, folder / 'events.tsv')
+  return own_betas.read_betas(folder / betas, chosen, TRIALS, folder / 'events.tsv')[:2]
 
 
 def refused(match, folder, *chosen, **options):
@@ -280,7 +280,7 @@ def test_hdf5(folder, tmp_path, capsys):
   whole = np.int16(np.round(values * 300))
   write('n.h5', betas=whole.T)
   refused('whole numbers .int16.*--scale=300 for the Natural Scenes Dataset', tmp_path, mask, betas='n.h5')
-  rows, _ = own_betas.read_betas(tmp_path / 'n.h5', (mask,), TRIALS, tmp_path / 'events.tsv', 300)
+  rows, _, _ = own_betas.read_betas(tmp_path / 'n.h5', (mask,), TRIALS, tmp_path / 'events.tsv', 300)
   np.testing.assert_allclose(rows, expected, atol=0.5 / 300 + 1e-6)
   flat = values.reshape(60, TRIALS)
   for array in (flat, flat.T):
