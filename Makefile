@@ -6,7 +6,7 @@ ACCELERATOR ?=
 RUN = $(VENV)/bin/python
 READY = $(VENV)/ready$(ACCELERATOR:%=-%)
 
-.PHONY: demo test test-slow test-wheel lint demo-prior clean
+.PHONY: demo test test-slow test-wheel docs lint demo-prior clean
 
 demo: $(READY)
 	$(RUN) launch.py --config=configs/demo.py
@@ -20,6 +20,10 @@ test-slow: $(VENV)/ready-test
 # Builds sdist and wheel, installs them into an empty environment and runs them from an empty folder.
 test-wheel: $(VENV)/ready-test
 	$(RUN) -m pytest -m slow tests/test_wheel.py
+
+# The documentation as a site, in build/site; a broken link is an error.
+docs: $(VENV)/ready-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 lint: $(VENV)/ready-test
 	$(RUN) -m ruff check .
@@ -40,6 +44,10 @@ $(VENV)/ready: requirements.txt pyproject.toml
 
 $(VENV)/ready-cuda13 $(VENV)/ready-cuda12 $(VENV)/ready-tpu: $(VENV)/ready-%: $(VENV)/ready
 	$(RUN) -m pip install --quiet --requirement requirements.txt "jax[$*]"
+	touch $@
+
+$(VENV)/ready-docs: $(VENV)/ready requirements-docs.txt
+	$(RUN) -m pip install --quiet --requirement requirements-docs.txt
 	touch $@
 
 $(VENV)/ready-test: $(VENV)/ready requirements-test.txt
