@@ -153,9 +153,9 @@ def _refuse_damaged(folder: Path) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _damage(folder: Path, signature: tuple) -> str:
-  """`files.damage`. A folder is read once, and again when a file in it was written: a run asks for it several times."""
+  """`files.find_damage`. A folder is read once, and again when a file in it was written: a run asks for it several times."""
   del signature
-  return files.damage(folder)
+  return files.find_damage(folder)
 
 
 def weights_digest(flat: Mapping[str, np.ndarray]) -> str:
@@ -312,7 +312,7 @@ class RunCheckpoints:
 
   def _fault(self, step: int) -> str:
     """Describes a fault of a checkpoint, or ''. The first host checks; the others receive the result."""
-    fault = files.damage(self._directory / str(step)) if hosts.is_first() else ''
+    fault = files.find_damage(self._directory / str(step)) if hosts.is_first() else ''
     return (fault or 'the first host reports it') if hosts.from_first(bool(fault)) else ''
 
   def _put_aside(self, damaged: int, fault: str, used: int) -> None:

@@ -19,7 +19,7 @@ from brainjax.torch_convert import engine, kinds, schedule_buffers
 from brainjax.torch_convert.config_fields import Ambiguous
 from brainjax.torch_convert.convert_file import Converted, convert_file, resize_voxels, shorten_decoder
 from brainjax.torch_convert.diffusers import is_diffusers, read_folder, write_folder
-from brainjax.torch_convert.source import CARRIED, weights_files
+from brainjax.torch_convert.source import CARRIED, find_weights_files
 from brainjax.torch_convert.writer import check_absent, check_target, write_state, writing
 from brainjax.trees import subtree
 
@@ -85,7 +85,9 @@ def to_jax(options: argparse.Namespace, origin: Mapping[str, Any] | None = None)
   if is_folder and options.ema:
     raise UserError('--ema is for CompVis checkpoints; diffusers folders hold one set of weights')
   with ThreadPoolExecutor(1) as pool:  # hashes beside the conversion
-    hashing = [] if is_folder else [pool.submit(_facts, file) for file in weights_files(source)[0] if file.is_file()]
+    hashing = (
+      [] if is_folder else [pool.submit(_facts, file) for file in find_weights_files(source)[0] if file.is_file()]
+    )
     if is_folder:
       converted = read_folder(source, options.dry_run)
       hashing = [pool.submit(_facts, file) for model in converted.sources for file in model.files]
@@ -175,7 +177,7 @@ def to_torch(source: str, out: str) -> None:
   if spec is None:
     raise UserError(f'{source} is of kind {info["kind"]}, which has no original PyTorch file; use --to_diffusers')
   kwargs = info['settings']
-  expected = kinds.expected_shapes(spec, kwargs, source, params)
+  expected = kinds.compute_shapes(spec, kwargs, source, params)
   loose = {row.path for row in spec.loose}
   odd = sorted(
     path for path in expected.keys() | (params.keys() - loose) if expected.get(path) != np.shape(params.get(path))
@@ -186,7 +188,7 @@ def to_torch(source: str, out: str) -> None:
     )
   state = engine.to_torch(spec.table, params)
   if info['kind'] in ('ldm', 'ldm_sd1', 'label2img', 'sd1'):
-    state = schedule_buffers.buffers(**kwargs.get('schedule', {})) | state
+    state = schedule_buffers.make_buffers(**kwargs.get('schedule', {})) | state
   beside = {'epoch': info.get('epoch'), 'config': (info.get('source_config') or {}) | _flat_config(kwargs)}
   beside |= {CARRIED: json.dumps({name: info[name] for name in KEPT if name in info})}
   write_state(target, state, spec.key, beside)

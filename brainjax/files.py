@@ -133,7 +133,7 @@ def write_sums(folder: Path, without: Collection[str] = ()) -> None:
     path.write_text(''.join(lines))
 
 
-def damage(folder: Path) -> str:
+def find_damage(folder: Path) -> str:
   """Describes a fault in a folder that has `SHA256SUMS`; empty if every file is as it was written."""
   try:
     lines = (folder / SUMS).read_text('utf-8').splitlines()

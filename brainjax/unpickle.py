@@ -206,9 +206,6 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     args = self.stack.pop()
     self.stack[-1] = self._construct(self.stack[-1], args)
 
-  def load_bytearray8(self) -> None:
-    self.append(bytearray(self.read(int.from_bytes(self.read(8), 'little'))))
-
   def load_newobj_ex(self) -> None:
     keywords = self.stack.pop()
     self.load_reduce()
@@ -237,57 +234,30 @@ class Unpickler(pickle._Unpickler):  # the Python one: its memo is a dict, so th
     else:
       check_type(target, list).extend(values)
 
-  def load_append(self) -> None:
-    value = self.stack.pop()
-    self._add([value])
-
-  def load_appends(self) -> None:
-    values = self.pop_mark()
-    self._add(values)
-
   def _set(self, values: list) -> None:
     target = self.stack[-1]
     target = target.items if isinstance(target, StandIn) else check_type(target, dict)
     for i in range(0, len(values), 2):
       target[settle(values[i])] = settle(values[i + 1])
 
-  def load_setitem(self) -> None:
-    value = self.stack.pop()
-    key = self.stack.pop()
-    self._set([key, value])
-
-  def load_setitems(self) -> None:
-    values = self.pop_mark()
-    self._set(values)
-
-  def load_tuple(self) -> None:
-    values = self.pop_mark()
+  def _tuple(self, values: list) -> None:
     self.append(tuple(settle(value) for value in values))
-
-  def load_tuple1(self, size: int = 1) -> None:
-    self.stack[-size:] = [tuple(settle(value) for value in self.stack[-size:])]
-
-  def load_tuple2(self) -> None:
-    self.load_tuple1(2)
-
-  def load_tuple3(self) -> None:
-    self.load_tuple1(3)
 
   dispatch |= {
     pickle.REDUCE[0]: load_reduce,
-    pickle.BYTEARRAY8[0]: load_bytearray8,
+    pickle.BYTEARRAY8[0]: lambda self: self.append(bytearray(self.read(int.from_bytes(self.read(8), 'little')))),
     pickle.NEWOBJ[0]: load_reduce,
     pickle.NEWOBJ_EX[0]: load_newobj_ex,
     pickle.BUILD[0]: load_build,
-    pickle.APPEND[0]: load_append,
-    pickle.APPENDS[0]: load_appends,
-    pickle.ADDITEMS[0]: load_appends,
-    pickle.SETITEM[0]: load_setitem,
-    pickle.SETITEMS[0]: load_setitems,
-    pickle.TUPLE[0]: load_tuple,
-    pickle.TUPLE1[0]: load_tuple1,
-    pickle.TUPLE2[0]: load_tuple2,
-    pickle.TUPLE3[0]: load_tuple3,
+    pickle.APPEND[0]: lambda self: self._add([self.stack.pop()]),
+    pickle.APPENDS[0]: lambda self: self._add(self.pop_mark()),
+    pickle.ADDITEMS[0]: lambda self: self._add(self.pop_mark()),
+    pickle.SETITEM[0]: lambda self: self._set([self.stack.pop(-2), self.stack.pop()]),
+    pickle.SETITEMS[0]: lambda self: self._set(self.pop_mark()),
+    pickle.TUPLE[0]: lambda self: self._tuple(self.pop_mark()),
+    pickle.TUPLE1[0]: lambda self: self._tuple([self.stack.pop()]),
+    pickle.TUPLE2[0]: lambda self: self._tuple([self.stack.pop(-2), self.stack.pop()]),
+    pickle.TUPLE3[0]: lambda self: self._tuple([self.stack.pop(-3), self.stack.pop(-2), self.stack.pop()]),
   }
 
   def load(self) -> Any:

@@ -55,7 +55,7 @@ SD_FIRST_STAGE = dict(ch=32, ch_mult=(1, 2), num_res_blocks=1, z_channels=4, emb
 
 def random_params(spec, settings):
   rng = np.random.default_rng(0)
-  shapes = kinds.expected_shapes(spec, settings, 'test')
+  shapes = kinds.compute_shapes(spec, settings, 'test')
   return {path: rng.normal(0, 0.05, shape).astype(np.float32) for path, shape in shapes.items()}
 
 

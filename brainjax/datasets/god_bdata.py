@@ -204,7 +204,7 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
   todo = [name for name in names if not _is_current(out, name, known[name])]
   if not todo and not _is_current(out, 'images', _picture_files(out, table, described)):
     todo = names  # other pictures may have other numbers
-  for name in store.progress(todo, 'god: reading', len(todo), 'subjects'):
+  for name in store.show_progress(todo, 'god: reading', len(todo), 'subjects'):
     read[name] = read_subject(known[name])
     shown = {value: tuple(np.unique(stimuli).tolist()) for value, stimuli in read[name][1].items()}
     if set(shown[TRAINING]) & set(shown[TEST]):
@@ -268,7 +268,7 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
   index = _class_index(described, stimuli)
   for doubt in pictures.find_doubts(pictures.survey([used[s] for s in stimuli])['picture_kinds']):
     print(f'look at this: {images}: {doubt}')
-  read = store.progress(used, 'god: pictures', len(used), 'pictures')
+  read = store.show_progress(used, 'god: pictures', len(used), 'pictures')
   by_stimulus = {stimulus: _picture(used[stimulus]) for stimulus in read}
   stacked = {split: np.stack([by_stimulus[stimulus] for stimulus in part]) for split, part in rows.items()}
   _note(out, 'images').unlink(missing_ok=True)

@@ -188,7 +188,7 @@ def read_subject(folder: Path, subject: str, num_train: int, num_test: int) -> S
     )
   if not rois:
     raise UserError(f'{where}: no ROI mask found; expected boolean arrays such as VC, V1, V2 with {num_voxels} entries')
-  return Subject(train, order.astype(np.int32), test, trials, trial_order(trials, test), rois)
+  return Subject(train, order.astype(np.int32), test, trials, find_trial_order(trials, test), rois)
 
 
 def read(folder: Path, subject: str) -> paired.Trials:
@@ -243,7 +243,7 @@ def _mask(archive: raw.NpzReader, name: str, num_voxels: int) -> np.ndarray:
   return mask.astype(bool)
 
 
-def trial_order(trials: np.ndarray, means: np.ndarray, tolerance: float = 0.01) -> np.ndarray | None:
+def find_trial_order(trials: np.ndarray, means: np.ndarray, tolerance: float = 0.01) -> np.ndarray | None:
   """The stimulus of each trial: `K*R`, or None.
 
   The format has the trials of a picture together (row R * picture + repetition). Some files have run after run (row

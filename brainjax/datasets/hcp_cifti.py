@@ -267,7 +267,7 @@ def _run(
       stack.callback(pool.shutdown, cancel_futures=True)
       outcomes = pool.map(work, jobs.values())
     try:
-      yield from zip(jobs, store.progress(outcomes, 'hcp', len(jobs), 'subjects'), strict=True)
+      yield from zip(jobs, store.show_progress(outcomes, 'hcp', len(jobs), 'subjects'), strict=True)
     except concurrent.futures.process.BrokenProcessPool:
       raise UserError(
         'a worker process was killed, probably because memory ran out; run again with fewer --workers, '

@@ -50,11 +50,10 @@ def read_betas(
   if len(values) != num_trials:
     raise UserError(f'{path}: {len(values)} trials, but {events} has {num_trials} rows; expected one row per trial')
   if not masks:
-    return _to_float32(values, scale), {}, {}
+    return raw.check_fmri(_to_float32(values, scale), str(path)), {}, {}
   chosen = {mask.name: mask.select(_read_mask(mask.path, values.shape[1:], image, path)) for mask in masks}
   union = np.logical_or.reduce(list(chosen.values()))
-  rows = _to_float32(values[:, union], scale)
-  _check_finite(path, rows, union)
+  rows = raw.check_fmri(_to_float32(values[:, union], scale), f'{path} inside the masks', places=np.argwhere(union))
   where = {'grid': list(union.shape), 'places': np.flatnonzero(union).tolist()}
   return rows, {name: mask[union] for name, mask in chosen.items()}, where
 
@@ -149,15 +148,3 @@ def _to_float32(rows: np.ndarray, scale: float | None) -> np.ndarray:
   with np.errstate(over='ignore'):  # infinite then, which is refused later
     rows = np.ascontiguousarray(rows, np.float32)
     return rows if scale is None else rows / np.float32(scale)
-
-
-def _check_finite(path: Path, rows: np.ndarray, union: np.ndarray) -> None:
-  """Refuses NaN and infinity in `N V`, and names the voxel of the grid."""
-  bad = ~np.isfinite(rows)
-  if bad.any():
-    trial, place = np.argwhere(bad)[0]
-    voxel = tuple(np.argwhere(union)[place].tolist())
-    raise UserError(
-      f'{path}: {int(bad.sum())} NaN or infinite values inside the masks, the first in trial {trial}, voxel '
-      f'{voxel if len(voxel) > 1 else voxel[0]}; leave those voxels out of the masks or those trials out, or interpolate them'
-    )

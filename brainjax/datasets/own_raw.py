@@ -101,5 +101,4 @@ def read(source: Source) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, l
     if split_of[other] != split_of[name]:
       raise UserError(f'{path}: the same picture as {other!r}, which is in the other split; test pictures must be new')
   fmri, rois, where = own_betas.read_betas(source.betas, source.masks, len(events.images), source.events, source.scale)
-  fmri = raw.check_fmri(fmri, str(source.betas))
   return fmri, {WHOLE: np.ones(fmri.shape[1], bool)} | rois, where

@@ -148,7 +148,7 @@ def select_subjects(known: Collection[str], wanted: Sequence[str] | None, raw: P
   return list(wanted or known)
 
 
-def examples(
+def make_examples(
   fmri: Iterable[np.ndarray],
   picture: np.ndarray,
   image: Callable[[int], np.ndarray],
@@ -225,7 +225,7 @@ def _splits(trials: Trials) -> dict[str, tuple[int, Iterator[dict]]]:
   def rows(fmri: Iterable[np.ndarray], shown: np.ndarray) -> Iterator[dict]:
     seen, place = np.unique(shown, return_inverse=True)
     labels = [trials.label(names[i]) for i in seen]
-    yield from examples(fmri, place, lambda number: trials.picture(names[seen[number]]), labels, seen.tolist())
+    yield from make_examples(fmri, place, lambda number: trials.picture(names[seen[number]]), labels, seen.tolist())
 
   train = (trials.fmri[row] for row in np.flatnonzero(~is_test))  # not copied: it may have 2 GiB
   splits = {

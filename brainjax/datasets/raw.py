@@ -175,8 +175,16 @@ class NpzReader:
     return check_fmri(self.read(name, ndim=2, kinds='f'), f'{self.path}: array {name!r}', num_voxels)
 
 
-def check_fmri(fmri: np.ndarray, where: str, num_voxels: int | None = None) -> np.ndarray:
-  """An fMRI matrix `rows V` as float32. `where` begins the message of an error.
+def check_fmri(
+  fmri: np.ndarray, where: str, num_voxels: int | None = None, places: np.ndarray | None = None
+) -> np.ndarray:
+  """An fMRI matrix `rows V` as float32.
+
+  Args:
+    fmri: rows V.
+    where: begins the message of an error.
+    num_voxels: V, if it is known.
+    places: V D, where each voxel lies in the file, for the message.
 
   Raises:
     UserError: it is empty or constant, has another width than `num_voxels`, or holds NaN or infinity.
@@ -191,8 +199,9 @@ def check_fmri(fmri: np.ndarray, where: str, num_voxels: int | None = None) -> n
   bad = ~np.isfinite(fmri) if not np.isfinite(fmri.sum()) else np.zeros((1, 1), bool)
   if bad.any():
     row, voxel = np.argwhere(bad)[0]
+    place = voxel if places is None else ', '.join(map(str, places[voxel]))
     raise UserError(
-      f'{where} has {int(bad.sum())} NaN or infinite values, the first in row {row}, voxel {voxel}; '
+      f'{where} has {int(bad.sum())} NaN or infinite values, the first in row {row}, voxel {place}; '
       'leave those voxels or trials out, or interpolate them'
     )
   if fmri.min() == fmri.max():

@@ -145,7 +145,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for split, (count, examples) in self._split_generators(dl_manager).items():
       template = self._get_filename_template(split_name=split)
       records = (serializer.serialize_example(self.info.features.encode_example(example)) for example in examples)
-      shown = progress(records, f'{self.info.full_name} {split}', count, 'rows')
+      shown = show_progress(records, f'{self.info.full_name} {split}', count, 'rows')
       lengths, num_bytes = _write_shards(shown, count, template)
       infos.append(
         tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
@@ -178,7 +178,7 @@ def _write_shards(records: Iterable[bytes], count: int, template) -> tuple[list[
   return np.diff(edges).tolist(), num_bytes
 
 
-def progress(steps: Iterable | None, name: str, total: int, unit: str) -> tqdm:
+def show_progress(steps: Iterable | None, name: str, total: int, unit: str) -> tqdm:
   """`steps` (or none, to be counted by `update`) with a progress bar, on a terminal only; BRAINJAX_PROGRESS=0: never."""
   disable = True if os.environ.get('BRAINJAX_PROGRESS') == '0' else None
   return tqdm(steps, name, total, unit=f' {unit}', disable=disable, leave=False)

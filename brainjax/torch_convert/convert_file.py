@@ -47,21 +47,21 @@ def convert_file(path: str | Path, kind: str = 'auto', ema: bool = False, plan_o
   Raises:
     UserError: the file cannot be read, matches no known kind, or a tensor is unknown, missing, doubled or of a wrong shape.
   """
-  source = open_source(path, ema, lambda state: bool(kinds.matching(state)))
+  source = open_source(path, ema, lambda state: bool(kinds.find_matching(state)))
   where, state, notes = str(source.path), source.state, source.notes
   if kind == 'vq_f4' and 'first_stage_model.quantize.embedding.weight' in state:
     prefix = 'first_stage_model.'
     notes.append(f'used only the first stage, out of {len(state)} tensors')
     state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
   kind = kinds.detect(state, kind, where)
-  spec, config = kinds.KINDS[kind], kinds.default_fields(state) | source.config
+  spec, config = kinds.KINDS[kind], kinds.derive_fields(state) | source.config
   state = kinds.clean_names(spec, state, notes)
   try:
     kwargs = kinds.model_kwargs(spec, state, ConfigFields(config, notes, where), where)
   except UserError as error:
     strangers = engine.find_unknown(spec.table, state)  # report all faults at once, as the engine does
     raise UserError(f'{error}' + (f' Unknown tensors: {", ".join(strangers)}.' if strangers else '')) from error
-  expected = kinds.expected_shapes(spec, kwargs, where, state)
+  expected = kinds.compute_shapes(spec, kwargs, where, state)
   expected |= {row.path: np.shape(state[row.torch]) for row in spec.loose if row.torch in state}
   if 'betas' in state:
     kwargs['schedule'] = schedule_buffers.read(state, where)

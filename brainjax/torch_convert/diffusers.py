@@ -78,7 +78,7 @@ def read_folder(path: Path, plan_only: bool = False) -> Converted:
     kind = kinds.KINDS[_AUTOENCODERS.get(config['_class_name'], 'label2img')]
     spec = kind._replace(parts=tuple(each._replace(path='') for each in kind.parts if each.path == f'{part}/'))
     models[part] = spec.parts[0].model.__name__
-    expected = kinds.expected_shapes(spec, kwargs[part], str(folder))
+    expected = kinds.compute_shapes(spec, kwargs[part], str(folder))
     table = (names.unet_table if part == 'unet' else names.autoencoder_table)(kwargs[part])
     state = {_new_name(name): tensor for name, tensor in source.state.items()}
     params |= add_prefix(part, move(tuple(table), state, expected, str(folder), notes, plan_only))

@@ -190,7 +190,7 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def matching(state: Mapping[str, Any]) -> list[str]:
+def find_matching(state: Mapping[str, Any]) -> list[str]:
   """The kinds that a state dict can be, by its names."""
   if image_mae.is_official(state):
     return ['vit_mae']
@@ -209,7 +209,7 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
   Raises:
     UserError: no kind fits, several fit and `asked` is 'auto', or `asked` does not fit.
   """
-  fitting, some = matching(state), f'{len(state)} tensors, such as {", ".join(list(state)[:4])}'
+  fitting, some = find_matching(state), f'{len(state)} tensors, such as {", ".join(list(state)[:4])}'
   if asked == 'auto':
     if len(fitting) == 1:
       return fitting[0]
@@ -225,7 +225,7 @@ def detect(state: Mapping[str, Any], asked: str, source: str) -> str:
   raise UserError(f'{source} is not of kind {asked}: its tensor names differ; it has {some}')
 
 
-def default_fields(state: Mapping[str, Any]) -> dict[str, Any]:
+def derive_fields(state: Mapping[str, Any]) -> dict[str, Any]:
   """Config fields that follow from the tensors themselves."""
   fields = {'layer_norm_eps': 1e-6} if image_mae.is_official(state) else {}
   if 'scale_factor' in state:  # CompVis measured the scale of the latents (scale_by_std)
@@ -277,7 +277,7 @@ def clean_names(kind: Kind, state: Mapping[str, Any], notes: list[str]) -> dict[
   return {name: result[name] for name in sorted(result)}
 
 
-def expected_shapes(
+def compute_shapes(
   kind: Kind, kwargs: Mapping[str, Any], source: str, present: Collection[str] | None = None
 ) -> dict[str, tuple[int, ...]]:
   """Path -> shape of every parameter that models with these kwargs have; nothing is computed.

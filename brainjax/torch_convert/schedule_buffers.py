@@ -12,7 +12,7 @@ PUBLISHED = {'num_steps': 1000, 'start': 0.0015, 'end': 0.0195}  # of label2img
 STABLE_DIFFUSION = {'num_steps': 1000, 'start': 0.00085, 'end': 0.012}
 
 
-def buffers(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0195) -> dict[str, np.ndarray]:
+def make_buffers(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0195) -> dict[str, np.ndarray]:
   """The buffers of CompVis `DDPM` for its "linear" schedule: the fields of a `Schedule` (each T)."""
   return diffusion.make_schedule(num_steps, start, end)._asdict()
 
@@ -31,7 +31,9 @@ def read(state: Mapping[str, np.ndarray], source: str) -> dict[str, float]:
   differing = []
   for constants in (*known, rounded) if rounding > 1e-6 else (rounded,):
     differing = [
-      name for name, value in buffers(**constants).items() if name in state and not _same(state[name], value, rounding)
+      name
+      for name, value in make_buffers(**constants).items()
+      if name in state and not _same(state[name], value, rounding)
     ]
     if not differing:
       return constants

@@ -65,7 +65,7 @@ def open_source(
     UserError: as `read_file`; or the file has no state dict, a shard is missing, or there are no averages though they were
       asked for.
   """
-  files, notes = weights_files(Path(path))
+  files, notes = find_weights_files(Path(path))
   contents = [read_file(file) for file in files]
   first = contents[0]
   state: dict[str, LazyTensor] = {}
@@ -108,7 +108,7 @@ def open_source(
   )
 
 
-def weights_files(path: Path) -> tuple[list[Path], list[str]]:
+def find_weights_files(path: Path) -> tuple[list[Path], list[str]]:
   """The files of weights that a path names, and sentences for the user.
 
   Args:

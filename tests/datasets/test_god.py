@@ -150,7 +150,7 @@ def test_trials_and_explainable_variance(tmp_path, stimulus_first):
   trials = (np.sqrt(share) * signal[:, None] + np.sqrt(1 - share) * noise).astype(np.float32)
   means = trials.mean(axis=1)
   flat = (trials if stimulus_first else trials.swapaxes(0, 1)).reshape(-1, num_voxels)
-  stimulus = god_raw.trial_order(flat, means)
+  stimulus = god_raw.find_trial_order(flat, means)
   np.testing.assert_array_equal(stimulus[:2], [0, 0] if stimulus_first else [0, 1])
   np.testing.assert_allclose(paired.explainable_variance(flat, stimulus), share, atol=0.04)
 

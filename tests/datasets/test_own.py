@@ -85,7 +85,7 @@ def test_nifti_that_is_not_finite(study, tmp_path, capsys, value):
   files = [f'--betas={volumes["betas"]}', f'--mask={volumes["V1"]},{volumes["V2"]}']
   assert run(study, tmp_path / 'out', *files) == 2
   told = capsys.readouterr().err
-  assert '2 NaN or infinite values inside the masks, the first in trial 4, voxel (1, 0, 1)' in told
+  assert 'betas.nii.gz inside the masks has 2 NaN or infinite values, the first in row 4, voxel 1, 0, 1' in told
   study.fmri[4, 7] = study.fmri[9, 3] = 0
   own_files.as_nifti(study)
   assert run(study, tmp_path / 'out', *files) == 0
@@ -113,7 +113,7 @@ def test_pictures_are_encoded_as_they_are_read():
     return picture
 
   labels = [paired.Label(-1, '', '')] * 100
-  made = list(paired.examples(np.zeros((100, 3)), np.arange(100), image, labels, range(100)))
+  made = list(paired.make_examples(np.zeros((100, 3)), np.arange(100), image, labels, range(100)))
   assert max(most) < 50 and len({example['image'] for example in made}) == 100
 
 

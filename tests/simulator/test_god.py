@@ -136,5 +136,5 @@ def test_seeds_keep_categories_and_change_pictures():
 def test_trials_are_in_the_documented_order(folder, subject):
   # Row 35 * picture + run, as data/README.md says; the reader finds that order by the means.
   np.testing.assert_allclose(subject['arr_1'][35 * 7 : 35 * 8].mean(0), subject['arr_2'][7], atol=1e-6)
-  stimulus = god_raw.trial_order(subject['arr_1'], subject['arr_2'])
+  stimulus = god_raw.find_trial_order(subject['arr_1'], subject['arr_2'])
   np.testing.assert_array_equal(stimulus, np.arange(50 * 35) // 35)

@@ -57,7 +57,7 @@ def test_kind_and_sizes(name):
   if name in SETTINGS:
     assert settings == SETTINGS[name]
   assert all('assumed the published' in note for note in notes)
-  shapes = kinds.expected_shapes(kinds.KINDS[kind], settings, name)
+  shapes = kinds.compute_shapes(kinds.KINDS[kind], settings, name)
   ignored = [
     shape
     for key, shape in released.manifest(name).items()
@@ -94,7 +94,7 @@ def test_pooled_conditioner():
   }
   kind, settings, _ = read('pooled', shapes)
   assert kind == 'ldm' and settings['conditioner']['global_pool'] and settings['unet']['global_pool']
-  expected = kinds.expected_shapes(kinds.KINDS['ldm'], settings, 'pooled')
+  expected = kinds.compute_shapes(kinds.KINDS['ldm'], settings, 'pooled')
   assert expected['unet/time_embed_condition/pooled/kernel'] == (512, 768)
 
 
@@ -112,7 +112,7 @@ def test_wrong_and_unknown_kinds():
 
 
 def test_schedule_buffers_equal_torch():
-  made = schedule_buffers.buffers()
+  made = schedule_buffers.make_buffers()
   expected = released.schedule()
   assert (
     made.keys()
