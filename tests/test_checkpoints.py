@@ -17,7 +17,7 @@ from brainjax import checkpoints as checkpoints_module
 from brainjax import files
 from brainjax.checkpoints import UNSUMMED, RunCheckpoints, check_weights, load_weights, read_info, save_weights
 from brainjax.errors import UserError
-from brainjax.files import damage
+from brainjax.files import find_damage
 
 PARAMS = {'a/kernel': np.arange(56, dtype=np.float32).reshape(7, 8), 'b': np.ones((1, 9), np.float32)}
 
@@ -199,7 +199,7 @@ def test_damage_in_any_file_of_the_newest_checkpoint_is_told_and_the_one_before_
     # The run goes on over that step.
     checkpoints.save(8, _state(8), {'data': {}}, None)
     checkpoints.close()
-    assert damage(folder / '8') == '' and damage(folder / '6') == ''
+    assert find_damage(folder / '8') == '' and find_damage(folder / '6') == ''
 
 
 @pytest.mark.parametrize(
@@ -305,5 +305,5 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_is_intact(tmp_path)
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
   again = RunCheckpoints(tmp_path, None)
   assert again.latest(_abstract())[0] == 8
-  assert damage(tmp_path / '8') == '' and damage(tmp_path / '6') == ''
+  assert find_damage(tmp_path / '8') == '' and find_damage(tmp_path / '6') == ''
   again.close()
