@@ -12,7 +12,7 @@ import types
 import numpy as np
 import pytest
 
-from brainjax.datasets.bold5000_raw import read_picture_dict
+from brainjax.datasets.bold5000 import read_picture_dict
 from brainjax.errors import UserError
 from brainjax.pickled_values import Global, StandIn, to_plain
 from brainjax.unpickle import Unpickler, is_pickled_npy, read_pickle, read_pickled_npy

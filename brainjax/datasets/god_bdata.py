@@ -232,7 +232,9 @@ def _refuse_other_pictures(out: Path, todo: Sequence[str], sets: dict[int, tuple
   others = [path.stem for path in god_raw.subject_files(out) if path.stem not in todo]
   stimuli = {file_name(stimulus) for part in sets.values() for stimulus in part}
   if others and stimuli != set(store.read_note(_note(out, 'images'))) - {DESCRIPTION}:
-    raise UserError(f'{out}: {", ".join(others)} there saw other pictures than {", ".join(todo)}; choose another --out')
+    raise UserError(
+      f'{out} already holds {", ".join(others)}, who saw other pictures than {", ".join(todo)}; choose another --out'
+    )
 
 
 def _arrays(path: Path, fmri: dict, shown: dict, sets: dict[int, tuple[int, ...]]) -> dict[str, np.ndarray]:

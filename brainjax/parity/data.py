@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from brainjax.datasets import arrays, bold5000, bold5000_raw, god, god_raw, hcp, transforms
+from brainjax.datasets import arrays, bold5000, god, god_raw, hcp, transforms
 from brainjax.evaluation.scores import class_accuracy, identification, pixels
 from brainjax.parity.golden import Golden
 
@@ -233,16 +233,16 @@ def _bold_groups(golden: Golden) -> dict[str, str]:
 
 
 def _write_bold5000(golden: Golden, folder: Path) -> None:
-  betas = folder / bold5000_raw.BETAS
+  betas = folder / bold5000.BETAS
   betas.mkdir(parents=True)
   for name, array in golden.inputs('bold5000/raw').items():
     np.save(betas / f'{name}.npy', array)
   for subject, runs in golden.config['bold_presentation'].items():
-    lists = folder / bold5000_raw.LISTS / subject / 'session'
+    lists = folder / bold5000.LISTS / subject / 'session'
     lists.mkdir(parents=True)
     for number, names in enumerate(runs):
       (lists / f'run{number:03}.txt').write_text('\n'.join(names) + '\n')
-  presented = folder / bold5000_raw.SCENES / 'Presented_Stimuli'
+  presented = folder / bold5000.SCENES / 'Presented_Stimuli'
   presented.mkdir(parents=True)
   repeated = '\n'.join(golden.config['bold_repeated_list']) + '\n'
   (presented.parent / 'repeated_stimuli_113_list.txt').write_text(repeated)
@@ -265,8 +265,8 @@ def _bold_names(golden: Golden, subject: str) -> tuple[list[str], list[str]]:
 def _check_bold5000(golden: Golden, root: Path) -> None:
   patch_size, folder = golden.config['patch_size'], root / 'bold5000'
   for group, subject in _bold_groups(golden).items():
-    data = bold5000_raw.read_subject(folder, subject)
-    stimuli, names = bold5000_raw.read_stimuli(folder, data), np.array(data.names)
+    data = bold5000.read_subject(folder, subject)
+    stimuli, names = bold5000.read_stimuli(folder, data), np.array(data.names)
     is_test = np.isin(names, stimuli.test)
     # Test pictures in the order of the list: means over all presentations, then single trials if the group has them.
     rows = np.concatenate([np.flatnonzero(names == name) for name in stimuli.test])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from brainjax import prepare
-from brainjax.datasets import bold5000, bold5000_raw
+from brainjax.datasets import bold5000
 from brainjax.errors import UserError
 from tests import golden_files
 
@@ -25,16 +25,16 @@ def pictures():
 
 
 def write(folder, as_files=False):
-  betas = folder / bold5000_raw.BETAS
+  betas = folder / bold5000.BETAS
   betas.mkdir(parents=True)
   for name, array in golden_files.group(DATA, 'bold5000/raw').items():
     np.save(betas / f'{name}.npy', array)
   for subject, runs in CONFIG['bold_presentation'].items():
     for i, names in enumerate(runs):
-      path = folder / bold5000_raw.LISTS / subject / f'{subject}_sess0{1 + i // 2}' / f'run0{1 + i % 2}.txt'
+      path = folder / bold5000.LISTS / subject / f'{subject}_sess0{1 + i // 2}' / f'run0{1 + i % 2}.txt'
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_text('\n'.join(names) + '\n')
-  presented = folder / bold5000_raw.SCENES / 'Presented_Stimuli'
+  presented = folder / bold5000.SCENES / 'Presented_Stimuli'
   presented.mkdir(parents=True)
   (presented.parent / 'repeated_stimuli_113_list.txt').write_text('\n'.join(CONFIG['bold_repeated_list']) + '\n')
   if as_files:
@@ -89,7 +89,7 @@ class _Evil:
 
 def test_picture_table_with_code_is_refused(tmp_path):
   folder = write(tmp_path / 'raw')
-  path = folder / bold5000_raw.SCENES / 'Presented_Stimuli' / 'img_dict.npy'
+  path = folder / bold5000.SCENES / 'Presented_Stimuli' / 'img_dict.npy'
   with open(path, 'rb') as file:
     good = file.read()
   path.write_bytes(good[: good.index(b'\n') + 1] + pickle.dumps({'a': _Evil()}))
@@ -104,7 +104,7 @@ def test_picture_table_with_code_is_refused(tmp_path):
 def test_faults(tmp_path, monkeypatch):
   folder = write(tmp_path / 'raw')
   with monkeypatch.context() as patch, pytest.raises(UserError, match='the betas of CSI1 take .* at most 1 GiB'):
-    patch.setattr(bold5000_raw, 'MAX_BYTES', 16 * 60 * 4)  # 66 voxels
+    patch.setattr(bold5000, 'MAX_BYTES', 16 * 60 * 4)  # 66 voxels
     bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
   with pytest.raises(UserError, match='no files of subject CSI9; those that exist: CSI1, CSI2'):
     bold5000.prepare(folder, tmp_path / 'out', ['CSI9'])
@@ -112,11 +112,11 @@ def test_faults(tmp_path, monkeypatch):
   for path in [*files.rglob('*.jpg'), *files.rglob('*.txt')]:  # what macOS leaves on other file systems
     path.with_name(f'._{path.name}').write_bytes(b'\0\5\x16\7')
   assert bold5000.prepare(files, tmp_path / 'mac', ['CSI1'])['bold5000/CSI1'][0] == 'built'
-  (files / bold5000_raw.SCENES / 'Presented_Stimuli' / 'Scene').mkdir()
-  (files / bold5000_raw.SCENES / 'Presented_Stimuli' / 'Scene' / 'im003.jpg').write_bytes(b'')
+  (files / bold5000.SCENES / 'Presented_Stimuli' / 'Scene').mkdir()
+  (files / bold5000.SCENES / 'Presented_Stimuli' / 'Scene' / 'im003.jpg').write_bytes(b'')
   with pytest.raises(UserError, match='Scene/im003.jpg: a picture of the same name as .*COCO/im003.jpg'):
     bold5000.prepare(files, tmp_path / 'out', ['CSI1'])
-  path = folder / bold5000_raw.BETAS / bold5000_raw.BETA_NAME.format(subject='CSI1', side='RH', roi='LOC')
+  path = folder / bold5000.BETAS / bold5000.BETA_NAME.format(subject='CSI1', side='RH', roi='LOC')
   good = np.load(path)
   np.save(path, good[:-1])
   with pytest.raises(UserError, match='15 rows, but the presentation lists of CSI1 name 16'):
@@ -132,7 +132,7 @@ def test_faults(tmp_path, monkeypatch):
 def test_runs_are_in_the_order_of_their_numbers(tmp_path):
   # Ten runs of 8 pictures each in sessions 2 and 10, whose names have no leading zeros; a response holds its row number.
   folder = write(tmp_path / 'raw', as_files=True)
-  lists = folder / bold5000_raw.LISTS / 'CSI1'
+  lists = folder / bold5000.LISTS / 'CSI1'
   shutil.rmtree(lists)
   names = sorted(pictures())
   shown = []
@@ -143,10 +143,10 @@ def test_runs_are_in_the_order_of_their_numbers(tmp_path):
       path = lists / f'CSI1_sess{session}' / f'CSI1_sess{session}_run{run}.txt'
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_text('\n'.join(part))
-  for roi in bold5000_raw.ROIS:
-    for side in bold5000_raw.SIDES:
+  for roi in bold5000.ROIS:
+    for side in bold5000.SIDES:
       fmri = np.arange(len(shown), dtype=np.float32)[:, None] + np.zeros((1, 2), np.float32)
-      np.save(folder / bold5000_raw.BETAS / bold5000_raw.BETA_NAME.format(subject='CSI1', side=side, roi=roi), fmri)
+      np.save(folder / bold5000.BETAS / bold5000.BETA_NAME.format(subject='CSI1', side=side, roi=roi), fmri)
   bold5000.prepare(folder, tmp_path / 'out', ['CSI1'])
   for split in ('train', 'test_trials'):
     data = bold5000.load(tmp_path / 'out', ['CSI1'], split=split, image_size=0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from brainjax.datasets import bold5000_raw, god_bdata, pictures
+from brainjax.datasets import bold5000, god_bdata, pictures
 from brainjax.errors import UserError
 from tests.datasets import picture_files
 from tests.property_tests import drawn
@@ -277,7 +277,7 @@ def test_pictures_of_other_data_sets(folder):
   exif[0x112] = 3
   path = folder / 'turned.JPEG'
   Image.fromarray(shown).save(path, exif=exif, **SAVE['jpg'])
-  bold5000 = bold5000_raw.Stimuli([], [], {'a': path}, folder).picture('a')
+  read = bold5000.Stimuli([], [], {'a': path}, folder).picture('a')
   god = god_bdata._picture(path)  # 256 256 3
-  assert np.abs(bold5000.astype(int) - shown[::-1, ::-1]).max() <= 4
+  assert np.abs(read.astype(int) - shown[::-1, ::-1]).max() <= 4
   assert np.abs(god[8::16, 8::16].astype(int) - shown[::-1, ::-1]).max() <= 30
