@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from brainjax.datasets import own_raw
+from brainjax.datasets import own
 
 NUM_TRAIN, NUM_TEST, REPETITIONS, NUM_VOXELS = 7, 3, 4, 12
 MASKS = {'V1': [0, 1, 2, 3, 7], 'V2': [6, 7, 8, 10]}
@@ -23,9 +23,9 @@ class Study:
   fmri: np.ndarray
   table: dict[str, np.ndarray]
 
-  def source(self, **changes) -> own_raw.Source:
+  def source(self, **changes) -> own.Source:
     """The files without masks."""
-    return dataclasses.replace(own_raw.Source(self.betas, self.events, self.images), **changes)
+    return dataclasses.replace(own.Source(self.betas, self.events, self.images), **changes)
 
 
 def write(folder: Path) -> Study:

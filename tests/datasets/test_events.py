@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from brainjax.datasets import events, own_raw
+from brainjax.datasets import events, own
 from brainjax.errors import UserError
 from tests.datasets import own_files
 from tests.property_tests import drawn
@@ -71,7 +71,7 @@ def test_an_old_encoding_is_reported(tmp_path, capsys):
   text = study.events.read_text().replace('p03.png', 'ü.png')
   for encoding, times in (('latin-1', 1), ('utf-16', 0)):
     write(study.events, text, encoding)
-    assert len(own_raw.read(study.source())[0]) == len(study.fmri)
+    assert len(own.read_source(study.source())[0]) == len(study.fmri)
     assert capsys.readouterr().out.count('not UTF-8, so it is read as Windows-1252 (Latin-1)') == times
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from brainjax.datasets import masks, own_betas, own_raw
+from brainjax.datasets import masks, own, own_betas
 from brainjax.datasets.masks import Mask
 from brainjax.errors import UserError
 from tests.datasets import own_files
@@ -202,7 +202,7 @@ def test_names():
       masks.parse_masks(text)
   for text in ('V1.nii,x/V1.npy', 'R.nii:1=VC', 'R.nii:1=a b'):
     with pytest.raises(UserError, match='expected different names'):
-      own_raw.Source(Path(), Path(), Path(), masks.parse_masks(text))
+      own.Source(Path(), Path(), Path(), masks.parse_masks(text))
 
 
 @pytest.mark.parametrize(('dtype', 'scale'), [(np.float32, None), (np.float16, None), (np.int16, 300), (np.uint8, 0.5)])

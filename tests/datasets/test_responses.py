@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from brainjax.datasets import own, own_raw
+from brainjax.datasets import own
 from brainjax.datasets.masks import Mask
 from brainjax.datasets.responses import Responses
 from brainjax.errors import UserError
@@ -19,7 +19,7 @@ def lab(tmp_path_factory):
   study.fmri = (500 + 50 * np.random.default_rng(3).normal(size=12) + 12 * study.fmri).astype(np.float32)
   files = own_files.as_nifti(study)
   masks = tuple(Mask(files[name]) for name in ('V1', 'V2'))
-  source = own_raw.Source(files['betas'], study.events, study.images, masks)
+  source = own.Source(files['betas'], study.events, study.images, masks)
   own.prepare(source, folder / 'out')
   responses = {}
   for roi in ('VC', 'V1'):
