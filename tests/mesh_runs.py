@@ -151,7 +151,7 @@ def run_negatives(*layouts):
   results = {}
   for layout in layouts:
     mesh = make_mesh(layout)
-    info_nce, _ = contrast.contrasts('per_device', 0.1, mesh)
+    info_nce, _ = contrast.make_contrasts('per_device', 0.1, mesh)
     batch = sharding.put_rows({'fmri': fmri, 'weight': weight}, mesh)
     loss = jax.jit(lambda batch, info_nce=info_nce: contrast.contrast_loss(
       views, batch['fmri'], contrast.Weights(), info_nce, row_weight=batch['weight'])[1])  # fmt: skip

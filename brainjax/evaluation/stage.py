@@ -54,9 +54,9 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
   drawn = _baselines(config, workdir, classifier, train, test, trials)
   facts = {
-    'zero_shot': test_set.zero_shot(config, train, test),
+    'zero_shot': test_set.compare_categories(config, train, test),
     'noise_ceiling': {
-      subject: test_set.noise_ceiling(rows, config.evaluate.num_bootstrap, config.seed + place)
+      subject: test_set.estimate_noise_ceiling(rows, config.evaluate.num_bootstrap, config.seed + place)
       for place, (subject, rows) in enumerate(trials.items())
     },
     'about_baselines': {name: baseline.about for name, baseline in drawn.items()},
@@ -73,15 +73,15 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     images,
     out=workdir,
     baselines={name: baseline.pictures for name, baseline in drawn.items()},
-    subsets=test_set.subsets(train, test),
+    subsets=test_set.split_by_category(train, test),
     training_images=train.pictures,
     facts=facts,
     **judges | options,
   )
   captions = None if images.categories is None else list(images.categories)
   title = 'seen, and reconstructed from fMRI'
-  report.picture_grid(images.stimuli, images.samples, workdir / 'pictures.png', captions=captions, title=title)
-  report.training_curves(workdir, workdir / 'training_curves.png')
+  report.draw_grid(images.stimuli, images.samples, workdir / 'pictures.png', captions=captions, title=title)
+  report.draw_curves(workdir, workdir / 'training_curves.png')
   page = _page(config, workdir, images, scores, train, test, drawn, reconstructor)
   report.write_page(page, workdir / 'report.html')
   return scores
@@ -175,14 +175,14 @@ def _page(
     baselines={name: baseline.pictures for name, baseline in drawn.items()},
     nearest=train.pictures[nearest],
     nearest_names=names[nearest],
-    curves=report.stage_metrics(workdir),
-    traces=showcase.traces(config, workdir, test),
-    denoising=showcase.denoising(config, reconstructor, test),
-    provenance=provenance.provenance(config, workdir, train, test, scores['about_baselines']),
+    curves=report.read_curves(workdir),
+    traces=showcase.make_traces(config, workdir, test),
+    denoising=showcase.make_strip(config, reconstructor, test),
+    provenance=provenance.collect(config, workdir, train, test, scores['about_baselines']),
   )
 
 
-def summary(scores: dict[str, Any]) -> str:
+def format_summary(scores: dict[str, Any]) -> str:
   """The headline scores, a line each: mean over samples with its interval, chance, null, and the baselines'."""
   names = list(scores['baselines'])
   lines = [f'{"score":<20} {"mean of samples":<24} {"chance":>6}  {"null":<16} {" ".join(names)}']
@@ -201,7 +201,7 @@ def summary(scores: dict[str, Any]) -> str:
 
 def _run(config: ConfigDict, workdir: Path) -> None:
   # On the first host and its devices: the pictures of a test set are few.
-  hosts.on_first(lambda: print(summary(score(config, workdir))))
+  hosts.on_first(lambda: print(format_summary(score(config, workdir))))
 
 
 def _rules(config: ConfigDict) -> dict[str, Rule]:

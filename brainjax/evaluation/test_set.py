@@ -18,7 +18,7 @@ from brainjax.stages import data as stage_data
 SEEN, UNSEEN, UNKNOWN = 'category seen in training', 'category not seen in training', 'category unknown'
 
 
-def subsets(train: ArrayDataset, test: ArrayDataset) -> dict[str, np.ndarray]:
+def split_by_category(train: ArrayDataset, test: ArrayDataset) -> dict[str, np.ndarray]:
   """Test items by whether their category has training pictures: name -> N bool.
 
   A category is identified by its WordNet id, or by its name in data sets without ids. A picture of unknown category is
@@ -38,7 +38,7 @@ def _category(rows: ArrayDataset, number: int) -> str:
   return rows.info['wordnet_ids'].get(number) or rows.info['names'][number]
 
 
-def zero_shot(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
+def compare_categories(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
   """Facts for scores.json: how many test categories are in the training set, which, and by what they were matched."""
   ids = any(rows.info['wordnet_ids'].get(n) for rows in (train, test) for n in rows.info['names'])
   in_test = {_category(test, number): test.info['names'][number] for number in test.columns['stimulus'].tolist()}
@@ -92,7 +92,7 @@ def load_trials(
   return result
 
 
-def noise_ceiling(trials: ArrayDataset | str, num_bootstrap: int, seed: int) -> dict[str, Any]:
+def estimate_noise_ceiling(trials: ArrayDataset | str, num_bootstrap: int, seed: int) -> dict[str, Any]:
   """The noise ceiling of one subject, for scores.json.
 
   Per voxel the share of the averaged response's variance that the stimulus explains; and split-half identification

@@ -78,7 +78,7 @@ def _loss_args(config: ConfigDict, variant: str) -> tuple[Weights, Callable, Cal
   if outer := re.search(r'_cw([\d.]+)', variant):
     weights = weights._replace(outer=float(outer[1]))
   negatives = 'paired' if 'paired' in variant else 'global'
-  return weights, *contrast.contrasts(negatives, config.contrast.temperature, sharding.make_mesh())
+  return weights, *contrast.make_contrasts(negatives, config.contrast.temperature, sharding.make_mesh())
 
 
 def _check_forward(golden: Golden, config: ConfigDict, views: Any, fmri: np.ndarray) -> None:

@@ -105,7 +105,7 @@ def loss_weights(config: ConfigDict) -> Weights:
   )
 
 
-def contrasts(negatives: str, temperature: float, mesh: Mesh) -> tuple[Callable, Callable | None]:
+def make_contrasts(negatives: str, temperature: float, mesh: Mesh) -> tuple[Callable, Callable | None]:
   """`info_nce` and `self_info_nce` of `contrast_loss` for a value of config.contrast.negatives."""
   info_nce = partial(losses.info_nce, temperature=temperature)
   if negatives == 'per_device':
@@ -173,7 +173,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   mae = model(config, data.num_voxels)
   weights = loss_weights(config)
   num_views = 2 if weights.cross_contrast else 1
-  info_nce, self_info_nce = contrasts(stage.negatives, stage.temperature, mesh)
+  info_nce, self_info_nce = make_contrasts(stage.negatives, stage.temperature, mesh)
 
   def init(key):
     return mae.init(key, *mae.example_inputs())['params']

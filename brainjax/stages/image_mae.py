@@ -13,6 +13,7 @@ from brainjax.stages.contrast import TRAINABLE
 from brainjax.stages.data import StageData
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import StageSpec, WeightsField
+from brainjax.stages.rules import INNER_SHARE
 
 
 def make(config: ConfigDict, mesh: Mesh) -> Training:
@@ -46,4 +47,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   )
 
 
-STAGE = StageSpec('image_mae_training', make=make, weights=(WeightsField('init_from'),))
+STAGE = StageSpec(
+  'image_mae_training',
+  make=make,
+  weights=(WeightsField('init_from'),),
+  rules=lambda config: {'image_mae_training.mask_ratio': INNER_SHARE},
+)

@@ -33,10 +33,10 @@ def config(simulated=False):
 def test_categories_are_matched_by_wordnet_id():
   train = rows([0, 1, 2], ['n1', 'n2', 'n2'], ['cat', 'dog', 'dog'])
   test = rows([10, 11, 12], ['n2', 'n3', 'n4'], ['hound', 'cat', 'owl'])  # a name may mean something else
-  parts = test_set.subsets(train, test)
+  parts = test_set.split_by_category(train, test)
   assert parts[test_set.SEEN].tolist() == [True, False, False]
   assert parts[test_set.UNSEEN].tolist() == [False, True, True] and len(parts) == 2
-  facts = test_set.zero_shot(config(), train, test)
+  facts = test_set.compare_categories(config(), train, test)
   assert facts['matched_by'] == 'WordNet id' and facts['test_categories_in_training'] == ['hound']
   assert (facts['num_test_categories'], facts['num_training_categories']) == (3, 2)
   assert 'simulated_attributes' not in facts
@@ -45,13 +45,13 @@ def test_categories_are_matched_by_wordnet_id():
 def test_without_ids_names_count_and_without_names_nothing_is_claimed():
   train = rows([0, 1], ['', ''], ['cat', 'dog'])
   test = rows([10, 11, 12], ['', '', ''], ['cat', 'owl', ''])
-  parts = test_set.subsets(train, test)
+  parts = test_set.split_by_category(train, test)
   assert [parts[name].tolist() for name in (test_set.SEEN, test_set.UNSEEN, test_set.UNKNOWN)] == [
     [True, False, False],
     [False, True, False],
     [False, False, True],
   ]
-  assert test_set.zero_shot(config(), train, test)['matched_by'] == 'category name'
+  assert test_set.compare_categories(config(), train, test)['matched_by'] == 'category name'
 
 
 def test_own_pictures_have_a_category_only_where_the_table_says_so(tmp_path):
@@ -64,7 +64,7 @@ def test_own_pictures_have_a_category_only_where_the_table_says_so(tmp_path):
     own.prepare(study.source(), tmp_path / 'out', name)
     train, test = (own.load(tmp_path / 'out', [name], split=split, image_size=0) for split in ('train', 'test'))
     assert set(test.info['names'].values()) <= set(pictures) | {'cat', 'owl'}
-    return test_set.subsets(train, test), test_set.zero_shot(config(), train, test)
+    return test_set.split_by_category(train, test), test_set.compare_categories(config(), train, test)
 
   found, facts = parts('without', lambda picture: '')
   assert found[test_set.UNKNOWN].all() and not found[test_set.SEEN].any() and not found[test_set.UNSEEN].any()
@@ -95,7 +95,7 @@ def test_bold5000_knows_the_categories_of_imagenet_pictures(tmp_path):
   assert {index for part in (train, test) for index in part.info['class_indices'].values()} == {-1}
   shown = [test.info['names'][number] for number in test.columns['stimulus'].tolist()]
   assert sorted(shown) == ['im007.jpg', 'n01440764_2.JPEG', 'n01443537_3.JPEG']  # the file names stay
-  parts = test_set.subsets(train, test)
+  parts = test_set.split_by_category(train, test)
   for part, name in zip((test_set.UNKNOWN, test_set.SEEN, test_set.UNSEEN), sorted(shown), strict=True):
     assert [name for name, inside in zip(shown, parts[part], strict=True) if inside] == [name]
   assert bold5000.label('n01440764_10110.JPEG') == paired.Label(-1, 'n01440764', 'n01440764_10110.JPEG')
@@ -106,7 +106,7 @@ def test_simulated_categories_share_attributes_but_no_combination():
   table = stimuli.categories()
   train = rows(range(150), table.wordnet_ids[:150], table.names[:150], table.train)
   test = rows(range(150, 200), table.wordnet_ids[150:], table.names[150:], table.test)
-  facts = test_set.zero_shot(config(simulated=True), train, test)
+  facts = test_set.compare_categories(config(simulated=True), train, test)
   assert facts['num_test_categories_in_training'] == 0
   shared = facts['simulated_attributes']['test_categories_by_most_attributes_shared_with_a_training_category']
   counted = {}
@@ -124,13 +124,13 @@ def test_noise_ceiling_of_repeated_trials():
   signal = rng.normal(size=(20, 400))
   trials = (np.sqrt(0.3) * signal[stimulus] + np.sqrt(0.7) * rng.normal(size=(160, 400))).astype(np.float32)
   made = ArrayDataset({'fmri': trials, 'stimulus': stimulus})
-  found = test_set.noise_ceiling(made, 200, 0)
+  found = test_set.estimate_noise_ceiling(made, 200, 0)
   # 0.3 of one trial's variance is signal; of a mean over 8: 0.3 / (0.3 + 0.7 / 8).
   assert found['voxels']['median'] == pytest.approx(0.3 / (0.3 + 0.7 / 8), abs=0.05)
   assert found['split_half_identification']['value'] == 1 and found['repetitions'] == [8, 8]
   once = ArrayDataset({'fmri': trials[:20], 'stimulus': stimulus[:20]})
-  assert 'more than once' in test_set.noise_ceiling(once, 200, 0)['missing']
-  assert test_set.noise_ceiling('one trial each', 200, 0) == {'missing': 'one trial each'}
+  assert 'more than once' in test_set.estimate_noise_ceiling(once, 200, 0)['missing']
+  assert test_set.estimate_noise_ceiling('one trial each', 200, 0) == {'missing': 'one trial each'}
 
 
 def test_single_trials_of_the_items_with_their_pictures():

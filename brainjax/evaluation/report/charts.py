@@ -39,7 +39,7 @@ STYLE = {
 }
 
 
-def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+def order_scalars(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
   """Orders scalars by name and split: name -> split -> (steps, values). The later of two records of a step counts.
 
   The number of skipped steps is left out while it is 0. Any other scalar that stays 0 is shown: it may be a fault.
@@ -63,14 +63,14 @@ def curves(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.
   }
 
 
-def stage_metrics(workdir: Path) -> dict[str, dict]:
+def read_curves(workdir: Path) -> dict[str, dict]:
   """Curves of every stage that left <workdir>/<stage>/metrics.jsonl, in the order of the stages."""
   paths = {path.parent.name: path for path in sorted(Path(workdir).glob('*/metrics.jsonl'))}
   names = sorted(paths, key=lambda name: list(STAGES).index(name) if name in STAGES else len(STAGES))
-  return {name: curves(read_metrics(paths[name])) for name in names}
+  return {name: order_scalars(read_metrics(paths[name])) for name in names}
 
 
-def training_curves(workdir: Path, path: Path) -> bool:
+def draw_curves(workdir: Path, path: Path) -> bool:
   """Writes the training curves of all stages as one PNG: a row per stage, a panel per scalar.
 
   Args:
@@ -80,7 +80,7 @@ def training_curves(workdir: Path, path: Path) -> bool:
   Returns:
     False where no stage has left a scalar (nothing is written then).
   """
-  metrics = {stage: panels for stage, panels in stage_metrics(workdir).items() if panels}
+  metrics = {stage: panels for stage, panels in read_curves(workdir).items() if panels}
   if not metrics:
     return False
   width = min(4, max(len(panels) for panels in metrics.values()))

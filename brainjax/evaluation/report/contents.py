@@ -39,7 +39,7 @@ class Page:
     baselines: name -> N H W 3 uint8.
     nearest: N S H W 3 uint8, nearest training picture of each sample, or None.
     nearest_names: N S texts, what they show, or None.
-    curves: stage -> scalar -> split -> (steps, values), from `stage_metrics`.
+    curves: stage -> scalar -> split -> (steps, values), from `read_curves`.
     traces: stage -> samples of fMRI reconstructions.
     denoising: one sample along the sampler's steps, or None.
     provenance: title -> mapping of plain values (config, versions, weights, data statistics).
@@ -58,20 +58,3 @@ class Page:
   traces: dict[str, list[Trace]] = dataclasses.field(default_factory=dict)
   denoising: Strip | None = None
   provenance: dict[str, dict] = dataclasses.field(default_factory=dict)
-
-  def first(self, count: int) -> 'Page':
-    """The same with the first items only; the scores stay those of all."""
-
-    def cut(values):
-      return None if values is None else values[:count]
-
-    images = {field.name: cut(getattr(self.images, field.name)) for field in dataclasses.fields(self.images)}
-    return dataclasses.replace(
-      self,
-      images=Images(**images),
-      items={name: cut(values) for name, values in self.items.items()},
-      subject=cut(self.subject),
-      baselines={name: cut(pictures) for name, pictures in self.baselines.items()},
-      nearest=cut(self.nearest),
-      nearest_names=cut(self.nearest_names),
-    )

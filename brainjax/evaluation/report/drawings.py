@@ -12,14 +12,14 @@ MARKS = (
 )
 
 
-def number(value: float, unit: str = '') -> str:
+def format_number(value: float, unit: str = '') -> str:
   """A score as text: fractions in per cent, others with three significant digits."""
   if unit == 'fraction':
     return f'{100 * value:.1f} %'
   return f'{value:.0f}' if abs(value) >= 1000 else f'{value:.3g}'
 
 
-def score_row(entry: dict, unit: str, chance: float | None, baselines: dict[str, float]) -> str:
+def draw_score(entry: dict, unit: str, chance: float | None, baselines: dict[str, float]) -> str:
   """One score on its axis: band of the shuffled pairings, chance mark, interval with its value, baselines.
 
   Args:
@@ -41,7 +41,7 @@ def score_row(entry: dict, unit: str, chance: float | None, baselines: dict[str,
     return round(8 + (value - low) / (high - low) * (ROW_WIDTH - 16), 2)
 
   def text(value: float) -> str:
-    return number(value, unit)
+    return format_number(value, unit)
 
   middle = ROW_HEIGHT / 2
   left, right = (x(v) for v in entry['interval'])

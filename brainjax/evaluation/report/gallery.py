@@ -6,7 +6,7 @@ import numpy as np
 
 from brainjax.evaluation.report import drawings, encode
 from brainjax.evaluation.report.contents import Page
-from brainjax.evaluation.report.labels import baseline_label, headline, label
+from brainjax.evaluation.report.labels import choose_headline, format_baseline, format_label
 
 MARKUP = 600  # bytes of text around a picture, at most
 MANY = 4  # more columns than this are wrapped on a narrow screen
@@ -18,8 +18,8 @@ def _categories(page: Page) -> list[str]:
   return [str(name) for name in page.images.categories]
 
 
-def data(page: Page) -> dict:
-  """What the page's script needs: scores by item and sample, categories, subjects."""
+def collect_data(page: Page, count: int) -> dict:
+  """What the page's script needs of the first items: scores by item and sample, categories, subjects."""
   scores = page.scores['scores']
   subjects = page.subject if page.subject is not None else [''] * len(page.images.stimulus)
   items = [
@@ -28,13 +28,13 @@ def data(page: Page) -> dict:
       'subject': str(subject),
       'scores': {name: [round(float(v), 5) for v in page.items[f'scores/{name}'][i]] for name in scores},
     }
-    for i, (category, subject) in enumerate(zip(_categories(page), subjects, strict=True))
+    for i, (category, subject) in enumerate(zip(_categories(page)[:count], subjects[:count], strict=True))
   ]
   about = {
-    name: {'label': label(name), 'unit': entry['unit'], 'higher_is_better': entry['higher_is_better']}
+    name: {'label': format_label(name), 'unit': entry['unit'], 'higher_is_better': entry['higher_is_better']}
     for name, entry in scores.items()
   }
-  return {'scores': about, 'headline': headline(scores), 'items': items}
+  return {'scores': about, 'headline': choose_headline(scores), 'items': items}
 
 
 def _figure(
@@ -62,11 +62,11 @@ def _row_label(text: str, row: int, css: str) -> str:
 def _baseline_scores(page: Page, baseline: str, i: int) -> list[str]:
   """The headline scores of a baseline's picture of item `i`, if they were saved."""
   texts = []
-  for name in headline(page.scores['scores']):
+  for name in choose_headline(page.scores['scores']):
     values = page.items.get(f'baselines/{baseline}/{name}')
     if values is not None:
       unit = page.scores['scores'][name]['unit']
-      texts.append(f'{label(name)} {drawings.number(float(values[i].mean()), unit)}')
+      texts.append(f'{format_label(name)} {drawings.format_number(float(values[i].mean()), unit)}')
   return texts
 
 
@@ -89,22 +89,22 @@ def _card(page: Page, i: int, category: str, urls: dict[tuple, str]) -> str:
       alt = f'{category}, training picture nearest to sample {s + 1}'
       alt += f': {page.nearest_names[i, s]}' if page.nearest_names is not None else ''
       near = page.items.get('nearest_training/pcc')
-      scored = [] if near is None else [f'PCC {drawings.number(float(near[i, s]))}']
+      scored = [] if near is None else [f'PCC {drawings.format_number(float(near[i, s]))}']
       caption = ': '.join([f'nearest to {s + 1}', *scored])
       words = _words([f'{text} with the sample' for text in scored])
       figures.append(_figure(urls['nearest', i, s], alt, caption, size, 'of-nearest', words, place=(2, 2 + s)))
   if page.baselines:
     figures.append(_row_label('baselines', 3, 'of-baseline'))
   for k, name in enumerate(page.baselines):
-    alt, scored = f'{category}, baseline {baseline_label(name)}', _baseline_scores(page, name, i)
-    caption = ': '.join([baseline_label(name), *scored[:1]])
+    alt, scored = f'{category}, baseline {format_baseline(name)}', _baseline_scores(page, name, i)
+    caption = ': '.join([format_baseline(name), *scored[:1]])
     place = (3 + k // num_samples, 2 + k % num_samples)
     figures.append(_figure(urls['baseline', i, name], alt, caption, size, 'of-baseline', _words(scored), place=place))
   scores = page.scores['scores']
   values = [
-    f'<div><dt>{escape(label(name))}</dt><dd>'
-    f'{drawings.number(float(page.items[f"scores/{name}"][i].mean()), scores[name]["unit"])}</dd></div>'
-    for name in headline(scores)
+    f'<div><dt>{escape(format_label(name))}</dt><dd>'
+    f'{drawings.format_number(float(page.items[f"scores/{name}"][i].mean()), scores[name]["unit"])}</dd></div>'
+    for name in choose_headline(scores)
   ]
   many = ' many' * (1 + num_samples > MANY)
   subject = f' · {escape(str(page.subject[i]))}' if page.subject is not None else ''
@@ -120,7 +120,7 @@ def _controls(page: Page) -> str:
     return ''.join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in pairs)
 
   scores = page.scores['scores']
-  first = headline(scores)
+  first = choose_headline(scores)
   names = [*first, *(name for name in scores if name not in first)]
   orders = {
     'given': 'as in the data',
@@ -130,7 +130,7 @@ def _controls(page: Page) -> str:
   }
   parts = [
     f'<label>Order<select id="order">{options(orders.items())}</select></label>',
-    f'<label>Score (mean over samples)<select id="score">{options((n, label(n)) for n in names)}</select></label>',
+    f'<label>Score (mean over samples)<select id="score">{options((n, format_label(n)) for n in names)}</select></label>',
     '<label><span>Score from<span id="unit"></span></span><input id="low" type="number" step="any"></label>',
     '<label>to<input id="high" type="number" step="any"></label>',
     '<label>Category contains<input id="category" type="search" autocomplete="off"></label>',
@@ -151,25 +151,29 @@ def _controls(page: Page) -> str:
   )
 
 
-def sections(page: Page, budget: int) -> tuple[str, str]:
-  """The gallery, and the denoising strip ('' without one).
+def format_sections(page: Page, count: int, budget: int) -> tuple[str, str]:
+  """The gallery of the first items, and the denoising strip ('' without one, or without room).
 
   Args:
     page: what to show.
+    count: of items.
     budget: bytes for both.
+
+  Raises:
+    NoRoom: the pictures do not fit.
   """
   pictures: dict[tuple, np.ndarray] = {}
-  for i in range(len(page.images.stimuli)):
+  for i in range(count):
     pictures['stimulus', i] = page.images.stimuli[i]
     pictures |= {('sample', i, s): sample for s, sample in enumerate(page.images.samples[i])}
     pictures |= {('baseline', i, name): images[i] for name, images in page.baselines.items()}
     if page.nearest is not None:
       pictures |= {('nearest', i, s): picture for s, picture in enumerate(page.nearest[i])}
-  for row, steps in (page.denoising.rows if page.denoising else {}).items():
+  for row, steps in (page.denoising.rows if page.denoising and count else {}).items():
     pictures |= {('denoising', row, k): picture for k, picture in enumerate(steps)}
   urls = dict(zip(pictures, encode.to_data_urls(list(pictures.values()), budget - MARKUP * len(pictures)), strict=True))
-  cards = (_card(page, i, category, urls) for i, category in enumerate(_categories(page)))
-  strip = _strip(page, urls) if page.denoising else ''
+  cards = (_card(page, i, category, urls) for i, category in enumerate(_categories(page)[:count]))
+  strip = _strip(page, urls) if page.denoising and count else ''
   return f'{_controls(page)}<div class="cards" id="cards">{"".join(cards)}</div>', strip
 
 

@@ -28,7 +28,7 @@ def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, wid
   return text + '…'
 
 
-def picture_grid(
+def draw_grid(
   stimuli: np.ndarray,
   samples: np.ndarray,
   path: Path,

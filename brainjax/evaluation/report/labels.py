@@ -4,7 +4,7 @@ MEASURES = {'mse': 'MSE', 'pcc': 'PCC', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'lpips
 BASELINES = {'ridge': 'ridge', 'ridge_nearest': 'ridge, nearest'}
 
 
-def label(name: str) -> str:
+def format_label(name: str) -> str:
   """A score's name for a reader: class_50way_top1 -> 50-way top-1 class."""
   kind, _, rest = name.partition('_')
   if kind == 'class':
@@ -21,12 +21,12 @@ def _measure(name: str) -> str:
   return MEASURES.get(name, name.replace('_', ' '))
 
 
-def baseline_label(name: str) -> str:
+def format_baseline(name: str) -> str:
   """A baseline's name for a reader."""
   return BASELINES.get(name, name)
 
 
-def headline(scores: dict[str, dict]) -> list[str]:
+def choose_headline(scores: dict[str, dict]) -> list[str]:
   """The scores that stand at the top: 50-way top-1 (or the largest there is), pairwise PCC, SSIM."""
   ways = [name for name in scores if name.startswith('class_') and name.endswith('_top1')]
   largest = sorted(ways, key=lambda name: int(name.split('_')[1].removesuffix('way')))[-1:]

@@ -1,6 +1,5 @@
 """The self-contained report.html: scores, gallery, curves, provenance in one file that opens from disk."""
 
-import dataclasses
 import json
 from functools import partial
 from html import escape
@@ -65,9 +64,9 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
     path: the HTML file.
     max_bytes: size limit of the file; pictures are compressed as far as it asks.
   """
-  copying = score_section.copying_note(page.scores)
+  copying = score_section.format_copying(page.scores)
   body = {
-    'scores': ('Scores', score_section.section(page)),
+    'scores': ('Scores', score_section.format_section(page)),
     'training': ('Training curves', _charts_section(page)) if page.curves else None,
     'fmri': ('fMRI reconstructions', _traces_section(page)) if page.traces else None,
     'provenance': ('Provenance', _provenance_section(page)),
@@ -102,11 +101,9 @@ def _gallery(page: Page, budget: int) -> tuple[str, str, str]:
   total = count = len(page.images.stimuli)
   note = ''
   while True:
-    shown = page if count == total else page.first(count)
-    shown = shown if count else dataclasses.replace(shown, denoising=None)
-    data = json.dumps(gallery.data(shown)).replace('<', '\\u003c')
+    data = json.dumps(gallery.collect_data(page, count)).replace('<', '\\u003c')
     try:
-      pictures, strip = gallery.sections(shown, budget - len(data))
+      pictures, strip = gallery.format_sections(page, count, budget - len(data))
       return data, note + pictures, strip
     except encode.NoRoom as error:
       count = min(count - 1, int(count * max(0.5, error.share)))

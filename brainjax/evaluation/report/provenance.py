@@ -24,7 +24,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tens
 DIGEST = 'SHA-256 over name, type, shape and bytes of every array in the order of names; of a file, over its bytes'
 
 
-def provenance(
+def collect(
   config: ConfigDict, workdir: Path, train: ArrayDataset, test: ArrayDataset, baselines: Mapping[str, Mapping]
 ) -> dict[str, dict[str, Any]]:
   """Sections of plain values for the report and provenance.json."""

@@ -6,23 +6,25 @@ from html import escape
 
 from brainjax.evaluation.report import drawings
 from brainjax.evaluation.report.contents import Page
-from brainjax.evaluation.report.labels import baseline_label, headline, label
+from brainjax.evaluation.report.labels import choose_headline, format_baseline, format_label
 
 HOWS = {'mean_of_samples': 'mean over samples', 'best_of_samples': 'best of samples', 'first_sample': 'first sample'}
 
 
-def section(page: Page) -> str:
+def format_section(page: Page) -> str:
   """The whole section."""
   scores = page.scores['scores']
   cards = []
-  for name in headline(scores):
+  for name in choose_headline(scores):
     entry, mean = scores[name], scores[name]['mean_of_samples']
-    low, high = (drawings.number(v, entry['unit']) for v in mean['interval'])
-    against = f'chance {drawings.number(entry["chance"], entry["unit"])}, ' if entry['chance'] is not None else ''
-    against += f'shuffled {drawings.number(mean["null"]["mean"], entry["unit"])}'
-    drawn = drawings.score_row(mean, entry['unit'], entry['chance'], _baseline_values(page.scores, name))
+    low, high = (drawings.format_number(v, entry['unit']) for v in mean['interval'])
+    against = (
+      f'chance {drawings.format_number(entry["chance"], entry["unit"])}, ' if entry['chance'] is not None else ''
+    )
+    against += f'shuffled {drawings.format_number(mean["null"]["mean"], entry["unit"])}'
+    drawn = drawings.draw_score(mean, entry['unit'], entry['chance'], _baseline_values(page.scores, name))
     cards.append(
-      f'<div class="headline">{escape(label(name))}<strong>{drawings.number(mean["value"], entry["unit"])}</strong>'
+      f'<div class="headline">{escape(format_label(name))}<strong>{drawings.format_number(mean["value"], entry["unit"])}</strong>'
       f'{drawn}<span>95 % interval {low} to {high}</span><span>{against}</span></div>'
     )
   least = 1 / page.scores['protocol']['num_shuffles']
@@ -38,7 +40,7 @@ def section(page: Page) -> str:
   classifier = f' Classifier: {escape(str(page.scores["classifier"]))}.' if page.scores['classifier'] else ''
   marks = zip(page.scores['baselines'], itertools.cycle(drawings.MARKS))
   baseline_key = ''.join(
-    f'<span class="mark">{symbol}</span> {escape(baseline_label(baseline))} ' for baseline, (symbol, _) in marks
+    f'<span class="mark">{symbol}</span> {escape(format_baseline(baseline))} ' for baseline, (symbol, _) in marks
   )
   heads = ('score', 'value', 'with its interval', '95 % interval', 'chance', 'shuffled', 'p')
   return (
@@ -57,7 +59,7 @@ def section(page: Page) -> str:
 def _baseline_values(scores: dict, name: str) -> dict[str, float]:
   """Name for a reader -> value of one score."""
   tables = scores['baselines'].items()
-  return {baseline_label(b): table[name]['first_sample']['value'] for b, table in tables if name in table}
+  return {format_baseline(b): table[name]['first_sample']['value'] for b, table in tables if name in table}
 
 
 def _table(name: str, heads: Iterable[str], rows: Iterable[str], css: str = 'plain') -> str:
@@ -73,16 +75,16 @@ def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float], le
   unit, part = entry['unit'], entry[how]
   # Chance is that of one sample. For the best of several see the shuffled pairings.
   level = None if how == 'best_of_samples' else entry['chance']
-  chance = '–' if level is None else drawings.number(level, unit)
+  chance = '–' if level is None else drawings.format_number(level, unit)
   direction = '' if entry['higher_is_better'] else ' (smaller is better)'
-  head = f'{escape(label(name))}<small>{escape(entry["description"])}{direction}</small>'
+  head = f'{escape(format_label(name))}<small>{escape(entry["description"])}{direction}</small>'
   return (
     f'<tr role="row" data-how="{how}"><th scope="row" role="rowheader">{head}</th>'
-    f'<td role="cell" class="number">{drawings.number(part["value"], unit)}</td>'
-    f'<td role="cell" class="drawn">{drawings.score_row(part, unit, level, baselines)}</td>'
-    f'<td role="cell" data-label="95 % interval">{" to ".join(drawings.number(v, unit) for v in part["interval"])}</td>'
+    f'<td role="cell" class="number">{drawings.format_number(part["value"], unit)}</td>'
+    f'<td role="cell" class="drawn">{drawings.draw_score(part, unit, level, baselines)}</td>'
+    f'<td role="cell" data-label="95 % interval">{" to ".join(drawings.format_number(v, unit) for v in part["interval"])}</td>'
     f'<td role="cell" data-label="chance">{chance}</td>'
-    f'<td role="cell" data-label="shuffled">{" to ".join(drawings.number(v, unit) for v in part["null"]["interval"])}</td>'
+    f'<td role="cell" data-label="shuffled">{" to ".join(drawings.format_number(v, unit) for v in part["null"]["interval"])}</td>'
     f'<td role="cell" data-label="p">{_p_value(part, least)}</td></tr>'
   )
 
@@ -97,8 +99,10 @@ def _frechet(distances: dict[str, dict]) -> str:
   """The Frechet distance by each network's features: no interval, so a sentence and not a row."""
   items = []
   for name, distance in distances.items():
-    others = ''.join(f', {baseline_label(b)} {drawings.number(v)}' for b, v in distance.get('baselines', {}).items())
-    items.append(f'{name}: model, first sample {drawings.number(distance["first_sample"])}{others}')
+    others = ''.join(
+      f', {format_baseline(b)} {drawings.format_number(v)}' for b, v in distance.get('baselines', {}).items()
+    )
+    items.append(f'{name}: model, first sample {drawings.format_number(distance["first_sample"])}{others}')
   if not items:
     return ''
   count = ' and '.join(map(str, distance['num_images']))
@@ -120,11 +124,11 @@ def _differences(baselines: dict[str, dict]) -> str:
       verdict = 'no difference shown' if low <= 0 <= high else f'{"model" if sign * low > 0 else "baseline"} better'
       difference = entry['model_minus_baseline']['difference']
       rows.append(
-        f'<tr><th scope="row">{escape(label(name))}</th><td>{entry["first_sample"]["value"]:.4g}</td>'
+        f'<tr><th scope="row">{escape(format_label(name))}</th><td>{entry["first_sample"]["value"]:.4g}</td>'
         f'<td>{difference:+.4g}</td><td>{low:+.4g} to {high:+.4g}</td><td>{verdict}</td></tr>'
       )
     heads = ('score', 'baseline', 'model − baseline', '95 % interval', 'verdict')
-    name = escape(baseline_label(baseline))
+    name = escape(format_baseline(baseline))
     parts.append(
       f'<details><summary>Every score against the baseline: {name}</summary>'
       f'{_table(f"Baseline {name}", heads, rows)}</details>'
@@ -139,12 +143,12 @@ def _parts(scores: dict, least: float) -> str:
     parts['single trials, one sample each'] = scores['single_trials']
   rows = []
   for name, subset in parts.items():
-    for score in headline(subset['scores']) if subset['scores'] else []:
+    for score in choose_headline(subset['scores']) if subset['scores'] else []:
       entry, mean = subset['scores'][score], subset['scores'][score]['mean_of_samples']
       values = [
-        drawings.number(v, entry['unit']) for v in (mean['value'], *mean['interval'], *mean['null']['interval'])
+        drawings.format_number(v, entry['unit']) for v in (mean['value'], *mean['interval'], *mean['null']['interval'])
       ]
-      cells = (str(subset['num_items']), escape(label(score)), values[0], f'{values[1]} to {values[2]}')
+      cells = (str(subset['num_items']), escape(format_label(score)), values[0], f'{values[1]} to {values[2]}')
       cells += (f'{values[3]} to {values[4]}', _p_value(mean, least))
       rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
     if not subset['scores']:
@@ -157,7 +161,7 @@ def _parts(scores: dict, least: float) -> str:
 
 def _verdicts(scores: dict) -> str:
   """One sentence a baseline on the first headline score: better, worse, or not shown to differ."""
-  name = headline(scores['scores'])[0]
+  name = choose_headline(scores['scores'])[0]
   sentences = []
   for baseline, table in scores['baselines'].items():
     entry = table[name]
@@ -171,7 +175,7 @@ def _verdicts(scores: dict) -> str:
     numbers = ' to '.join(_signed(v, unit) for v in (low, high))
     about = scores.get('about_baselines', {}).get(baseline, {}).get('method', '')
     sentences.append(
-      f'<li>In {escape(label(name))}, the model {words} <b>{escape(baseline_label(baseline))}</b>'
+      f'<li>In {escape(format_label(name))}, the model {words} <b>{escape(format_baseline(baseline))}</b>'
       f'{f" ({escape(about)})" if about else ""}: difference {_signed(difference, unit)}, '
       f'95 % interval of the paired difference {numbers}.</li>'
     )
@@ -227,7 +231,7 @@ def _ceiling(scores: dict) -> str:
   return f'<h3>Noise ceiling of the fMRI</h3>{"".join(f"<p class=note>{escape(item)}</p>" for item in items)}'
 
 
-def copying_note(scores: dict) -> str:
+def format_copying(scores: dict) -> str:
   """How many samples are closer to a training picture than to their stimulus; '' where this was not counted."""
   nearest = scores.get('nearest_training')
   if not nearest:

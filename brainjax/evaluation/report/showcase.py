@@ -20,7 +20,7 @@ NUM_TRACES = 3
 STRIP_LENGTH = 8
 
 
-def traces(config: ConfigDict, workdir: Path, test: ArrayDataset) -> dict[str, list[Trace]]:
+def make_traces(config: ConfigDict, workdir: Path, test: ArrayDataset) -> dict[str, list[Trace]]:
   """Masked reconstructions of the first test rows by every stage that rebuilds fMRI: stage -> traces.
 
   Test rows, because no stage has learned from them. The masks are drawn from the run's seed.
@@ -46,7 +46,7 @@ def _traces(fmri: np.ndarray, out: dict[str, jax.Array]) -> list[Trace]:
   ]
 
 
-def denoising(config: ConfigDict, reconstructor: Reconstructor, test: ArrayDataset) -> Strip:
+def make_strip(config: ConfigDict, reconstructor: Reconstructor, test: ArrayDataset) -> Strip:
   """The steps of the sampler for sample 1 of the first test item."""
   options = config.reconstruct.to_dict()
   for name in ('num_items', 'num_samples', 'batch_size'):

@@ -12,7 +12,7 @@ from PIL import Image
 from brainjax.errors import UserError
 from brainjax.evaluation import report
 from brainjax.evaluation.report import charts, drawings
-from brainjax.evaluation.report.labels import headline, label
+from brainjax.evaluation.report.labels import choose_headline, format_label
 
 
 def pictures(n=7, s=3, height=9, width=9):
@@ -26,7 +26,7 @@ def pictures(n=7, s=3, height=9, width=9):
 def test_grid_shows_every_picture_stimulus_first(tmp_path, height, width, columns):
   stimuli, samples = pictures(height=height, width=width)
   path = tmp_path / 'grid.png'
-  report.picture_grid(
+  report.draw_grid(
     stimuli,
     samples,
     path,
@@ -58,12 +58,12 @@ def test_grid_shows_every_picture_stimulus_first(tmp_path, height, width, column
 
 def test_grid_of_one_item_and_refusals(tmp_path):
   stimuli, samples = pictures(1, 1)
-  report.picture_grid(stimuli, samples, tmp_path / 'one.png')
+  report.draw_grid(stimuli, samples, tmp_path / 'one.png')
   assert Image.open(tmp_path / 'one.png').size[0] > 128
   with pytest.raises(ValueError, match='do not match'):
-    report.picture_grid(stimuli[:, :8], samples, tmp_path / 'two.png')
+    report.draw_grid(stimuli[:, :8], samples, tmp_path / 'two.png')
   with pytest.raises(ValueError, match='2 captions for 1 items'):
-    report.picture_grid(stimuli, samples, tmp_path / 'two.png', captions=['a', 'b'])
+    report.draw_grid(stimuli, samples, tmp_path / 'two.png', captions=['a', 'b'])
   assert not (tmp_path / 'two.png').exists()
 
 
@@ -82,43 +82,43 @@ def test_curves_of_each_stage(tmp_path):
     [*train, {'step': 50, 'split': 'validation', 'loss': 0.5}, '{"step": 7, "spl'],
   )
   write(tmp_path / 'diffuse' / 'metrics.jsonl', [{'step': 3, 'split': 'train', 'loss': float('nan'), 'eps': 2}, ''])
-  found = report.stage_metrics(tmp_path)
+  found = report.read_curves(tmp_path)
   assert list(found) == ['contrast', 'diffuse']
   assert list(found['contrast']) == ['loss', 'learning_rate'] and list(found['diffuse']) == ['eps']
   steps, values = found['contrast']['loss']['train']
   np.testing.assert_array_equal(steps, np.arange(100))
   np.testing.assert_allclose(values, 1 / (steps + 1))
   assert found['contrast']['loss']['validation'][1].tolist() == [0.5]
-  assert report.training_curves(tmp_path, tmp_path / 'curves.png')
+  assert report.draw_curves(tmp_path, tmp_path / 'curves.png')
   assert np.asarray(Image.open(tmp_path / 'curves.png')).std() > 5
 
 
 def test_a_resumed_step_counts_once():
   records = [{'step': 1, 'split': 'train', 'loss': 9.0}, {'step': 2, 'split': 'train', 'loss': 8.0}]
-  found = charts.curves([*records, {'step': 1, 'split': 'train', 'loss': 3.0}])
+  found = charts.order_scalars([*records, {'step': 1, 'split': 'train', 'loss': 3.0}])
   assert found['loss']['train'][1].tolist() == [3.0, 8.0]
 
 
 def test_skipped_steps_are_shown_only_if_there_are_some():
   records = [{'step': i, 'split': 'train', 'gradient_norm': 0.0, 'skipped_steps': 0} for i in range(3)]
-  assert list(charts.curves(records)) == ['gradient_norm']  # a gradient of 0 is a fault that must be seen
+  assert list(charts.order_scalars(records)) == ['gradient_norm']  # a gradient of 0 is a fault that must be seen
   records.append({'step': 3, 'split': 'train', 'gradient_norm': 0.0, 'skipped_steps': 1})
-  assert charts.curves(records)['skipped_steps']['train'][1].tolist() == [0, 0, 0, 1]
+  assert charts.order_scalars(records)['skipped_steps']['train'][1].tolist() == [0, 0, 0, 1]
 
 
 def test_no_metrics_no_file_and_damage_is_one_sentence(tmp_path):
-  assert not report.training_curves(tmp_path, tmp_path / 'curves.png')
+  assert not report.draw_curves(tmp_path, tmp_path / 'curves.png')
   assert not (tmp_path / 'curves.png').exists()
   write(tmp_path / 'attend' / 'metrics.jsonl', ['{"step": 1', {'step': 2, 'split': 'train', 'loss': 1}])
   with pytest.raises(UserError, match=r'metrics.jsonl, line 1 is not a JSON object'):
-    report.training_curves(tmp_path, tmp_path / 'curves.png')
+    report.draw_curves(tmp_path, tmp_path / 'curves.png')
 
 
 def test_numbers_read_well():
-  assert drawings.number(0.0203, 'fraction') == '2.0 %'
-  assert [drawings.number(v) for v in (0.12345, 1234.5, -0.0512, 12.0)] == ['0.123', '1234', '-0.0512', '12']
+  assert drawings.format_number(0.0203, 'fraction') == '2.0 %'
+  assert [drawings.format_number(v) for v in (0.12345, 1234.5, -0.0512, 12.0)] == ['0.123', '1234', '-0.0512', '12']
   assert [
-    label(name) for name in ('class_50way_top1', 'pairwise_pcc', 'identification_5way_ssim', 'lpips_alex', 'mse')
+    format_label(name) for name in ('class_50way_top1', 'pairwise_pcc', 'identification_5way_ssim', 'lpips_alex', 'mse')
   ] == [
     '50-way top-1 class',
     'pairwise PCC',
@@ -127,12 +127,12 @@ def test_numbers_read_well():
     'MSE',
   ]
   table = {'mse': {}, 'pairwise_pcc': {}, 'class_2way_top1': {}, 'class_20way_top1': {}}
-  assert headline(table) == ['class_20way_top1', 'pairwise_pcc']
+  assert choose_headline(table) == ['class_20way_top1', 'pairwise_pcc']
 
 
 def test_score_row_places_marks_by_value():
   entry = {'value': 0.5, 'interval': [0.25, 0.75], 'null': {'mean': 0.02, 'interval': [0.0, 0.1]}}
-  row = ElementTree.fromstring(drawings.score_row(entry, 'fraction', 0.02, {'ridge': 1.0}))
+  row = ElementTree.fromstring(drawings.draw_score(entry, 'fraction', 0.02, {'ridge': 1.0}))
   assert row.find('circle').get('cx') == '150.0'  # half of the axis from 8 to 292
   assert [line.get('x1') for line in row.findall('line') if line.get('class') == 'interval'] == [
     '79.0',

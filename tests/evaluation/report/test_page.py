@@ -15,7 +15,7 @@ from PIL import Image
 from brainjax import evaluate
 from brainjax.evaluation import report
 from brainjax.evaluation.report import drawings, encode, gallery, score_section
-from brainjax.evaluation.report.labels import headline
+from brainjax.evaluation.report.labels import choose_headline
 from tests.evaluation.report.pages import CATEGORIES, make_page
 
 
@@ -74,12 +74,12 @@ def test_page_is_whole_self_contained_and_escaped(tmp_path):
   assert sum(tag == 'img' for tag, _ in reader.tags) == 7 + 21 + 7 + 21 + 8 + 1 + 2
   # A drawing each of the headline scores and of every score three ways.
   scores = page.scores['scores']
-  assert sum(tag == 'svg' for tag, _ in reader.tags) == len(headline(scores)) + 3 * len(scores)
+  assert sum(tag == 'svg' for tag, _ in reader.tags) == len(choose_headline(scores)) + 3 * len(scores)
 
 
 def test_page_tells_what_may_be_concluded(tmp_path):
   page = make_page(tmp_path)
-  text = html.unescape(score_section.section(page)).replace('<b>', '').replace('</b>', '')
+  text = html.unescape(score_section.format_section(page)).replace('<b>', '').replace('</b>', '')
   entry = page.scores['baselines']['ridge']['pairwise_pcc']['model_minus_baseline']
   assert entry['interval'][0] > 0  # samples are noisy stimuli, the baseline is noise
   low, high = (f'{100 * v:+.1f} points' for v in entry['interval'])
@@ -88,14 +88,14 @@ def test_page_tells_what_may_be_concluded(tmp_path):
   assert 'sbj_1: with 24 to 35 repetitions' in text and '91.0 % (95 % interval 88.0 to 94.0, chance 50 %)' in text
   assert 'sbj_2: none (one trial each)' in text
   distance = page.scores['fid']['rows']
-  told = f'rows: model, first sample {drawings.number(distance["first_sample"])}, ridge '
-  assert told + drawings.number(distance['baselines']['ridge']) in text
+  told = f'rows: model, first sample {drawings.format_number(distance["first_sample"])}, ridge '
+  assert told + drawings.format_number(distance['baselines']['ridge']) in text
   for interval, words in (
     ([-0.2, -0.1], 'the model does not beat, and is worse than, ridge'),
     ([-0.1, 0.1], 'the model is not shown to differ from ridge'),
   ):
     entry['interval'] = interval
-    assert words in html.unescape(score_section.section(page)).replace('<b>', '')
+    assert words in html.unescape(score_section.format_section(page)).replace('<b>', '')
 
 
 def test_page_needs_only_scores_and_images(tmp_path):
@@ -129,19 +129,19 @@ def test_page_without_room_shows_the_first_items_and_says_so(tmp_path):
 
 def test_pictures_of_baselines_and_neighbours_tell_their_scores(tmp_path):
   page = make_page(tmp_path)
-  text = html.unescape(gallery.sections(page, 10**6)[0])
+  text = html.unescape(gallery.format_sections(page, len(page.images.stimuli), 10**6)[0])
   for i in range(7):
-    pairwise = drawings.number(float(page.items['baselines/ridge/pairwise_pcc'][i, 0]), 'fraction')
-    ssim = drawings.number(float(page.items['baselines/ridge/ssim'][i, 0]))
+    pairwise = drawings.format_number(float(page.items['baselines/ridge/pairwise_pcc'][i, 0]), 'fraction')
+    ssim = drawings.format_number(float(page.items['baselines/ridge/ssim'][i, 0]))
     assert f'data-words="pairwise PCC {pairwise}, SSIM {ssim}"' in text
     assert f'<figcaption>ridge: pairwise PCC {pairwise}</figcaption>' in text
-    near = drawings.number(float(page.items['nearest_training/pcc'][i, 2]))
+    near = drawings.format_number(float(page.items['nearest_training/pcc'][i, 2]))
     assert f'<figcaption>nearest to 3: PCC {near}</figcaption>' in text
 
 
 def test_best_of_samples_has_no_chance_level(tmp_path):
   page = make_page(tmp_path)
-  rows = re.findall(r'<tr role="row" data-how="(\w+)">(.*?)</tr>', score_section.section(page), re.S)
+  rows = re.findall(r'<tr role="row" data-how="(\w+)">(.*?)</tr>', score_section.format_section(page), re.S)
   for how, row in rows:
     if 'pairwise' in row:
       assert ('class="chance"' in row, 'data-label="chance">50.0 %' in row) == 2 * (how != 'best_of_samples',)
@@ -166,17 +166,17 @@ def test_fifty_items_of_five_samples_at_256_pixels_fit(tmp_path):
 def test_baselines_have_their_own_marks_and_small_p_values_are_bounds(tmp_path):
   page = make_page(tmp_path)
   page.scores['baselines']['second'] = page.scores['baselines']['ridge']
-  text = score_section.section(page)
+  text = score_section.format_section(page)
   for symbol, points in drawings.MARKS[:2]:
     assert f'<span class="mark">{symbol}</span>' in text and f'points="{points}"' in text
   entry = page.scores['scores']['pairwise_pcc']['mean_of_samples']['null']
   for p, words in ((1 / 101, '&lt; 0.01'), (2 / 101, '0.0198')):
     entry['p_value'] = p
-    assert f'data-label="p">{words}</td>' in score_section.section(page)
+    assert f'data-label="p">{words}</td>' in score_section.format_section(page)
 
 
 def test_single_trials_stand_beside_means(tmp_path):
   page = make_page(tmp_path)
-  assert 'single trials' not in score_section.section(page)
+  assert 'single trials' not in score_section.format_section(page)
   page.scores['single_trials'] = {'num_items': 14, 'scores': page.scores['scores'], 'baselines': {}}
-  assert 'single trials, one sample each</th><td>14</td>' in score_section.section(page)
+  assert 'single trials, one sample each</th><td>14</td>' in score_section.format_section(page)
