@@ -1,6 +1,5 @@
 """Command line of the scores: comparison of two runs, and scores of any reconstructions (see `evaluation`)."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.evaluation.compare import compare
 from brainjax.evaluation.images import Images, read_images
 from brainjax.evaluation.score import evaluate
-from brainjax.files import atomic_write
+from brainjax.files import write_json
 
 __all__ = ['Images', 'compare', 'evaluate', 'read_images']
 
@@ -53,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = compare(options.run_a, options.run_b, seed=options.seed)
     _print_comparison(result)
     if options.json:
-      with atomic_write(options.json) as path:
-        path.write_text(json.dumps(result, indent=2) + '\n')
+      write_json(options.json, result)
     return
   result = evaluate(read_images(options.images), None, None, seed=options.seed, out=options.out)
   for name, entry in result['scores'].items():

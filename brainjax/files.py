@@ -4,11 +4,12 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 SUMS = 'SHA256SUMS'  # as the command sha256sum writes and checks it
 
@@ -35,6 +36,16 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     raise
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes a JSON file by `atomic_write`.
+
+  Raises:
+    ValueError: a number is not finite, which JSON does not have.
+  """
+  with atomic_write(path) as temporary:
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from brainjax.datasets import arrays
 from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
 from brainjax.evaluation import stage as evaluate
+from brainjax.files import write_json
 from brainjax.ops import attention
 from brainjax.resolve import resolve
 from brainjax.simulate import simulate
@@ -75,7 +76,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
       if hosts.from_first(workdirs.is_complete(folder)):
         hosts.log(f'{name}: complete in {folder}, skipped')
         continue
-      hosts.on_first(workdirs.write_json, folder / 'config.json', workdirs.relevant(config, workdir, name))
+      hosts.on_first(write_json, folder / 'config.json', workdirs.relevant(config, workdir, name))
       try:
         _run_stage(STAGES[name], config, workdir)
       except jax.errors.JaxRuntimeError as error:
@@ -86,7 +87,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
           'batch_size of that stage, share the parameters between devices (config.mesh.fsdp), or set config.remat to everything.'
         ) from error
       seconds = time.monotonic() - started
-      hosts.on_first(workdirs.write_json, folder / 'complete.json', {'seconds': round(seconds, 1)})
+      hosts.on_first(write_json, folder / 'complete.json', {'seconds': round(seconds, 1)})
       hosts.log(f'{name}: done in {seconds:.0f} s')
 
 

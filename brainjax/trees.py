@@ -7,9 +7,9 @@ from typing import Any
 from flax import traverse_util
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: Any, sep: str = '/') -> dict[str, Any]:
   """Nested tree -> '/'-joined path -> leaf."""
-  return traverse_util.flatten_dict(tree, sep='/')
+  return traverse_util.flatten_dict(tree, sep=sep)
 
 
 def unflatten(flat: Mapping[str, Any]) -> Any:

@@ -14,10 +14,11 @@ from ml_collections import ConfigDict
 
 from brainjax import files, hosts
 from brainjax.errors import UserError
-from brainjax.files import atomic_write, put_aside
+from brainjax.files import put_aside
 from brainjax.stages import registry
 from brainjax.stages.registry import STAGES
 from brainjax.train import check_same_inputs
+from brainjax.trees import flatten
 
 DEVICES = 'mesh.devices'  # as a field of --accept_changes: their number, where results depend on it
 # Fields that may differ between the runs of one workdir, because they do not change results. The same holds for how often
@@ -88,7 +89,7 @@ def refuse_unknown_fields(config: ConfigDict, accepted: Sequence[str]) -> None:
   Raises:
     UserError: the config has no such field.
   """
-  known = {*_flat(json.loads(config.to_json_best_effort())), DEVICES}
+  known = {*flatten(json.loads(config.to_json_best_effort()), '.'), DEVICES}
   if unknown := [field for field in accepted if field not in known]:
     raise UserError(
       f'--accept_changes={",".join(unknown)}: no such field of the config; the fields are in configs/base.py.'
@@ -121,8 +122,8 @@ def refuse_other_config(
     raise UserError(
       f'{folder} holds results, but no config.json that says how they were made; put it back or move {folder} away.'
     )
-  before = _flat(_portable(_read_json(folder / 'config.json'), workdir))
-  now, also = _flat(relevant(config, workdir, name)), _flat(relevant(given, workdir, name))
+  before = flatten(_portable(_read_json(folder / 'config.json'), workdir), '.')
+  now, also = (flatten(relevant(some, workdir, name), '.') for some in (config, given))
   # A field that only one version of brainjax has is at its default in the other.
   changed = sorted(
     field for field in before.keys() & now.keys() if before[field] not in (now[field], also.get(field, now[field]))
@@ -156,24 +157,11 @@ def put_result_aside(workdir: Path, name: str) -> None:
   print(f'{name}: the earlier result is now in {aside}')
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for key, value in tree.items():
-    flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-  return flat
-
-
 def _read_json(path: Path) -> dict[str, Any]:
   try:
     return json.loads(path.read_text())
   except (OSError, ValueError) as error:
     raise UserError(f'{path} is damaged ({error}); move {path.parent} away to make it again.') from error
-
-
-def write_json(path: Path, value: Any) -> None:
-  """Writes a file that appears when it is whole."""
-  with atomic_write(path) as temporary:
-    temporary.write_text(json.dumps(value, indent=2) + '\n')
 
 
 @contextlib.contextmanager

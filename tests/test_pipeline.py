@@ -19,6 +19,7 @@ from brainjax.checkpoints import load_weights, save_weights
 from brainjax.convert import main as convert
 from brainjax.errors import UserError
 from brainjax.evaluation.report.provenance import weights_digest
+from brainjax.files import write_json
 from brainjax.metric_writer import read_metrics
 from brainjax.models.clip import ClipVision
 from brainjax.trees import flatten
@@ -381,7 +382,7 @@ def test_what_selects_a_checkpoint_or_changes_the_loss_is_compared(tmp_path, mon
   assert kept()['contrast']['eval_every'] == 2 and 'checkpoint_every' not in kept()['contrast']
   config.contrast.negatives = 'per_device'
   (tmp_path / 'contrast' / 'checkpoints' / '1').mkdir(parents=True)
-  workdirs.write_json(tmp_path / 'contrast' / 'config.json', kept())
+  write_json(tmp_path / 'contrast' / 'config.json', kept())
   workdirs.refuse_other_config(config, config, tmp_path, 'contrast', False, ())
   (tmp_path / 'contrast' / 'config.json').rename(tmp_path / 'lost')
   with pytest.raises(UserError, match='contrast holds results, but no config.json'):
@@ -392,5 +393,5 @@ def test_what_selects_a_checkpoint_or_changes_the_loss_is_compared(tmp_path, mon
     workdirs.refuse_other_config(config, config, tmp_path, 'contrast', False, ())
   workdirs.refuse_unknown_fields(config, ('mesh.devices',))
   workdirs.refuse_other_config(config, config, tmp_path, 'contrast', False, ('mesh.devices',))
-  workdirs.write_json(tmp_path / 'contrast' / 'complete.json', {})
+  write_json(tmp_path / 'contrast' / 'complete.json', {})
   workdirs.refuse_other_config(config, config, tmp_path, 'contrast', False, ())

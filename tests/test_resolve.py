@@ -6,6 +6,7 @@ import pytest
 from brainjax import pipeline, workdirs
 from brainjax.checkpoints import save_weights
 from brainjax.errors import UserError
+from brainjax.files import write_json
 from brainjax.resolve import resolve
 from configs import demo, tiny
 
@@ -29,7 +30,7 @@ def test_every_stage_gets_the_sizes_of_the_weights(tmp_path, capsys):
   # Sampling and scoring alone see the same sizes, also when the start weights are gone.
   folder = tmp_path / 'run' / 'contrast'
   _save(folder / 'weights', patch_size=4, width=24, decoder_depth=3)
-  workdirs.write_json(folder / 'complete.json', {})
+  write_json(folder / 'complete.json', {})
   (tmp_path / 'w').rename(tmp_path / 'gone')
   assert resolve(config, tmp_path / 'run', ('reconstruct', 'evaluate')).fmri_mae.patch_size == 4
 
@@ -45,7 +46,7 @@ def test_the_demo_takes_its_sizes_from_its_prior(tmp_path):
 def test_finished_weights_do_not_replace_what_the_user_changes(tmp_path):
   config = tiny.get_config()
   _save(tmp_path / 'run' / 'contrast' / 'weights', width=24)
-  workdirs.write_json(tmp_path / 'run' / 'contrast' / 'complete.json', {})
+  write_json(tmp_path / 'run' / 'contrast' / 'complete.json', {})
   config.fmri_mae.width = 48
   assert resolve(config, tmp_path / 'run', ('contrast', 'attend')).fmri_mae.width == 48
 
@@ -71,10 +72,10 @@ def test_a_workdir_of_an_earlier_version_is_accepted(tmp_path):
     del saved[new]
   del saved['data']['zscore']
   (tmp_path / 'contrast' / 'weights').mkdir(parents=True)
-  workdirs.write_json(tmp_path / 'contrast' / 'config.json', saved)
+  write_json(tmp_path / 'contrast' / 'config.json', saved)
   workdirs.refuse_other_config(given, resolved, tmp_path, 'contrast', False, ())
   saved['fmri_mae']['patch_size'] = 5
-  workdirs.write_json(tmp_path / 'contrast' / 'config.json', saved)
+  write_json(tmp_path / 'contrast' / 'config.json', saved)
   with pytest.raises(UserError, match=r'fmri_mae.patch_size \(there 5, here 4\)'):
     workdirs.refuse_other_config(given, resolved, tmp_path, 'contrast', False, ())
 
@@ -82,11 +83,11 @@ def test_a_workdir_of_an_earlier_version_is_accepted(tmp_path):
 def test_accepted_changes_are_described_as_what_they_do(tmp_path, capsys):
   config = tiny.get_config()
   (tmp_path / 'contrast' / 'weights').mkdir(parents=True)
-  workdirs.write_json(tmp_path / 'contrast' / 'config.json', workdirs.relevant(config, tmp_path, 'contrast'))
+  write_json(tmp_path / 'contrast' / 'config.json', workdirs.relevant(config, tmp_path, 'contrast'))
   config.contrast.learning_rate = 0.5
   for complete, advice in ((False, 'resumes with the new values'), (True, 'keeps the finished stage unchanged')):
     if complete:
-      workdirs.write_json(tmp_path / 'contrast' / 'complete.json', {})
+      write_json(tmp_path / 'contrast' / 'complete.json', {})
     with pytest.raises(UserError, match=f'--accept_changes=contrast.learning_rate {advice}'):
       workdirs.refuse_other_config(config, config, tmp_path, 'contrast', False, ())
 

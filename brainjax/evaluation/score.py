@@ -1,7 +1,6 @@
 """Reconstructed images to scores with intervals, chance levels and nulls: scores.json and scores_items.npz."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from brainjax.evaluation.networks import lpips
 from brainjax.evaluation.scores import nearest, tables
 from brainjax.evaluation.scores.tables import Items, Measured, Network, Score
 from brainjax.evaluation.statistics import resampling
-from brainjax.files import atomic_write, sha256
+from brainjax.files import atomic_write, sha256, write_json
 
 FORMAT = 'brainjax scores 1'
 NUM_WAYS = (2, 50, 100, 1000)
@@ -59,8 +58,7 @@ def evaluate(
   out = Path(out)
   with atomic_write(out / ITEMS_FILE) as path:
     np.savez_compressed(path, stimulus=images.stimulus, stimulus_check=_checks(images.stimuli), **items)
-  with atomic_write(out / SCORES_FILE) as path:
-    path.write_text(json.dumps(result, indent=2, allow_nan=False) + '\n')
+  write_json(out / SCORES_FILE, result)
   return result
 
 

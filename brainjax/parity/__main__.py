@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from brainjax.errors import ArgumentParser, UserError, command_line
-from brainjax.files import atomic_write
+from brainjax.files import write_json
 from brainjax.parity import cond, data, diffusion, golden, phase1, phase2, unet, vqvae
 from brainjax.parity.golden import Golden, Result
 
@@ -180,9 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     replay(file)
     _print(file, kind, time.monotonic() - started)
   if args.json:
-    report = json.dumps(_report(list(zip(files, kinds, strict=True))), indent=1)
-    with _format_write_errors(args.json), atomic_write(args.json) as temporary:
-      temporary.write_text(report)
+    with _format_write_errors(args.json):
+      write_json(args.json, _report(list(zip(files, kinds, strict=True))))
   checked, arrays, skipped, worst = _summary(files)
   failures = sum(map(_count_failures, files))
   if failures:

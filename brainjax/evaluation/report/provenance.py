@@ -28,7 +28,7 @@ def collect(
   config: ConfigDict, workdir: Path, train: ArrayDataset, test: ArrayDataset, baselines: Mapping[str, Mapping]
 ) -> dict[str, dict[str, Any]]:
   """Sections of plain values for the report and provenance.json."""
-  fields = _flat(json.loads(config.to_json_best_effort()))
+  fields = flatten(json.loads(config.to_json_best_effort()), '.')
   return {
     'Config': fields,
     'Seeds': {
@@ -44,7 +44,7 @@ def collect(
     },
     'Weights': _weights(config, workdir) | {'method': DIGEST},
     'Data': _data(config, train, test),
-    **({'Baselines': _flat(dict(baselines))} if baselines else {}),
+    **({'Baselines': flatten(dict(baselines), '.')} if baselines else {}),
   }
 
 
@@ -90,7 +90,3 @@ def _data(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> dict[s
     f'{test.columns["fmri"].mean():.4g}, {test.columns["fmri"].std():.4g}'
   )
   return facts
-
-
-def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-  return {path.replace('/', '.'): value for path, value in flatten(dict(tree)).items()}
