@@ -51,6 +51,7 @@ def test_the_papers_numbers():
     ('mesh.fsdp', 0),
     ('contrast.mask_ratio', 1.0),
     ('contrast.mask_ratio', 0.0),  # nothing would be predicted
+    ('reconstruct.seed', 2**32),
     ('attend.mask_ratio', 1.5),
     ('attend.image_mask_ratio', 0.999),  # none of the 196 patches would be left
     ('attend.fmri_weight', -1.0),
@@ -123,6 +124,11 @@ def test_values_that_exclude_each_other():
       config_check.check(config, KNOWN)
 
   fails('contrast.mask_loss is False', contrast__mask_loss=False, contrast__self_weight=0.0, contrast__cross_weight=0.0)
+  # Without a second view there is no second self-contrast.
+  fails('contrast.separate_loss is True', contrast__separate_loss=True, contrast__cross_contrast=False)
+  fails('contrast.separate_loss is True', contrast__separate_loss=True, contrast__cross_weight=0.0)
+  # Sampling steps are judged by the schedule of the prior.
+  fails('reconstruct.num_steps is 250: .*expected 1 to 100', noise_schedule__num_steps=100)
   fails('attend.fmri_weight is 0.0', attend__fmri_weight=0.0, attend__image_weight=0.0)
   fails('diffuse.cached_crops is 2', diffuse__cached_crops=2, diffuse__prior_init_from='')
   fails('diffuse.cached_crops is 2', diffuse__cached_crops=2, diffuse__crop_probability=0.0)

@@ -137,6 +137,8 @@ def test_wrong_options_are_one_sentence(model):
     ({'sampler': 'ddim', 'eta': -1.0}, 'eta 0 or more'),
     ({'guidance': float('nan')}, 'finite'),
     ({'num_samples': 0}, 'num_samples is 0'),
+    ({'num_samples': 2.5}, 'num_samples is 2.5; expected a whole number'),
+    ({'seed': 2**32}, 'seed is 4294967296; expected 0 to'),
     ({'batch_size': 0}, 'batch_size is 0'),
     ({'num_steps': 1001}, '1001'),
   ):

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from brainjax.models.classifier import SmallClassifier, ViT
+from brainjax.models.clip import ClipVision
 from brainjax.torch_convert import engine
 from brainjax.torch_convert.tables.classifier import TABLE
 from tests.models.converted import assert_close, from_torch, shapes, to_torch
@@ -67,6 +68,14 @@ def test_vit_h_14_parameter_count():
 def test_vit_refuses_other_sizes():
   with pytest.raises(ValueError, match='expected images B 21 21 3'):
     jax.eval_shape(ViT(**SIZES).init, jax.random.key(0), jnp.zeros((1, 28, 28, 3)))
+
+
+@pytest.mark.parametrize('model', [ViT(**SIZES), ClipVision(14, 7, 12, 2, 2, 20, 8)], ids=['ViT', 'CLIP'])
+def test_networks_that_judge_recompute_nothing(model):
+  images = model.example_inputs()[0]
+  variables = jax.eval_shape(model.init, jax.random.key(0), images)
+  gradient = jax.make_jaxpr(jax.grad(lambda variables: model.apply(variables, images).sum()))(variables)
+  assert 'remat' not in str(gradient) and 'checkpoint' not in str(gradient)
 
 
 def test_small_classifier_size():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from brainjax import pack_prior
-from brainjax.checkpoints import load_weights, read_info
+from brainjax.checkpoints import load_weights, read_info, save_weights, weights_digest
 from brainjax.simulator import stimuli
 from brainjax.simulator.batches import RenderedBatches
-from brainjax.stages import diffuse, label2img
+from brainjax.stages import diffuse, first_stage, image_mae, label2img, scene_classifier
+from configs import demo_prior
 from tests.test_pipeline import launch
 
 STAGES = ('first_stage_training', 'image_mae_training', 'label2img', 'scene_classifier')
@@ -35,6 +36,16 @@ def test_no_test_category_is_among_the_scenes_of_the_prior():
   # The classifier, which scores and trains nothing, sees them all.
   judged = RenderedBatches(64, 16, seed=0, classes='categories')
   assert forbidden <= set().union(*(_numbers(next(judged)['attributes']) for _ in range(50)))
+
+
+@pytest.mark.parametrize('stage', [first_stage, image_mae, scene_classifier], ids=lambda stage: stage.STAGE.name)
+def test_a_stage_of_the_prior_starts_from_its_init_from(stage, tmp_path):
+  config, weights = demo_prior.get_config(), {'a/kernel': np.arange(3, dtype=np.float32)}
+  save_weights(tmp_path / 'weights', weights, {})
+  config[stage.STAGE.name].init_from = str(tmp_path / 'weights')
+  training = stage.make(config, None)
+  np.testing.assert_array_equal(training.problem.pretrained['a/kernel'], weights['a/kernel'])
+  assert training.info['inputs'] == {f'weights of {stage.STAGE.name}.init_from': weights_digest(weights)}
 
 
 @pytest.mark.slow

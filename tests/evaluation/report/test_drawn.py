@@ -153,6 +153,7 @@ def test_a_long_curve_is_drawn_with_few_points_around_its_running_mean():
   np.testing.assert_allclose(raw.get_ydata(), np.sin(raw.get_xdata() / 500))
   np.testing.assert_allclose(mean.get_ydata(), np.sin(mean.get_xdata() / 500), atol=0.03)
   assert single.get_xydata().tolist() == [[0, 0.2]] and single.get_marker() == 'o'
+  assert axis.get_axisbelow() is True  # the grid is behind the lines
 
 
 def test_a_chart_is_a_whole_svg_with_its_description():
