@@ -27,16 +27,7 @@ from tests.torch_convert import released  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
-KIND = {
-  'phase1': 'phase1',
-  'phase2_fmri': 'phase2',
-  'ldm_finetune': 'ldm',
-  'ldm_label2img_pretrained': 'label2img',
-  'vq_f4': 'vq_f4',
-  'vit_mae_base': 'vit_mae',
-  'phase2_image': 'vit_mae',
-  'vit_h_14': 'vit_h_14',
-}
+KIND = {**released.KIND, 'vit_h_14': 'vit_h_14'}
 KEY = {
   'phase1': 'model',
   'phase2': 'model',

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from brainjax import files, prepare
-from brainjax.datasets import god, hcp, hcp_cifti
+from brainjax.datasets import god, hcp, hcp_cifti, store
 from brainjax.errors import UserError
 from tests.datasets import bdata_files, raw_files
 
@@ -78,6 +78,15 @@ def test_staging_of_a_killed_run_is_removed(folders):
   run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_3')
   assert sorted(path.name for path in out.iterdir()) == ['.lock', 'god']
   assert [path.name for path in (out / 'god').iterdir()] == ['sbj_3']
+
+
+def test_a_raw_file_is_hashed_once(folders, monkeypatch):
+  raw, out = folders
+  hashed = []
+  monkeypatch.setattr(store, 'sha256', lambda path: hashed.append(path.name) or files.sha256(path))
+  assert run('god', f'--raw={raw}', f'--out={out}') == 0
+  shared = ['images_256.npz', 'imagenet_class_index.json', 'imagenet_testing_label.csv', 'imagenet_training_label.csv']
+  assert sorted(hashed) == sorted([*shared, 'sbj_1.npz', 'sbj_3.npz'])
 
 
 def test_a_refused_command_leaves_no_trace(folders):

@@ -141,8 +141,6 @@ def prepare(
     UserError: files are missing or do not fit.
   """
   raw, out = Path(raw), Path(out)
-  if not raw.is_dir():
-    raise UserError(f'{raw}: no such folder; expected that of the HCP subjects (see data/README.md)')
   hcp_cifti.check_runs(runs)
   if workers is not None and workers < 1:
     raise UserError(f'--workers={workers}; expected 1 or more')

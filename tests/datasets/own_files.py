@@ -28,6 +28,11 @@ class Study:
     return dataclasses.replace(own.Source(self.betas, self.events, self.images), **changes)
 
 
+def options(study: Study, out: Path) -> list[str]:
+  """Of the command `prepare own`."""
+  return [f'--betas={study.betas}', f'--events={study.events}', f'--images={study.images}', f'--out={out}']
+
+
 def write(folder: Path) -> Study:
   """19 trials of 12 voxels: 7 training pictures once, 3 test pictures 4 times, in a drawn order."""
   rng = np.random.default_rng(5)

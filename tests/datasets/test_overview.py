@@ -41,12 +41,7 @@ def test_doubts(tmp_path, capsys):
   np.save(study.betas, study.fmri)
   # The same picture in another file is another stimulus to prepare, which compares files, but not to check.
   Image.open(study.images / 'p03.png').save(study.images / 'p07.png', compress_level=0)
-  options = [
-    f'--betas={study.betas}',
-    f'--events={study.events}',
-    f'--images={study.images}',
-    f'--out={tmp_path / "out"}',
-  ]
+  options = own_files.options(study, tmp_path / 'out')
   assert prepare.main(['own', *options]) == 0
   assert prepare.main(['check', str(tmp_path / 'out')]) == 0
   said = capsys.readouterr().out
@@ -81,12 +76,7 @@ def test_kinds_of_pictures(tmp_path, capsys):
   exif[0x112] = 6
   Image.new('RGB', (30, 20)).save(study.images / 'p02.png', exif=exif)
   Image.fromarray(np.zeros((9, 9, 4), np.uint8)).save(study.images / 'p08.png')
-  files = [
-    f'--betas={study.betas}',
-    f'--events={study.events}',
-    f'--images={study.images}',
-    f'--out={tmp_path / "out"}',
-  ]
+  files = own_files.options(study, tmp_path / 'out')
   assert prepare.main(['own', *files]) == 2
   assert 'p08.png is transparent in 100.0% of its pixels' in capsys.readouterr().err
   assert prepare.main(['own', *files, '--background=red']) == 0

@@ -30,6 +30,18 @@ _SCALES = [
 ]
 
 
+# Manifest (or small model) -> the kind that it must be recognised as.
+KIND = {
+  'phase1': 'phase1',
+  'phase2_fmri': 'phase2',
+  'ldm_finetune': 'ldm',
+  'ldm_label2img_pretrained': 'label2img',
+  'vq_f4': 'vq_f4',
+  'vit_mae_base': 'vit_mae',
+  'phase2_image': 'vit_mae',
+}
+
+
 def manifest(name: str) -> dict[str, tuple[int, ...]]:
   """Torch name -> shape at full size."""
   return {key: tuple(shape) for key, shape in json.loads((MANIFESTS / f'{name}.json').read_text()).items()}

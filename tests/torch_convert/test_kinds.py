@@ -11,16 +11,8 @@ from brainjax.torch_convert.config_fields import ConfigFields
 
 pytest.importorskip('torch')
 from tests.torch_convert import released
+from tests.torch_convert.released import KIND
 
-KIND = {
-  'phase1': 'phase1',
-  'phase2_fmri': 'phase2',
-  'ldm_finetune': 'ldm',
-  'ldm_label2img_pretrained': 'label2img',
-  'vq_f4': 'vq_f4',
-  'vit_mae_base': 'vit_mae',
-  'phase2_image': 'vit_mae',
-}
 FMRI = {'num_voxels': 4192, 'patch_size': 16, 'width': 1024, 'depth': 24, 'num_heads': 16, 'mlp_ratio': 1.0}
 UNET = {
   'in_channels': 3, 'out_channels': 3, 'model_channels': 192, 'channel_mult': [1, 2, 3, 5], 'num_res_blocks': 2,
