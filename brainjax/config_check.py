@@ -56,6 +56,9 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
     'attention': one_of(*attention.CHOICES),
     'log_every': POSITIVE,
     'seed': SEED,
+    'stage_minutes': Rule(
+      lambda x: all(isinstance(n, int | float) and n > 0 for n in x), 'a number above 0 for each of config.stages'
+    ),
     'mesh.data': DEVICES,
     'mesh.fsdp': DEVICES,
     'skip_nonfinite': NOT_NEGATIVE,

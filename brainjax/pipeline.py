@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
     )
   with attention.policy(config.attention), workdirs.lock(workdir):
     hosts.on_first(_prepare_run, given, config, workdir, stages, asked, accepted)
+    spent: dict[str, float] = {}
     for name in stages:
       started = time.monotonic()
       folder = workdir / name
@@ -88,7 +89,8 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
         ) from error
       seconds = time.monotonic() - started
       hosts.on_first(write_json, folder / 'complete.json', {'seconds': round(seconds, 1)})
-      hosts.log(f'{name}: done in {seconds:.0f} s')
+      spent[name] = seconds
+      hosts.log(f'{name}: done in {seconds:.0f} s{_time_left(config, spent, stages)}')
 
 
 def _describe_devices(config: ConfigDict) -> str:
@@ -97,6 +99,21 @@ def _describe_devices(config: ConfigDict) -> str:
   kinds = ', '.join(sorted({device.device_kind for device in devices}))
   precision = jnp.dtype(common.compute_dtype(config)).name if config.dtype == 'auto' else config.dtype
   return f'brainjax {brainjax.__version__} on {len(devices)} device{"s" * (len(devices) > 1)} ({kinds}), {precision}'
+
+
+def _time_left(config: ConfigDict, spent: Mapping[str, float], stages: Sequence[str]) -> str:
+  """The time left over all stages, where the config says how long each takes on some machine.
+
+  `spent`: seconds of the stages done in this run.
+  """
+  known = len(config.stage_minutes) == len(config.stages)
+  minutes = dict(zip(config.stages, config.stage_minutes, strict=True)) if known else {}
+  left = stages[stages.index(list(spent)[-1]) + 1 :]
+  if not left or not minutes.keys() >= {*spent, *left}:
+    return ''
+  ratio = sum(spent.values()) / sum(minutes[name] for name in spent)  # of this machine to that one
+  seconds = ratio * sum(minutes[name] for name in left)
+  return f', about {seconds / 60:.0f} min left' if seconds > 90 else f', about {seconds:.0f} s left'
 
 
 def _prepare_run(

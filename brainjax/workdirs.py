@@ -23,7 +23,17 @@ from brainjax.trees import flatten
 DEVICES = 'mesh.devices'  # as a field of --accept_changes: their number, where results depend on it
 # Fields that may differ between the runs of one workdir, because they do not change results. The same holds for how often
 # a stage saves, and for how often it validates where validation selects nothing.
-FREE = ('stages', 'mesh', 'remat', 'attention', 'compilation_cache', 'log_every', 'skip_nonfinite', 'wandb')
+FREE = (
+  'stages',
+  'mesh',
+  'remat',
+  'attention',
+  'compilation_cache',
+  'log_every',
+  'skip_nonfinite',
+  'wandb',
+  'stage_minutes',
+)
 
 
 def is_complete(folder: Path) -> bool:

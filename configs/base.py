@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
   config.attention = 'auto'
   config.plugins = ()  # Python modules to import first: they add stages or data sets (docs/architecture.md)
   config.stages = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')  # in this order; --stages overrides
+  config.stage_minutes = ()  # of each of `stages` on two CPU cores, if known: a run then tells the time left over all stages
   config.mesh = ConfigDict({'data': -1, 'fsdp': 1})  # devices per axis; -1: the rest
   config.compilation_cache = '~/.cache/brainjax'  # folder of compiled programs; empty: none
   config.skip_nonfinite = 0  # steps with a non-finite loss or gradient that a stage skips before the run stops
@@ -182,6 +183,7 @@ def get_config() -> ConfigDict:
   config.evaluate.ridge = True  # also score ridge regression, as a baseline
   config.evaluate.ridge_voxel_zscore = False  # z-score each voxel for ridge regression (not for the model)
   config.evaluate.single_trials = 1  # number of single test trials of each item that are scored too; 0: none
+  config.evaluate.trials_averaged = 1  # score means of this many trials in place of single ones there
   config.evaluate.num_bootstrap = 2000
   config.evaluate.num_shuffles = 100
 

@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
   """Simulated data of 2,048 voxels, pictures of 64 pixels, models of about a million parameters."""
   config = base.get_config()
   config.seed = 0
+  config.stage_minutes = (0.8, 3.2, 5.2, 1.6, 1.2)
 
   config.simulate.enabled = True
   config.simulate.voxels = 2048

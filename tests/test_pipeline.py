@@ -395,3 +395,17 @@ def test_what_selects_a_checkpoint_or_changes_the_loss_is_compared(tmp_path, mon
   workdirs.refuse_other_config(config, config, tmp_path, 'contrast', False, ('mesh.devices',))
   write_json(tmp_path / 'contrast' / 'complete.json', {})
   workdirs.refuse_other_config(config, config, tmp_path, 'contrast', False, ())
+
+
+def test_the_time_left_over_all_stages():
+  config = tiny.get_config()
+  assert pipeline._time_left(config, {'contrast': 10.0}, STAGES) == ''
+  config.stage_minutes = (1.0, 2.0, 4.0, 1.0, 2.0)
+  # This machine took 30 s where that one takes a minute; 9 minutes there are 4.5 here.
+  assert pipeline._time_left(config, {'contrast': 30.0}, STAGES) == ', about 4 min left'
+  assert pipeline._time_left(config, {'contrast': 30.0, 'attend': 60.0}, ('contrast', 'attend', 'evaluate')) == (
+    ', about 60 s left'
+  )
+  assert pipeline._time_left(config, {'evaluate': 5.0}, ('evaluate',)) == ''
+  config.stages = ('contrast', 'mine')
+  assert pipeline._time_left(config, {'contrast': 5.0}, ('contrast', 'mine')) == ''

@@ -172,7 +172,7 @@ def test_command_tells_files_that_are_none(weights, tmp_path, capsys):
     ('many.npz', 'is an .npz archive of a, b'),
     ('pickled.npy', 'holds pickled Python objects'),
     ('text.npy', 'damaged or not a .npy file'),
-    ('cut.npz', 'damaged or not a .npy file'),
+    ('cut.npz', 'an .npz archive under the name of an .npy file'),
     ('huge.npy', r'claims shape (1000000000000, 32)'),
     ('none.npy', 'no such file'),
   ):

@@ -23,7 +23,7 @@ from brainjax.reconstruct import Reconstructor
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages.registry import StageSpec, WeightsField
-from brainjax.stages.rules import NOT_NEGATIVE, Rule
+from brainjax.stages.rules import NOT_NEGATIVE, POSITIVE, Rule
 
 
 def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -61,14 +61,16 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     },
     'about_baselines': {name: baseline.about for name, baseline in drawn.items()},
   }
-  single = test_set.select_trials(trials, test, config.evaluate.single_trials, config.seed)
+  single = test_set.select_trials(
+    trials, test, config.evaluate.single_trials, config.seed, config.evaluate.trials_averaged
+  )
   if single is not None:
     facts['single_trials'] = _score_single_trials(
       single,
       _sample(config, reconstructor, single),
       _baselines(config, workdir, classifier, train, single, {}),
       **judges | options,
-    )
+    ) | {'trials_averaged': config.evaluate.trials_averaged}
   scores = evaluate(
     images,
     out=workdir,
@@ -209,6 +211,7 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
     'evaluate.num_bootstrap': Rule(lambda x: x >= 100, '100 or more'),
     'evaluate.num_shuffles': Rule(lambda x: x >= 20, '20 or more'),
     'evaluate.single_trials': NOT_NEGATIVE,
+    'evaluate.trials_averaged': POSITIVE,
   }
 
 

@@ -132,18 +132,19 @@ def estimate_noise_ceiling(trials: ArrayDataset | str, num_bootstrap: int, seed:
 
 
 def select_trials(
-  trials: dict[str, ArrayDataset | str], test: ArrayDataset, count: int, seed: int
+  trials: dict[str, ArrayDataset | str], test: ArrayDataset, count: int, seed: int, averaged: int = 1
 ) -> ArrayDataset | None:
-  """Draws single trials of the test items, with the pictures of the items.
+  """Draws single trials of the test items, or means of a few, with the pictures of the items.
 
   Args:
     trials: from `load_trials`, in the order of the subjects' numbers.
     test: the test items that are scored.
-    count: trials of each item, at most.
+    count: trials (or means) of each item, at most.
     seed: of the draw.
+    averaged: trials in each mean; no trial is in two.
 
   Returns:
-    Rows in the order of the items; None if a subject has no single trials, or one of each item only.
+    Rows in the order of the items; None if a subject has no single trials, or no more than `averaged` of any item.
   """
   if count == 0 or any(isinstance(rows, str) for rows in trials.values()):
     return None
@@ -152,8 +153,9 @@ def select_trials(
   for item, (subject, stimulus) in enumerate(zip(test.columns['subject'], test.columns['stimulus'], strict=True)):
     rows = subjects[subject]
     trial_rows = np.flatnonzero(rows.columns['stimulus'] == stimulus)
-    chosen = rng.permutation(trial_rows)[:count] if len(trial_rows) > 1 else []
-    fmri += [transforms.fit_width(rows.columns['fmri'][row], test.num_voxels) for row in chosen]
+    groups = len(trial_rows) // averaged if len(trial_rows) > averaged else 0  # a mean of all is the item itself
+    chosen = rng.permutation(trial_rows)[: groups * averaged].reshape(groups, averaged)[:count]
+    fmri += [transforms.fit_width(rows.columns['fmri'][group].mean(axis=0), test.num_voxels) for group in chosen]
     items += [item] * len(chosen)
   if not items:
     return None

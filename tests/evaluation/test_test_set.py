@@ -151,4 +151,11 @@ def test_single_trials_of_the_items_with_their_pictures():
   assert not np.array_equal(single.columns['fmri'][0], single.columns['fmri'][1])
   assert not columns['fmri'].any()  # the items stay as they were
   assert test_set.select_trials(trials, test, 0, seed=0) is None
+  # Means of two: one group of the three trials of 12, two of the four of 10.
+  means = test_set.select_trials(trials, test, 9, seed=0, averaged=2)
+  assert means.columns['stimulus'].tolist() == [12, 10, 10, 10, 10]
+  source = trials['a'].columns['fmri'][stimulus == 10]
+  np.testing.assert_allclose(means.columns['fmri'][1:3, :5].mean(axis=0), source.mean(axis=0), atol=1e-6)
+  pairs = [(source[i] + source[j]) / 2 for i in range(4) for j in range(i)]
+  assert any(np.allclose(means.columns['fmri'][1, :5], pair, atol=1e-6) for pair in pairs)
   assert test_set.select_trials(trials | {'b': 'not there'}, test, 1, seed=0) is None

@@ -140,7 +140,9 @@ def _parts(scores: dict, least: float) -> str:
   """Headline scores of each subset, and of single trials."""
   parts = dict(scores['subsets'])
   if 'single_trials' in scores:
-    parts['single trials, one sample each'] = scores['single_trials']
+    count = scores['single_trials'].get('trials_averaged', 1)  # earlier versions did not write it
+    what = 'single trials' if count == 1 else f'means of {count} trials'
+    parts[f'{what}, one sample each'] = scores['single_trials']
   rows = []
   for name, subset in parts.items():
     for score in choose_headline(subset['scores']) if subset['scores'] else []:
