@@ -148,14 +148,16 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
     'over stimuli, and the same score with fMRI shuffled between stimuli.\n',
     '| score | value | 95 % interval | chance | fMRI shuffled | p |\n|---|---|---|---|---|---|',
   ]
+  least = 1 / scores['protocol']['num_shuffles']
   for name, entry in scores['scores'].items():
     mean = entry['mean_of_samples']
     low, high = mean['interval']
     null = mean['null']
     chance = '' if entry.get('chance') is None else f'{entry["chance"]:.3g}'
+    p = f'< {least:.2g}' if null['p_value'] < least else f'{null["p_value"]:.3g}'  # below, only the bound is known
     lines.append(
       f'| {name} | {mean["value"]:.3f} | {low:.3f} to {high:.3f} | {chance} | {null["interval"][0]:.3f} to '
-      f'{null["interval"][1]:.3f} | {null["p_value"]:.3g} |'
+      f'{null["interval"][1]:.3f} | {p} |'
     )
   protocol = '\n'.join(f'* {name}: {text}' for name, text in scores.get('protocol', {}).items())
   return lines[0] + '\n' + '\n'.join(lines[1:]) + f'\n\nProtocol:\n\n{protocol}'

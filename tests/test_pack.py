@@ -38,7 +38,7 @@ def run(tmp_path_factory):
   (folder / 'contrast' / 'config.json').write_text(json.dumps(config))
   (folder / 'contrast' / 'complete.json').write_text('{"seconds": 5400.0}')
   entry = {'value': 0.4, 'interval': [0.3, 0.5], 'null': {'mean': 0.1, 'interval': [0.0, 0.2], 'p_value': 0.0099}}
-  scores = {'num_items': 50, 'num_samples': 5, 'protocol': {'null': 'fMRI shuffled'}}
+  scores = {'num_items': 50, 'num_samples': 5, 'protocol': {'null': 'fMRI shuffled', 'num_shuffles': 100}}
   scores['scores'] = {'class_50_way_top_1': {'chance': 0.02, 'mean_of_samples': entry}}
   (folder / 'scores.json').write_text(json.dumps(scores))
   return folder, raw
@@ -94,7 +94,7 @@ def test_the_card_states_scores_limits_and_licences(run, tmp_path):
   assert yaml.safe_load(top)['license_name'] == 'CC-BY-4.0'
   for text in (
     '12,345 parameters',
-    '| class_50_way_top_1 | 0.400 | 0.300 to 0.500 | 0.02 | 0.000 to 0.200 | 0.0099 |',
+    '| class_50_way_top_1 | 0.400 | 0.300 to 0.500 | 0.02 | 0.000 to 0.200 | < 0.01 |',
     '| own | s1 | VC | 31 | each voxel |',
     '**The data were simulated.**',
     'Hours of each stage: diffuse 0.5. Energy and carbon were not measured.',
