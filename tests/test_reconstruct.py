@@ -213,6 +213,16 @@ def test_raw_responses_go_through_the_input_transform_of_the_weights(weights, tm
   assert 'root mean square' not in capsys.readouterr().out
   one(500 + raw[:2] / 1e3, **options)  # other units
   assert 'are these responses in the unit of the training data?' in capsys.readouterr().out
+  with pytest.raises(UserError, match='root mean square of .*; expected about 1, as in own/a'):
+    one.from_betas(500 + raw[:2] / 1e3, **options)
+  np.testing.assert_allclose(one.from_betas(raw[:2], **options).astype(int), expected.astype(int), atol=1)
+  np.save(tmp_path / 'betas.npy', raw[:2])
+  command = [f'--weights={tmp_path / "two"}', f'--betas={tmp_path / "betas.npy"}', '--num_samples=1', '--num_steps=2']
+  assert reconstruct.main([*command, '--subject=a', f'--out={tmp_path / "pictures"}']) == 0
+  with np.load(tmp_path / 'pictures' / 'images.npz', allow_pickle=False) as archive:
+    np.testing.assert_allclose(archive['samples'].astype(int), expected.astype(int), atol=1)
+  assert reconstruct.main([*command, f'--out={tmp_path / "none"}']) == 2 and not (tmp_path / 'none').exists()
+  assert 'name the one whose responses these are' in capsys.readouterr().err
   with pytest.raises(UserError, match='know the subjects a, b; name the one'):
     two(raw[:2], **options)
   with pytest.raises(UserError, match="subject is 'c'; these weights know a, b"):
