@@ -50,6 +50,7 @@ def abstract_step(stage: Training, batch_shapes: Mapping[str, tuple[int, ...]], 
   }
   problem, key = stage.problem, jax.eval_shape(lambda: jax.random.key(0))
   trained, frozen = split(laid_out(mesh, jax.eval_shape(lambda k: flatten(problem.init(k)), key)), problem.trainable)
+  frozen = laid_out(mesh, jax.eval_shape(lambda params: train.cast_frozen(problem, params, mesh), frozen))
   optimizer_state = laid_out(mesh, jax.eval_shape(problem.optimizer.init, trained))
   counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh))
   state = train.TrainState(step=counter, nonfinite=counter, params=trained, opt_state=optimizer_state)

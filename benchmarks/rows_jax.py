@@ -83,7 +83,8 @@ def training_step(row: Row, settings: ConfigDict, num_voxels: int) -> Pieces:
     batch = {name: rng.standard_normal(shape, np.float32).clip(-1, 1) for name, shape in shapes.items()}
     batch['weight'] = np.ones(row.batch, np.float32)
     init_key, root = sharding.put_same(tuple(jax.random.split(jax.random.key(0))), mesh)
-    return *train.initialise(row.stage, stage.problem, init_key, mesh), sharding.put_batch(batch, mesh), root
+    state, frozen = train.initialise(row.stage, stage.problem, init_key, mesh)
+    return state, train.cast_frozen(problem, frozen, mesh), sharding.put_batch(batch, mesh), root
 
   problem = stage.problem
   return Pieces(train.make_step(problem.loss, problem.optimizer, problem.learning_rate, mesh), arguments)

@@ -25,6 +25,7 @@ from brainjax.checkpoints import RunCheckpoints
 from brainjax.errors import Stopped, UserError
 from brainjax.files import atomic_write
 from brainjax.metric_writer import MetricWriter, progress
+from brainjax.models.dense import cast_kernels
 from brainjax.stages.problem import Batch, Batches, Loss, Problem, Training
 from brainjax.trees import flatten, split, unflatten
 
@@ -100,6 +101,12 @@ def initialise(name: str, problem: Problem, key: jax.Array, mesh: Mesh) -> tuple
   opt_state = jax.jit(problem.optimizer.init, out_shardings=sharding.tree_shardings(mesh, abstract))(trained)
   step, nonfinite = sharding.put_same((jnp.zeros((), jnp.int32),) * 2, mesh)
   return TrainState(step=step, nonfinite=nonfinite, params=trained, opt_state=opt_state), frozen
+
+
+def cast_frozen(problem: Problem, frozen: Params, mesh: Mesh) -> Params:
+  """The frozen parameters as the steps read them: kernels in `problem.kernel_dtype`."""
+  cast = lambda params: sharding.constrain(mesh, flatten(cast_kernels(unflatten(params), problem.kernel_dtype)))
+  return jax.jit(cast)(frozen)
 
 
 def make_step(
@@ -178,7 +185,11 @@ def train(
   """
   problem, batches = training.problem, training.batches
   init_key, root = sharding.put_same(tuple(jax.random.split(jax.random.key(seed))), mesh)
-  state, frozen = initialise(options.name, problem, init_key, mesh)
+  state, whole = initialise(options.name, problem, init_key, mesh)
+  frozen = cast_frozen(problem, whole, mesh)
+  # Meanwhile the host keeps what the cast has rounded.
+  rounded = sharding.to_host({path: x for path, x in whole.items() if frozen[path].dtype != x.dtype})
+  del whole
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
   inputs = dict(training.info.get('inputs', {}))
   best_metric = 'loss' if options.select == 'best' else None
@@ -202,7 +213,7 @@ def train(
     checkpoints.wait()
     if best_metric and (best := checkpoints.best(abstract)):
       _, state, _ = best
-  return {**frozen, **state.params}
+  return {**frozen, **{path: sharding.put_param(path, x, mesh) for path, x in rounded.items()}, **state.params}
 
 
 def check_same_inputs(before: Mapping[str, str], now: Mapping[str, str], since: str) -> None:

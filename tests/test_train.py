@@ -85,6 +85,22 @@ def test_frozen_parameters_have_no_optimizer_state_and_do_not_change(tmp_path):
   np.testing.assert_array_equal(result['frozen/w'], 2.0)
 
 
+def test_frozen_kernels_are_cast_once_and_come_back_whole(tmp_path):
+  def init(key):
+    return {'trained': {'kernel': jnp.ones(7)}, 'frozen': {'kernel': jax.random.normal(key, (9,)), 'bias': jnp.ones(9)}}
+
+  def loss(params, batch, key):
+    types = params['trained']['kernel'].dtype, params['frozen']['kernel'].dtype, params['frozen']['bias'].dtype
+    assert types == (jnp.float32, jnp.bfloat16, jnp.float32)
+    return params['trained']['kernel'].sum() * params['frozen']['kernel'].astype(jnp.float32).mean(), {}
+
+  stage = _stage(2, init=init, loss=loss, kernel_dtype=jnp.bfloat16)
+  result = _run(stage, tmp_path)
+  key = jax.random.split(jax.random.key(3))[0]
+  assert result['frozen/kernel'].dtype == jnp.float32
+  np.testing.assert_array_equal(result['frozen/kernel'], init(key)['frozen']['kernel'])
+
+
 def test_a_run_that_stops_and_goes_on_ends_in_the_same_bits(tmp_path):
   whole = _run(_stage(6), tmp_path / 'whole')
   _run(_stage(4), tmp_path / 'parts')

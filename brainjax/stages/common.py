@@ -88,7 +88,8 @@ def training(
   info = {'inputs': data.inputs | digests, 'settings': models, **info}
   if data.num_voxels:
     info |= {'num_voxels': data.num_voxels, 'input': [transform.to_json() for transform in data.transforms]}
-  problem = Problem(init, pretrained or {}, trainable, loss, optimizer_of(stage, rate, **(optimizer or {})), rate)
+  made = optimizer_of(stage, rate, **(optimizer or {}))
+  problem = Problem(init, pretrained or {}, trainable, loss, made, rate, compute_dtype(config))
   return Training(problem, data.train, data.validation, num_steps(stage, data.steps_per_epoch), info)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -36,6 +37,7 @@ class Problem(NamedTuple):
     loss: (nested parameters, batch, key) -> (scalar, metrics), for training and validation. The key is that of the step.
     optimizer: on a flat mapping of trained paths.
     learning_rate: number of updates done -> rate, for the log.
+    kernel_dtype: of the frozen kernels that the loss gets: what it computes in. They are cast once for all steps.
   """
 
   init: Callable[[jax.Array], Any]
@@ -44,6 +46,7 @@ class Problem(NamedTuple):
   loss: Loss
   optimizer: optax.GradientTransformation
   learning_rate: Callable[[Any], Any]
+  kernel_dtype: Any = jnp.float32
 
 
 class Training(NamedTuple):
