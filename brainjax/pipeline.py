@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import brainjax
-from brainjax import hosts, locate, prepare, sharding, workdirs
+from brainjax import hosts, locate, prepare, sharding, step_memory, workdirs
 from brainjax.checkpoints import save_weights
 from brainjax.datasets import arrays
 from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
 from brainjax.evaluation import stage as evaluate
 from brainjax.files import write_json
+from brainjax.models import recompute
 from brainjax.ops import attention
 from brainjax.resolve import resolve
 from brainjax.simulate import simulate
@@ -77,7 +78,6 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
       if hosts.from_first(workdirs.is_complete(folder)):
         hosts.log(f'{name}: complete in {folder}, skipped')
         continue
-      hosts.on_first(write_json, folder / 'config.json', workdirs.relevant(config, workdir, name))
       try:
         _run_stage(STAGES[name], config, workdir)
       except jax.errors.JaxRuntimeError as error:
@@ -169,16 +169,37 @@ def make_training(config: ConfigDict, workdir: Path, name: str, mesh: Mesh) -> T
 
 
 def _run_stage(spec: StageSpec, config: ConfigDict, workdir: Path) -> None:
+  folder, kept = workdir / spec.name, workdirs.relevant(config, workdir, spec.name)
   if spec.run:
+    hosts.on_first(write_json, folder / 'config.json', kept)
     spec.run(config, workdir)
     return
-  notes = {'config': workdirs.relevant(config, workdir, spec.name)}
+  notes = {'config': kept}
   mesh = sharding.make_mesh(**config.mesh.to_dict())
-  folder = workdir / spec.name
   with arrays.forbid_test_split():  # training and selection never open test data
     training = make_training(config, workdir, spec.name, mesh)
-    params = train(training, LoopOptions.from_config(config, spec.name), folder, mesh, config.seed, notes, config.wandb)
+    remat = _remat(config, training, mesh, folder)
+    hosts.on_first(write_json, folder / 'config.json', kept | {'remat': remat})
+    with recompute.auto_means(remat):
+      params = train(
+        training, LoopOptions.from_config(config, spec.name), folder, mesh, config.seed, notes, config.wandb
+      )
   hosts.on_first(_save, folder / 'weights', sharding.to_host(params), {'kind': spec.name, **training.info})
+
+
+def _remat(config: ConfigDict, training: Training, mesh: Mesh, folder: Path) -> str:
+  """What `config.remat` means for a stage; one that resumes goes on with what it began with."""
+  if config.remat != 'auto':
+    return config.remat
+  if before := workdirs.remat_of_checkpoints(folder):
+    return before
+  position = training.batches.get_state()
+  batch = next(training.batches)
+  training.batches.set_state(position)
+  rows = {name: (len(x) * jax.process_count(), *x.shape[1:]) for name, x in batch.items()}
+  shapes = {name: jax.ShapeDtypeStruct(shape, batch[name].dtype) for name, shape in rows.items()}
+  remat = step_memory.choose_remat(training.problem, shapes, mesh, step_memory.device_memory(mesh))
+  return recompute.CHOICES[hosts.from_first(recompute.CHOICES.index(remat))]
 
 
 def _save(weights: Path, params: dict[str, np.ndarray], info: dict[str, Any]) -> None:

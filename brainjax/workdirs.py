@@ -158,6 +158,14 @@ def refuse_other_config(
   )
 
 
+def remat_of_checkpoints(folder: Path) -> str:
+  """What `config.remat` meant when the checkpoints of a stage's folder were made; empty where there are none."""
+  if not any((folder / 'checkpoints').glob('[0-9]*')):
+    return ''
+  # Earlier versions did not save it; their default was this.
+  return _read_json(folder / 'config.json').get('remat', 'everything')
+
+
 def put_result_aside(workdir: Path, name: str) -> None:
   """Renames the result of a stage that runs again."""
   aside = put_aside(workdir / name)

@@ -1,13 +1,27 @@
 """What the backward pass of a block computes again instead of keeping it (`config.remat`)."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import flax.linen as nn
 import jax
 
 # 'cheap': everything except products with weights, which cost most of the time and few of the bytes.
 _POLICIES = {'cheap': jax.checkpoint_policies.dots_with_no_batch_dims_saveable, 'everything': None}
-CHOICES = ('nothing', *_POLICIES)
+CHOICES = ('auto', 'nothing', *_POLICIES)
+
+_auto = 'everything'
+
+
+@contextlib.contextmanager
+def auto_means(choice: str) -> Iterator[None]:
+  """Sets which of the other `CHOICES` 'auto' stands for in what is traced inside."""
+  global _auto
+  before, _auto = _auto, choice
+  try:
+    yield
+  finally:
+    _auto = before
 
 
 def recomputed(target: Callable, remat: str, in_scan: bool = False) -> Callable:
@@ -18,6 +32,7 @@ def recomputed(target: Callable, remat: str, in_scan: bool = False) -> Callable:
     remat: one of `CHOICES`.
     in_scan: the target is the body of a scan. Outside one, barriers keep the compiler from undoing the recomputation.
   """
-  if remat == 'nothing':
+  choice = _auto if remat == 'auto' else remat
+  if choice == 'nothing':
     return target
-  return nn.remat(target, prevent_cse=not in_scan, policy=_POLICIES[remat])
+  return nn.remat(target, prevent_cse=not in_scan, policy=_POLICIES[choice])
