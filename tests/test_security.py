@@ -67,6 +67,19 @@ def test_no_file_unpickles_evaluates_or_starts_programs():
   ]
 
 
+def test_one_file_alone_opens_connections():
+  network = {'huggingface_hub', 'requests', 'httpx', 'urllib', 'urllib3', 'http', 'socket', 'ftplib', 'aiohttp'}
+  found = {}
+  for file, tree in FILES.items():
+    for node in ast.walk(tree):
+      names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+      names += [node.module or ''] if isinstance(node, ast.ImportFrom) else []
+      found.setdefault(file, set()).update(name.split('.')[0] for name in names)
+  used = {file: names & network for file, names in found.items() if names & network}
+  # workdirs.py writes the name of this machine into its lock.
+  assert used == {'hub.py': {'huggingface_hub', 'requests', 'httpx'}, 'workdirs.py': {'socket'}}
+
+
 def test_numpy_files_are_read_without_pickle():
   calls = [(file, node) for file, tree in FILES.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
   readers = [(file, node) for file, node in calls if _name(node.func) in ('np.load', 'np.lib.format.read_array')]

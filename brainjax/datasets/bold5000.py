@@ -40,6 +40,7 @@ class Subject:
   fmri: np.ndarray  # N V
   names: list[str]  # N
   rois: dict[str, np.ndarray]  # name -> V bool
+  sessions: list[str]  # N
 
 
 @dataclasses.dataclass
@@ -136,7 +137,8 @@ def read_subject(folder: Path, subject: str) -> Subject:
   Raises:
     UserError: a file is missing or damaged, too large, or does not fit the presentation lists.
   """
-  names = [line.removeprefix(REPEATED) for path in _lists(folder, subject) for line in _lines(path)]
+  shown = [(path.parent.name, line) for path in _lists(folder, subject) for line in _lines(path)]
+  names = [line.removeprefix(REPEATED) for _, line in shown]
   parts, owner = [], []
   for roi in ROIS:
     for side in SIDES:
@@ -154,7 +156,7 @@ def read_subject(folder: Path, subject: str) -> Subject:
         )
       owner += [roi] * betas.shape[1]
   rois = {roi: np.array(owner) == roi for roi in ROIS} | {'VC': np.ones(len(owner), bool)}
-  return Subject(np.concatenate(parts, axis=1), names, rois)
+  return Subject(np.concatenate(parts, axis=1), names, rois, [session for session, _ in shown])
 
 
 def read_stimuli(folder: Path, subject: Subject) -> Stimuli:
@@ -251,7 +253,15 @@ class Bold5000(paired.Builder):
     stimuli = read_stimuli(raw_dir, subject)
     facts = pictures.survey([stimuli.table[name] for name in (*stimuli.train, *stimuli.test)])
     return paired.Trials(
-      subject.fmri, subject.names, subject.rois, stimuli.train, stimuli.test, stimuli.picture, label, facts=facts
+      subject.fmri,
+      subject.names,
+      subject.rois,
+      stimuli.train,
+      stimuli.test,
+      stimuli.picture,
+      label,
+      sessions=subject.sessions,
+      facts=facts,
     )
 
 

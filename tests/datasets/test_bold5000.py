@@ -154,6 +154,8 @@ def test_runs_are_in_the_order_of_their_numbers(tmp_path):
     mean, std = transform.mean, transform.std
     rows = np.round(data.columns['fmri'][:, 0] * std + mean).astype(int)
     assert [data.info['names'][i] for i in data.columns['stimulus'].tolist()] == [shown[row] for row in rows]
+    sessions = bold5000.DATA_SET.open(tmp_path / 'out', 'CSI1').info.metadata['sessions'][split]
+    assert sessions == [f'CSI1_sess{2 if row < 80 else 10}' for row in rows]
   (lists / 'CSI1_sess2' / 'CSI1_sess2_run01.txt').write_text('')
   with pytest.raises(
     UserError,

@@ -16,8 +16,9 @@ def get_config():
   config = demo_quick.get_config()
   config.simulate.enabled = False
   config.data.update({'hcp': '', 'dataset': 'own', 'prepared': 'prepared', 'subjects': ('sub-01',), 'num_val_stimuli': 0})
+  config.data.target_train_proportion = 1.0
   config.fmri_mae.patch_size = 8
-  config.attend.update({'init_from': 'none', 'random_init': True, 'num_steps': 4, 'batch_size': 16})
+  config.attend.update({'init_from': 'random', 'num_steps': 4, 'batch_size': 16})
   config.diffuse.update({'num_steps': 4, 'batch_size': 16})
   config.reconstruct.num_samples = 1
   config.stages = ('attend', 'diffuse', 'reconstruct', 'evaluate')
