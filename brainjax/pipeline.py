@@ -153,11 +153,7 @@ def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> No
 def make_training(config: ConfigDict, workdir: Path, name: str, mesh: Mesh) -> Training:
   """What a stage of a run trains; it starts from the stage before it unless its `init_from` names other weights.
 
-  Args:
-    config: resolved, see `resolve`.
-    workdir: of the run.
-    name: of the stage.
-    mesh: of all devices.
+  The config is resolved (see `resolve`), the mesh has all devices.
 
   Raises:
     UserError: data or weights are missing or do not fit.

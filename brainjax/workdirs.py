@@ -224,13 +224,7 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def refuse_other_raw_files(workdir: Path, stages: Sequence[str], inputs: Mapping[str, str]) -> None:
-  """Raises a `UserError` where the raw files changed since an earlier stage of the workdir was made.
-
-  Args:
-    workdir: of the run.
-    stages: that are to be done.
-    inputs: what one of them reads -> SHA-256.
-  """
+  """Raises a `UserError` where the raw files (`inputs`: name -> SHA-256) changed since an earlier stage was made."""
   for earlier in registry.with_ancestors(stages):
     file = workdir / earlier / 'weights' / 'weights.json'
     if is_complete(workdir / earlier) and file.is_file():

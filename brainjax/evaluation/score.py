@@ -10,7 +10,7 @@ import numpy as np
 from brainjax.evaluation.images import Images
 from brainjax.evaluation.networks import lpips
 from brainjax.evaluation.scores import nearest, tables
-from brainjax.evaluation.scores.tables import Items, Measured, Network, Score
+from brainjax.evaluation.scores.tables import Measured, Network, Score
 from brainjax.evaluation.statistics import resampling
 from brainjax.files import atomic_write, sha256, write_json
 
@@ -110,7 +110,7 @@ def score_images(
     return tables.measure_samples(samples, stimuli, classes, targets, classifier, features, weights)
 
   draws = {'num_bootstrap': num_bootstrap, 'num_shuffles': num_shuffles, 'seed': seed}
-  items, measured = Items.draw(stimulus, **draws), measure(images.samples)
+  resamplings, measured = resampling.draw(stimulus, **draws), measure(images.samples)
   scores = measured.scores(num_ways)
   n, s, height, width = images.samples.shape[:4]
   result = {
@@ -122,7 +122,7 @@ def score_images(
     'classifier': classifier_name,
     'num_classes': None if classifier is None else measured.probabilities.shape[-1],
     'protocol': _protocol(perceptual) | draws,
-    'scores': _summaries(scores, items, classifier_name),
+    'scores': _summaries(scores, classifier_name, *resamplings),
     'fid': {
       name: {'first_sample': value, 'num_images': [n, len(stimuli)], 'baselines': {}}
       for name, value in measured.distances.items()
@@ -144,12 +144,12 @@ def score_images(
     result['baselines'][baseline] = {}
     for name, score in other.scores(num_ways).items():
       arrays[f'baselines/{baseline}/{name}'] = value = resampling.observed(score.table, stimulus)
-      entry = tables.summarise(score, items)
+      entry = tables.summarise(score, *resamplings)
       kept = {key: entry[key] for key in ('higher_is_better', 'num_items', 'num_samples', 'first_sample')}
       kept['model_minus_baseline'] = resampling.paired_difference(
         values[name].mean(axis=1),
         value[:, 0],
-        items.bootstrap,
+        resamplings[0],
         influence[name] - score.influence(stimulus, 'first_sample'),
       )
       result['baselines'][baseline][name] = kept
@@ -158,14 +158,17 @@ def score_images(
     chosen, place = np.unique(stimulus[keep], return_inverse=True)
     inside = {}
     if keep.any():
-      inside = _summaries(measured.select(keep, chosen).scores(num_ways), Items.draw(place, **draws), classifier_name)
+      part = measured.select(keep, chosen).scores(num_ways)
+      inside = _summaries(part, classifier_name, *resampling.draw(place, **draws))
     result['subsets'][name] = {'num_items': int(keep.sum()), 'scores': inside}
   return result, arrays
 
 
-def _summaries(scores: Mapping[str, Score], items: Items, classifier_name: str | None) -> dict[str, dict]:
+def _summaries(
+  scores: Mapping[str, Score], classifier_name: str | None, bootstrap: resampling.Bootstrap, pairings: np.ndarray
+) -> dict[str, dict]:
   """The entry of every score; those of classes name the classifier."""
-  entries = {name: tables.summarise(score, items) for name, score in scores.items()}
+  entries = {name: tables.summarise(score, bootstrap, pairings) for name, score in scores.items()}
   for name, entry in entries.items():
     if name.startswith('class_'):
       entry['classifier'] = classifier_name

@@ -26,13 +26,7 @@ class MaskedError(NamedTuple):
 
 
 def masked_mse(pred: Float[Array, 'B L p'], target: Float[Array, 'B L p'], mask: Float[Array, 'B L']) -> MaskedError:
-  """Computes the mean squared error of each patch, summed over the removed patches (He et al. 2022, section 3).
-
-  Args:
-    pred: predicted patches.
-    target: true patches.
-    mask: 1 for removed patches, 0 for the others.
-  """
+  """Computes the mean squared error of each patch, summed over the removed patches: mask 1 (He et al. 2022, section 3)."""
   error = jnp.square(pred.astype(jnp.float32) - target.astype(jnp.float32)).mean(axis=-1)  # B L
   return MaskedError((error * mask).sum(axis=-1), mask.sum(axis=-1))
 
@@ -66,14 +60,8 @@ def info_nce(
 ) -> Float[Array, ' B']:
   """Contrasts in one direction: query i should be closer to key i than to every other key (paper, section 3.1).
 
-  Args:
-    queries: one vector per row.
-    keys: row i belongs to query i.
-    weight: 0 for padding, which is not a negative of any row.
-    temperature: divides the cosine similarities.
-
-  Returns:
-    The cross-entropy of each query.
+  Padding has weight 0 and is not a negative of any row. The temperature divides the cosine similarities. The result is the
+  cross-entropy of each query.
   """
   return _contrast(queries, keys, keys, weight, temperature)
 

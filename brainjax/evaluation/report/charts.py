@@ -73,10 +73,6 @@ def read_curves(workdir: Path) -> dict[str, dict]:
 def draw_curves(workdir: Path, path: Path) -> bool:
   """Writes the training curves of all stages as one PNG: a row per stage, a panel per scalar.
 
-  Args:
-    workdir: holds <stage>/metrics.jsonl.
-    path: the PNG.
-
   Returns:
     False where no stage has left a scalar (nothing is written then).
   """

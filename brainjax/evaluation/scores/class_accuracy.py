@@ -10,15 +10,8 @@ def success_by_rank(num_others: int, n: int, k: int) -> np.ndarray:
   """Chance of success in an n-way top-k trial, for each number of better rivals.
 
   A trial draws n-1 of the `num_others` rivals without replacement. It succeeds if fewer than k of the drawn ones are
-  better. The number of better ones among those drawn has a hypergeometric distribution.
-
-  Args:
-    num_others: number of rivals to draw from.
-    n: number of alternatives in a trial, the true one among them.
-    k: success is to be among the k best.
-
-  Returns:
-    num_others + 1 float64; entry r is the chance of success with r better rivals.
+  better. The number of better ones among those drawn has a hypergeometric distribution. Entry r of the result (num_others + 1
+  float64) is the chance of success with r better rivals.
 
   Raises:
     ValueError: more alternatives than there are, or k below 1.
@@ -63,17 +56,7 @@ def expected_top_k(probabilities: np.ndarray, class_id: np.ndarray, n: int, k: i
 
 
 def expected_table(probabilities: np.ndarray, classes: np.ndarray, n: int, k: int) -> np.ndarray:
-  """Expected accuracy of every sample against the class of every stimulus.
-
-  Args:
-    probabilities: N S C of the samples.
-    classes: U, the class of each stimulus.
-    n: alternatives in a trial.
-    k: success is to be among the k most probable.
-
-  Returns:
-    N S U float64.
-  """
+  """`expected_top_k` of every sample (probabilities N S C) against the class of every stimulus (U): N S U float64."""
   distinct, index = np.unique(classes, return_inverse=True)
   columns = [expected_top_k(probabilities, np.int64(class_id), n, k) for class_id in distinct]
   return np.stack(columns, axis=-1)[..., index]

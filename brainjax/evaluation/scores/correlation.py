@@ -6,15 +6,9 @@ from brainjax.ops import losses
 
 
 def correlation_table(a: np.ndarray, b: np.ndarray, block: int = 256) -> np.ndarray:
-  """Correlates every row of `a` with every row of `b`, in float32.
+  """Correlates every row of `a: ... D` with every row of `b: U D` -> ... U float32; 0 for a constant row.
 
-  Args:
-    a: ... D.
-    b: U D.
-    block: rows of each that are in memory as floats at once.
-
-  Returns:
-    ... U float32; 0 for a constant row.
+  `block`: rows of each that are in memory as floats at once.
 
   Raises:
     ValueError: the rows differ in length.

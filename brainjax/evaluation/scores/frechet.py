@@ -7,14 +7,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
   """FID of two sets of features: |mean difference|^2 + trace(A + B - 2 (A B)^(1/2)), in float64.
 
   With fewer images than features the covariances are singular and the value is biased upwards. It then compares models
-  on the same images and says nothing by itself.
-
-  Args:
-    a: N D features of reconstructions.
-    b: M D features of real images.
-
-  Returns:
-    The squared distance.
+  on the same images and says nothing by itself. `a: N D` are features of reconstructions, `b: M D` those of real images.
 
   Raises:
     ValueError: the features differ in width, or a side has fewer than 2 images.

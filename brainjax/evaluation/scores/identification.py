@@ -9,14 +9,8 @@ from brainjax.evaluation.statistics import resampling
 def num_rivals(table: np.ndarray, higher_is_better: bool) -> np.ndarray:
   """Counts, for each sample and each stimulus as the true one, the other stimuli that are not strictly worse.
 
-  Ties count against the sample, as in the published code.
-
-  Args:
-    table: N S U, score of each sample against each stimulus; no NaN.
-    higher_is_better: direction of the score.
-
-  Returns:
-    N S U int64, 0..U-1.
+  Ties count against the sample, as in the published code. `table: N S U` scores each sample against each stimulus. The result is
+  N S U int64, 0..U-1.
 
   Raises:
     ValueError: the table has NaN.
@@ -31,14 +25,8 @@ def num_rivals(table: np.ndarray, higher_is_better: bool) -> np.ndarray:
 def expected_n_way(rivals: np.ndarray, n: int) -> np.ndarray:
   """Expected n-way identification over all draws of n-1 other stimuli: the true one must beat them all; chance is 1/n.
 
-  With n = 2 this is pairwise identification: the share of the other stimuli that are strictly worse.
-
-  Args:
-    rivals: ... U from `num_rivals`.
-    n: alternatives in a trial, 2..U.
-
-  Returns:
-    float64 of the same shape.
+  With n = 2 this is pairwise identification: the share of the other stimuli that are strictly worse. `rivals` (... U) are from
+  `num_rivals`; the result is float64 of that shape.
 
   Raises:
     ValueError: fewer than n stimuli.

@@ -8,13 +8,8 @@ from brainjax.evaluation.scores.correlation import correlation_table
 def nearest(samples: np.ndarray, training: np.ndarray, block: int = 64) -> tuple[np.ndarray, np.ndarray]:
   """Finds for each sample the training picture with the highest Pearson correlation of pixels.
 
-  Args:
-    samples: N S H W 3 uint8.
-    training: M H W 3 uint8, of the same size.
-    block: pictures worked on at once.
-
-  Returns:
-    (N S int64 rows of `training`, N S float32 correlations). Of equal ones the first.
+  Samples N S H W 3 uint8 and training pictures M H W 3 uint8 give (N S int64 rows of `training`, N S float32 correlations); of
+  equal ones the first. `block`: pictures worked on at once.
 
   Raises:
     ValueError: the sizes differ, or there is no training picture.

@@ -103,14 +103,7 @@ def table(score: str, samples: np.ndarray, stimuli: np.ndarray, block_bytes: int
 
 
 def released_mse_u8(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """The release's MSE, which wraps modulo 256 in the difference and in its square. Only for comparison with its numbers.
-
-  Args:
-    a: uint8 N H W C.
-    b: uint8 N H W C.
-
-  Returns:
-    N float64.
+  """The release's MSE, which wraps modulo 256 in the difference and in its square: uint8 N H W C each -> N float64.
 
   Raises:
     ValueError: the images are not uint8.

@@ -190,30 +190,10 @@ def classify(classifier: Network, images: np.ndarray) -> np.ndarray:
   return probabilities
 
 
-@dataclasses.dataclass(frozen=True)
-class Items:
-  """Which stimulus each item shows, with its resamplings and re-pairings.
-
-  Attributes:
-    stimulus: N, numbers 0..U-1.
-    bootstrap: resamplings of the U stimuli.
-    pairings: shuffles U.
-  """
-
-  stimulus: np.ndarray
-  bootstrap: resampling.Bootstrap
-  pairings: np.ndarray
-
-  @classmethod
-  def draw(cls, stimulus: np.ndarray, num_bootstrap: int, num_shuffles: int, seed: int) -> 'Items':
-    """Draws both; the seed of the shuffles is one more than that of the resamplings."""
-    bootstrap = resampling.Bootstrap.draw(stimulus, num_bootstrap, seed)
-    return cls(stimulus, bootstrap, resampling.draw_pairings(int(stimulus.max()) + 1, num_shuffles, seed + 1))
-
-
-def summarise(score: Score, items: Items) -> dict:
-  """The entry of one score in scores.json: plain numbers and text."""
-  values = resampling.observed(score.table, items.stimulus)
+def summarise(score: Score, bootstrap: resampling.Bootstrap, pairings: np.ndarray) -> dict:
+  """The entry of one score in scores.json: plain numbers and text. `pairings`: shuffles U, for the null."""
+  stimulus = bootstrap.stimulus
+  values = resampling.observed(score.table, stimulus)
   entry = {
     'description': score.text,
     'higher_is_better': score.higher_is_better,
@@ -224,8 +204,8 @@ def summarise(score: Score, items: Items) -> dict:
   }
   for how in resampling.AGGREGATES:
     means = resampling.aggregate(values, how, score.higher_is_better)
-    null = resampling.null_means(score.table, items.stimulus, items.pairings, how, score.higher_is_better)
-    low, high = items.bootstrap.interval(means, score.influence(items.stimulus, how))
+    null = resampling.null_means(score.table, stimulus, pairings, how, score.higher_is_better)
+    low, high = bootstrap.interval(means, score.influence(stimulus, how))
     if score.unit == 'fraction':  # the influence of candidates may carry the end of the interval outside
       low, high = max(low, 0.0), min(high, 1.0)
     entry[how] = {

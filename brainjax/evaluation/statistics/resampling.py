@@ -45,13 +45,7 @@ class Bootstrap:
 
   @classmethod
   def draw(cls, stimulus: np.ndarray, num_resamplings: int, seed: int) -> 'Bootstrap':
-    """Draws `num_resamplings` resamplings of the stimuli with replacement.
-
-    Args:
-      stimulus: N, numbers 0..U-1 that each occur.
-      num_resamplings: B.
-      seed: of the draws.
-    """
+    """Draws `num_resamplings` (B) resamplings of the stimuli (N numbers 0..U-1 that each occur) with replacement."""
     num_stimuli = int(stimulus.max()) + 1
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(num_stimuli, np.full(num_stimuli, 1 / num_stimuli), size=num_resamplings)
@@ -91,6 +85,12 @@ def draw_pairings(num_stimuli: int, num_shuffles: int, seed: int) -> np.ndarray:
   """
   rng = np.random.default_rng(seed)
   return np.stack([rng.permutation(num_stimuli) for _ in range(num_shuffles)])
+
+
+def draw(stimulus: np.ndarray, num_bootstrap: int, num_shuffles: int, seed: int) -> tuple[Bootstrap, np.ndarray]:
+  """The resamplings of the items' stimuli (N), and the pairings for the null with the next seed."""
+  pairings = draw_pairings(int(stimulus.max()) + 1, num_shuffles, seed + 1)
+  return Bootstrap.draw(stimulus, num_bootstrap, seed), pairings
 
 
 def observed(table: np.ndarray, stimulus: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainjax.evaluation.scores.correlation import correlation_table
-from brainjax.evaluation.scores.tables import Items, Measure, Measured, summarise
+from brainjax.evaluation.scores.tables import Measure, Measured, summarise
 from brainjax.evaluation.statistics import repetitions, resampling
 
 pytestmark = pytest.mark.slow
@@ -43,8 +43,8 @@ def test_intervals_cover_the_truth(case):
   runs = []
   for seed in range(NUM_RUNS):
     measured, stimulus = decode(np.random.default_rng(seed), **case)
-    items, scores = Items.draw(stimulus, 500, 1, seed), measured.scores(NUM_WAYS)
-    runs.append({name: summarise(scores[name], items)[HOW]['interval'] for name in SCORES})
+    resamplings, scores = resampling.draw(stimulus, 500, 1, seed), measured.scores(NUM_WAYS)
+    runs.append({name: summarise(scores[name], *resamplings)[HOW]['interval'] for name in SCORES})
     for other in range(3):  # other stimuli, only for the truth
       more = decode(np.random.default_rng(NUM_RUNS + 3 * seed + other), **case)
       for name in SCORES:
@@ -111,9 +111,9 @@ def test_p_values_of_a_decoder_without_signal(case):
       rng = np.random.default_rng(NUM_RUNS + seed)
       table = measured.measures['pcc'].table + 0.2 * rng.normal(size=(20, 1, 20))[stimulus]
       measured = Measured({'pcc': Measure(table, True, 'x')})
-    items, scores = Items.draw(stimulus, 100, 99, seed), measured.scores(NUM_WAYS)
+    resamplings, scores = resampling.draw(stimulus, 100, 99, seed), measured.scores(NUM_WAYS)
     for name in SCORES:
-      entry = summarise(scores[name], items)
+      entry = summarise(scores[name], *resamplings)
       for how in resampling.AGGREGATES:
         p_values[name, how].append(entry[how]['null']['p_value'])
   for key, values in p_values.items():
@@ -130,9 +130,9 @@ def test_p_values_inside_a_subset_of_a_decoder_that_knows_only_the_subset():
     stimuli = rng.normal(size=(24, WIDTH)) + 3.0 * (np.arange(24) < 10)[:, None] * np.eye(WIDTH)[0]
     drawn = stimuli[rng.integers(0, 10, (24, 1))] + 0.5 * rng.normal(size=(24, 1, WIDTH))
     measured = Measured({'pcc': Measure(correlation_table(drawn, stimuli), True, 'x')}).select(inside, np.arange(10))
-    items = Items.draw(np.arange(10), 100, 99, seed)
+    resamplings = resampling.draw(np.arange(10), 100, 99, seed)
     for name, score in measured.scores(NUM_WAYS).items():
-      p_values[name].append(summarise(score, items)[HOW]['null']['p_value'])
+      p_values[name].append(summarise(score, *resamplings)[HOW]['null']['p_value'])
   for name, values in p_values.items():
     found = np.mean(np.array(values) <= 0.05)
     print('false positives in a subset', name, found)
