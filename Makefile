@@ -11,8 +11,9 @@ READY = $(VENV)/ready$(ACCELERATOR:%=-%)
 demo: $(READY)
 	$(RUN) launch.py --config=configs/demo.py
 
+# Two processes: most of the time is tracing and compilation, which use one core.
 test: $(VENV)/ready-test
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/ready-test
 	$(RUN) -m pytest -m slow

@@ -16,6 +16,14 @@ _CHECKED = (
 )
 jaxtyping.install_import_hook([f'brainjax.{name}' for name in _CHECKED], 'beartype.beartype')
 
+# The files that take longest start first, so that two processes end at about the same time.
+_LONG = ('tests/test_pipeline.py', 'tests/test_reconstruct.py', 'tests/test_parity.py')
+
+
+def pytest_collection_modifyitems(items):
+  """Moves the tests of the longest files to the front."""
+  items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
 
 @pytest.fixture
 def without_shape_checks():
