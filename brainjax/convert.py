@@ -3,8 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from brainjax.torch_convert import engine, kinds, schedule_buffers
 from brainjax.torch_convert.config_fields import Ambiguous
 from brainjax.torch_convert.convert_file import Converted, convert_file, resize_voxels, shorten_decoder
 from brainjax.torch_convert.diffusers import is_diffusers, read_folder, write_folder
-from brainjax.torch_convert.source import CARRIED, find_weights_files
+from brainjax.torch_convert.source import CARRIED
 from brainjax.torch_convert.writer import check_absent, check_target, write_state, writing
 from brainjax.trees import subtree
 
@@ -84,21 +83,16 @@ def to_jax(options: argparse.Namespace, origin: Mapping[str, Any] | None = None)
   is_folder = options.kind == 'diffusers' or (options.kind == 'auto' and is_diffusers(source))
   if is_folder and options.ema:
     raise UserError('--ema is for CompVis checkpoints; diffusers folders hold one set of weights')
-  with ThreadPoolExecutor(1) as pool:  # hashes beside the conversion
-    hashing = (
-      [] if is_folder else [pool.submit(_facts, file) for file in find_weights_files(source)[0] if file.is_file()]
-    )
-    if is_folder:
-      converted = read_folder(source, options.dry_run)
-      hashing = [pool.submit(_facts, file) for model in converted.sources for file in model.files]
-    else:
-      converted = convert_file(source, options.kind, options.ema, options.dry_run)
-    if options.voxels is not None:
-      converted = resize_voxels(converted, options.voxels)
-    if options.decoder_depth is not None:
-      converted = shorten_decoder(converted, options.decoder_depth)
-    info = _info(converted, [job.result() for job in hashing], options.ema)
-    info |= converted.sources[0].carried | dict(origin or {})
+  if is_folder:
+    converted = read_folder(source, options.dry_run)
+  else:
+    converted = convert_file(source, options.kind, options.ema, options.dry_run)
+  if options.voxels is not None:
+    converted = resize_voxels(converted, options.voxels)
+  if options.decoder_depth is not None:
+    converted = shorten_decoder(converted, options.decoder_depth)
+  info = _info(converted, options.ema)
+  info |= converted.sources[0].carried | dict(origin or {})
   _report(info)
   if options.dry_run:
     print('dry run   every tensor fits; nothing was written')
@@ -111,14 +105,13 @@ def _facts(file: Path) -> dict[str, Any]:
   return {'path': str(file), 'sha256': sha256(file), 'bytes': file.stat().st_size}
 
 
-def _info(converted: Converted, facts: Sequence[Mapping[str, Any]], ema: bool) -> dict[str, Any]:
+def _info(converted: Converted, ema: bool) -> dict[str, Any]:
   first = converted.sources[0]
-  forms = [source.form for source in converted.sources for _ in source.files]
   return {
     'kind': converted.kind,
     'settings': converted.kwargs,
     'models': converted.models,
-    'sources': [{**fact, 'form': form} for fact, form in zip(facts, forms, strict=True)],
+    'sources': [{**_facts(file), 'form': source.form} for source in converted.sources for file in source.files],
     'config_files': [_facts(file) for source in converted.sources for file in source.config_files],
     'source_config': {name: value for name, value in first.config.items() if not isinstance(value, Ambiguous)},
     'num_tensors': converted.num_tensors,

@@ -27,8 +27,8 @@ class UserError(Exception):
 
 
 def format_error(error: BaseException) -> str:
-  """The text of an exception on one line, or the name of its class if it has none."""
-  return ' '.join(str(error).split())[:200] or type(error).__name__
+  """The text of an exception on one line (the reason alone of an `OSError`), or the name of its class if it has none."""
+  return ' '.join(str(getattr(error, 'strerror', None) or error).split())[:200] or type(error).__name__
 
 
 def list_names(names: Iterable[str], most: int = 20) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brainjax.datasets import overview, overview_page, registry
-from brainjax.errors import ArgumentParser, UserError, command_line
+from brainjax.errors import ArgumentParser, UserError, as_user_error, command_line
 
 MESSAGES = {
   'kept': 'is prepared already, raw files unchanged',
@@ -67,10 +67,8 @@ def _check(folder: Path, pages: Path) -> None:
     subjects = overview.check_prepared(name, folders)
     print('\n'.join(overview.format_report(name, subjects)))
     page = pages / f'check_{name}.png'
-    try:
+    with as_user_error(f'{page}: cannot be written', 'choose another folder with --pages', (OSError,)):
       overview_page.draw(name, subjects, page)
-    except OSError as error:
-      raise UserError(f'{page}: cannot be written ({error.strerror}); choose another folder with --pages') from None
     print(f'  drawn in {page}')
 
 

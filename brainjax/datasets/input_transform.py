@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from brainjax.datasets import transforms
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error
 
 ZSCORES = ('subject', 'voxel', 'voxel_session')
 MIN_SESSION = 10  # trials that a new session needs, to be z-scored with its own statistics
@@ -155,7 +155,7 @@ class InputTransform:
     Raises:
       UserError: a part is missing or of another kind.
     """
-    try:
+    with as_user_error('the input transform in weights.json cannot be read', 'restore it from a copy.'):
       fields = dict(value)
       count = fields.pop('num_stored_voxels')
       bits = np.frombuffer(base64.b64decode(fields.pop('mask')), np.uint8)
@@ -163,10 +163,6 @@ class InputTransform:
       mean, std = (_numbers_from_json(fields.pop(name)) for name in ('mean', 'std'))
       grid, places = tuple(fields.pop('grid', ())), np.array(fields.pop('places', ()), int)
       return cls(**fields, mask=mask, mean=mean, std=std, grid=grid, places=places)
-    except (KeyError, TypeError, ValueError) as error:
-      raise UserError(
-        f'the input transform in weights.json cannot be read ({error}); restore it from a copy.'
-      ) from error
 
 
 def standardise_sessions(

@@ -219,7 +219,7 @@ def _read(
 ) -> dict[str, np.ndarray]:
   """A split's columns with the voxels of `mask`; PNG bytes of stimuli not seen before go to `pictures`."""
   columns: dict[str, list] = {key: [] for key in _DTYPES}
-  with store.as_damaged(source.data_dir):
+  with store.as_damaged(source.data_dir, f'the {split} split cannot be read'):
     for row in store.read_rows(source, split):
       columns['fmri'].append(row['fmri'][mask])
       columns['stimulus'].append(row['stimulus'])

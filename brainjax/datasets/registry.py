@@ -29,7 +29,7 @@ from collections.abc import Sequence
 
 from brainjax.datasets import bold5000, god, hcp, own
 from brainjax.datasets.data_set import RAW, SUBJECTS, Argument, DataSet
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error
 
 __all__ = [
   'DATA_SETS',
@@ -88,13 +88,9 @@ def import_plugins(modules: Sequence[str]) -> None:
     UserError: one cannot be imported.
   """
   for name in modules:
-    try:
+    remedy = 'expected the name of a Python module in the current folder or on PYTHONPATH'
+    with as_user_error(f'plugin {name!r} cannot be imported', remedy, (ImportError,)):
       importlib.import_module(name)
-    except ImportError as error:
-      raise UserError(
-        f'plugin {name!r} cannot be imported ({error}); expected the name of a Python module in the current folder or on '
-        'PYTHONPATH'
-      ) from error
 
 
 for _module in (god, bold5000, own, hcp):

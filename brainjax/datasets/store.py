@@ -34,9 +34,11 @@ NPZ = 'npz'  # folder below --out for the files of published .npz formats that a
 NOWHERE = '.nowhere'
 
 
-def as_damaged(folder: str | os.PathLike) -> contextlib.AbstractContextManager[None]:
+def as_damaged(
+  folder: str | os.PathLike, what: str = 'damaged prepared data'
+) -> contextlib.AbstractContextManager[None]:
   """Turns any error of the body into a `UserError` that tells the user to prepare `folder` again."""
-  return as_user_error(f'{folder}: damaged prepared data', 'delete this folder and prepare again')
+  return as_user_error(f'{folder}: {what}', 'delete this folder and prepare again')
 
 
 class Metadata(tfds.core.Metadata):
@@ -249,10 +251,8 @@ def prepare(make_builder: Callable[[str], Builder], raw: Path, out: str | os.Pat
   if (state := _state(final, raw_files))[0] == 'kept' and not any(out.glob('.staging*')):
     return state
   is_new = not out.exists()
-  try:
+  with as_user_error(f'{out}: cannot write this folder', 'choose another --out', (OSError,)):
     held = lock(out / '.lock', lambda: print(f'{out}: another process prepares data there; waiting for it', flush=True))
-  except OSError as error:
-    raise UserError(f'{out}: cannot write this folder ({error.strerror}); choose another --out') from None
   with held:
     for left in out.glob('.staging*'):  # of killed processes
       shutil.rmtree(left, ignore_errors=True)

@@ -32,17 +32,11 @@ def _read_json(file: Path) -> dict[str, Any]:
   return content
 
 
-def _model_config(folder: Path) -> dict[str, Any] | None:
-  """The config of the model in a folder; None if it has none of a supported class."""
-  if not (folder / 'config.json').is_file():
-    return None
-  config = _read_json(folder / 'config.json')
-  return config if config.get('_class_name') in (_UNET_CLASS, *_AUTOENCODERS) else None
-
-
 def _model_configs(path: Path) -> dict[Path, dict[str, Any]]:
+  """Folder -> config of each model of a supported class, in a folder and its subfolders."""
   folders = (path, *(path / name for name in _SUBFOLDERS))
-  return {folder: config for folder in folders if (config := _model_config(folder))}
+  configs = {folder: _read_json(folder / 'config.json') for folder in folders if (folder / 'config.json').is_file()}
+  return {f: config for f, config in configs.items() if config.get('_class_name') in (_UNET_CLASS, *_AUTOENCODERS)}
 
 
 def is_diffusers(path: Path) -> bool:
@@ -71,10 +65,9 @@ def read_folder(path: Path, plan_only: bool = False) -> Converted:
     part = 'unet' if config['_class_name'] == _UNET_CLASS else 'first_stage'
     if part in kwargs:
       raise UserError(f'{path} holds several models for {part}; name the folder of one of them')
-    try:
+    faults = (KeyError, TypeError, ValueError, IndexError)
+    with as_user_error(f'{folder / "config.json"} lacks a field or has an unusable one', 'download it again', faults):
       kwargs[part] = (unet_kwargs if part == 'unet' else autoencoder_kwargs)(config, str(folder))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-      raise UserError(f'{folder / "config.json"} lacks a field or has an unusable one ({error!r})') from None
     kind = kinds.KINDS[_AUTOENCODERS.get(config['_class_name'], 'label2img')]
     spec = kind._replace(parts=tuple(each._replace(path='') for each in kind.parts if each.path == f'{part}/'))
     models[part] = spec.parts[0].model.__name__
@@ -95,10 +88,8 @@ def _schedule(path: Path, kwargs: Mapping[str, Any], notes: list[str]) -> dict[s
   """The noise schedule in the folder's scheduler, else that of the release which has such a first stage."""
   file = path / _SCHEDULER
   if file.is_file():
-    try:
+    with as_user_error(f'{file} lacks a field', 'download it again', (KeyError,)):
       return schedule_constants(_read_json(file), str(file))
-    except KeyError as error:
-      raise UserError(f'{file} lacks the field {error}; download it again') from None
   is_kl = 'first_stage' in kwargs and 'n_embed' not in kwargs['first_stage']
   schedule = dict(schedule_buffers.STABLE_DIFFUSION if is_kl else schedule_buffers.PUBLISHED)
   notes.append(
@@ -131,11 +122,14 @@ def write_folder(folder: Path, params: Mapping[str, np.ndarray], kwargs: Mapping
   if 'ch_mult' in kwargs:
     params = add_prefix('first_stage', params)
     kwargs = {'first_stage': kwargs}
-  notes, written = [], False
+  if not kwargs.keys() & {'unet', 'first_stage'}:
+    raise UserError(
+      'these weights hold neither a UNet nor an image autoencoder, so there is nothing to write for diffusers'
+    )
+  notes = []
   if unet_args := kwargs.get('unet'):
     unet = merge_time_condition(subtree(params, 'unet'))
     _write(folder / 'unet', unet, names.unet_table(unet_args), unet_config(unet_args))
-    written = True
     schedule = schedule_buffers.PUBLISHED | kwargs.get('schedule', {})
     _write_config(folder / 'scheduler', 'scheduler_config.json', scheduler_config(schedule))
     if unet_args['time_cond']:
@@ -143,19 +137,9 @@ def write_folder(folder: Path, params: Mapping[str, np.ndarray], kwargs: Mapping
         'the time conditioning became a class embedding: call the UNet with class_labels=context.reshape(B, -1)'
       )
   if autoencoder_args := kwargs.get('first_stage'):
-    is_vq = 'n_embed' in autoencoder_args
-    config = autoencoder_config(autoencoder_args)
-    _write(
-      folder / ('vqvae' if is_vq else 'vae'),
-      subtree(params, 'first_stage'),
-      names.autoencoder_table(autoencoder_args),
-      config,
-    )
-    written = True
-  if not written:
-    raise UserError(
-      'these weights hold neither a UNet nor an image autoencoder, so there is nothing to write for diffusers'
-    )
+    target = folder / ('vqvae' if 'n_embed' in autoencoder_args else 'vae')
+    table, config = names.autoencoder_table(autoencoder_args), autoencoder_config(autoencoder_args)
+    _write(target, subtree(params, 'first_stage'), table, config)
   if 'conditioner' in kwargs:
     notes.append('the fMRI conditioner has no class in diffusers and was left out')
   return notes

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.classifier import ViT
 from brainjax.models.clip import ClipVision
@@ -294,12 +294,11 @@ def compute_shapes(
   shapes = {}
   for part in kind.parts:
     part_kwargs = lists_to_tuples(kwargs[part.path.rstrip('/')] if part.path else kwargs)
-    try:
-      model = part.model(**part_kwargs)
-      variables = _shapes_of(model)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-      message = str(error).split('\n')[0]
-      raise UserError(f'{source}: no {part.model.__name__} can have the arguments {part_kwargs} ({message})') from None
+    faults = (ValueError, TypeError, ZeroDivisionError)
+    with as_user_error(
+      f'{source}: no {part.model.__name__} can have the arguments {part_kwargs}', 'correct them', faults
+    ):
+      variables = _shapes_of(part.model(**part_kwargs))
     flat = flatten(variables['params'])
     shapes |= {part.path + path: tuple(leaf.shape) for path, leaf in flat.items()}
   if present is not None and kind.optional and not any(name.startswith(kind.optional) for name in present):

@@ -4,14 +4,14 @@ import contextlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from brainjax.errors import UserError
+from brainjax.errors import UserError, as_user_error
 from brainjax.files import atomic_write
 
 METADATA = 'brainjax'  # entry of a safetensors header: as JSON, the values that a .pth file stores next to its weights
@@ -45,20 +45,10 @@ def check_target(path: str | os.PathLike) -> Path:
   return path
 
 
-@contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
-  """Turns errors of writing a file or folder into a sentence.
-
-  Raises:
-    UserError: the body cannot write.
-  """
-  try:
-    yield
-  except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
-    reason = str(error).split('\n')[0][:200]
-    raise UserError(
-      f'{path} cannot be written ({reason}), and nothing was left there; make room or choose another --out'
-    ) from error
+def writing(path: str | os.PathLike) -> contextlib.AbstractContextManager[None]:
+  """Turns errors of writing a file or folder into a `UserError`."""
+  kinds = (OSError, RuntimeError, safetensors.SafetensorError)  # PyTorch reports a full disk as a RuntimeError
+  return as_user_error(f'{path} cannot be written', 'nothing was left there; make room or choose another --out', kinds)
 
 
 def _torch(path: Path) -> Any:
