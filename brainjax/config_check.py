@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import registry
 from brainjax.datasets.hcp_cifti import AREAS
-from brainjax.datasets.input_transform import ZSCORES
+from brainjax.datasets.input_transform import TEST_SCALES, ZSCORES
 from brainjax.errors import UserError
 from brainjax.models import recompute
 from brainjax.ops import attention
@@ -101,6 +101,10 @@ def _data_rules(config: ConfigDict) -> dict[str, Rule]:
     'data.hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
     'data.num_val_stimuli': NOT_NEGATIVE,
     'data.zscore': one_of('auto', *ZSCORES),
+    'data.test_scale': Rule(
+      lambda x: x in TEST_SCALES and (x == 'train' or not config.released.god_test_raw_scale),
+      f'one of {", ".join(TEST_SCALES)}; train where released.god_test_raw_scale is on',
+    ),
     'data.target_train_proportion': PART,
     'data.sparse_augmentation': SHARE,
   }

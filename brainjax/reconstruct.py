@@ -84,18 +84,25 @@ class Reconstructor:
     return cls(source, **options)
 
   def from_betas(
-    self, betas: Betas, mask: MaskOf = None, subject: str = '', scale: float | None = None, **options: Any
+    self,
+    betas: Betas,
+    mask: MaskOf = None,
+    subject: str = '',
+    scale: float | None = None,
+    repetitions: int = 1,
+    **options: Any,
   ) -> np.ndarray:
     """Samples pictures of a new session: uint8 N S H W 3.
 
     Args:
-      betas, mask, subject, scale: an array or a file, see `Responses.from_betas`, which refuses what does not fit.
+      betas, mask, subject, scale, repetitions: an array or a file, see `Responses.from_betas`, which refuses what does not fit.
       **options: those of a call.
 
     Raises:
       UserError: betas, mask and weights do not fit together, or as a call.
     """
-    return self(self.responses.from_betas(betas, mask, subject, scale), normalised=True, **options)
+    fmri = self.responses.from_betas(betas, mask, subject, scale, repetitions)
+    return self(fmri, normalised=True, **options)
 
   def __call__(
     self,
@@ -109,6 +116,7 @@ class Reconstructor:
     batch_size: int = 40,
     subject: str = '',
     normalised: bool = False,
+    repetitions: int = 1,
   ) -> np.ndarray:
     """Samples pictures.
 
@@ -124,6 +132,7 @@ class Reconstructor:
       batch_size: pictures sampled together, at most.
       subject: whose responses these are; empty where the weights know one subject.
       normalised: `fmri` is model input already: N W, padded and z-scored as in training.
+      repetitions: trials that each row is the mean of; matters to weights whose test scale is 'repetitions'.
 
     Returns:
       uint8, N S H W 3.
@@ -132,7 +141,7 @@ class Reconstructor:
       UserError: fMRI of another width, or not finite; raw responses where the weights carry no input transform; an unknown
         subject or sampler; an impossible number.
     """
-    fmri = self.responses.model_input(fmri, subject, normalised)
+    fmri = self.responses.model_input(fmri, subject, normalised, repetitions)
     check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance, num_samples, batch_size)
     options = _program_options(num_steps, sampler, eta, guidance)
     total = len(fmri) * num_samples
@@ -302,6 +311,7 @@ def main(argv: list[str] | None = None) -> None:
   )
   parser.add_argument('--scale', type=float, help='the numbers in --betas are betas times this, such as 300 (NSD)')
   parser.add_argument('--subject', default='', help='with --betas: whose they are, where the weights know several')
+  parser.add_argument('--repetitions', type=int, default=1, help='with --betas: trials that each row is the mean of')
   parser.add_argument('--out', required=True, help='new folder for images.npz and PNG files')
   parser.add_argument('--num_samples', type=int, default=5)
   parser.add_argument('--num_steps', type=int, default=250)
@@ -320,7 +330,7 @@ def main(argv: list[str] | None = None) -> None:
     folder.mkdir()
     model = Reconstructor.from_pretrained(args.weights)
     if fmri is None:
-      fmri = model.responses.from_betas(args.betas, args.mask, args.subject, args.scale)
+      fmri = model.responses.from_betas(args.betas, args.mask, args.subject, args.scale, args.repetitions)
     pictures = model(
       fmri,
       num_samples=args.num_samples,

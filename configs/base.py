@@ -39,6 +39,10 @@ def get_config() -> ConfigDict:
   # a subject (the paper's way). 'voxel': one of each per voxel. 'voxel_session': one of each per voxel and session, where
   # the sessions are known. 'auto': 'subject' for god and bold5000, 'voxel' for all other data.
   config.data.zscore = 'auto'
+  # Scale of test rows, which are means over trials and so have less noise than the single trials of training. 'train': with
+  # the statistics of the training rows, and so smaller (the paper's way); 'single_trial': each row is brought to the scale of
+  # a training row; 'repetitions': as their number and the explainable variance predict (needs repeated training pictures).
+  config.data.test_scale = 'train'
   config.data.hcp_rois = ('V1', 'V2', 'V3', 'V4')
   config.data.hcp_subject_limit = 0  # use only this many subjects, in sorted order; 0: all
   config.data.hcp_augmentation = (

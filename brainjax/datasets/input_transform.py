@@ -15,6 +15,7 @@ from brainjax.datasets import transforms
 from brainjax.errors import UserError, as_user_error
 
 ZSCORES = ('subject', 'voxel', 'voxel_session')
+TEST_SCALES = ('train', 'single_trial', 'repetitions')
 MIN_SESSION = 10  # trials that a new session needs, to be z-scored with its own statistics
 
 
@@ -32,6 +33,12 @@ class InputTransform:
     mean, std: of the training rows. Scalars for all voxels (of the padded rows, as published), or one per ROI voxel.
     width: W, after repeating (or cutting) voxels to the width of the model.
     test_raw_scale: test rows and new sessions are not z-scored, as the release treats GOD (quirk B2).
+    test_scale: of test rows and new sessions after the z-score. A mean over trials has less noise than the single trials
+      that the model learned from, and so a smaller scale. 'train': nothing more is done. 'single_trial': each row is
+      scaled to a root mean square of 1, that of training rows. 'repetitions': a mean over R trials is divided by its
+      expected scale, sqrt(e + (1 - e) / R).
+    explainable_variance: e, the share of a single trial's variance that the stimulus explains, over all voxels; measured
+      on repeated training stimuli for 'repetitions', else None.
     by_session: responses are z-scored voxel by voxel within their session first, see `standardise_sessions`.
     grid: X Y Z of the volumes that the stored voxels come from; empty if they come from none, or that is not known.
     places: of the stored voxels in that grid, V flat indices; none without a grid.
@@ -47,6 +54,8 @@ class InputTransform:
   std: np.ndarray
   width: int
   test_raw_scale: bool = False
+  test_scale: str = 'train'
+  explainable_variance: float | None = None
   by_session: bool = False
   grid: tuple[int, ...] = ()
   places: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
@@ -64,6 +73,8 @@ class InputTransform:
     full_extra_patch: bool = False,
     zscore: str = 'subject',
     test_raw_scale: bool = False,
+    test_scale: str = 'train',
+    explained: np.ndarray | None = None,
     grid: Sequence[int] = (),
     places: Sequence[int] = (),
     where: str = '',
@@ -72,13 +83,14 @@ class InputTransform:
 
     Args:
       responses: N V, the ROI's voxels of the training rows.
-      data_set, subject, roi, mask, patch_size, full_extra_patch, test_raw_scale, grid, places: see the class.
+      data_set, subject, roi, mask, patch_size, full_extra_patch, test_raw_scale, test_scale, grid, places: see the class.
       zscore: 'subject': one mean and one deviation for all voxels; 'voxel': one of each per voxel; 'voxel_session': the
         same, of rows that `standardise_sessions` has z-scored. A voxel that never changes becomes 0.
+      explained: V, the share of the training rows' variance that the stimulus explains; None without repeated stimuli.
       where: begins the message of an error.
 
     Raises:
-      UserError: no rows, or rows without variance.
+      UserError: no rows, or rows without variance; the scale needs repeated stimuli and there are none.
     """
     is_joint = zscore == 'subject'
     rows = transforms.pad_to_patch_size(responses, patch_size, full_extra_patch) if is_joint else responses
@@ -93,8 +105,17 @@ class InputTransform:
       )
     width = transforms.padded_width(int(mask.sum()), patch_size, full_extra_patch)
     std = np.where(std > 0, std, 1.0)
+    share = None
+    if test_scale == 'repetitions':
+      if explained is None:
+        raise UserError(
+          f'{where}: config.data.test_scale is repetitions, which needs training pictures that were shown more than once, '
+          'and there are none; choose single_trial or train.'
+        )
+      variance = np.var(responses, axis=0, dtype=np.float64) / np.square(std)
+      share = float(np.sum(explained * variance) / np.sum(variance))
     return cls(
-      data_set, subject, roi, mask, patch_size, full_extra_patch, mean, std, width, test_raw_scale,
+      data_set, subject, roi, mask, patch_size, full_extra_patch, mean, std, width, test_raw_scale, test_scale, share,
       by_session=zscore == 'voxel_session', grid=tuple(grid), places=np.array(places, int),
     )  # fmt: skip
 
@@ -122,17 +143,39 @@ class InputTransform:
       )
     return responses[..., self.mask]
 
-  def __call__(self, responses: np.ndarray, is_test: bool = False) -> np.ndarray:
+  def with_test_scale(self, test_scale: str) -> Self:
+    """The same transform with another scale of test rows, 'train' or 'single_trial'."""
+    return dataclasses.replace(self, test_scale=test_scale)
+
+  def __call__(self, responses: np.ndarray, is_test: bool = False, repetitions: np.ndarray | float = 1.0) -> np.ndarray:
     """Model input `N W` float32 of the ROI's responses `N V`.
 
     Args:
       responses: N V, see `select`.
       is_test: whether these are test rows or a new session.
+      repetitions: of test rows, see `to_test_scale`.
     """
     if not (is_test and self.test_raw_scale):
       responses = transforms.normalize(responses, self.mean, self.std)
     padded = transforms.pad_to_patch_size(responses, self.patch_size, self.full_extra_patch)
-    return transforms.fit_width(padded, self.width)
+    rows = transforms.fit_width(padded, self.width)
+    return self.to_test_scale(rows, repetitions) if is_test else rows
+
+  def to_test_scale(self, rows: np.ndarray, repetitions: np.ndarray | float = 1.0) -> np.ndarray:
+    """Test rows `N W` at the scale of the training rows -> at the test scale.
+
+    Args:
+      rows: N W.
+      repetitions: trials that each row is the mean of: N, or one number for all. Only the scale 'repetitions' uses it.
+    """
+    if self.test_scale == 'train':
+      return rows
+    if self.test_scale == 'single_trial':
+      scale = np.sqrt(np.mean(np.square(rows, dtype=np.float64), axis=1, keepdims=True))
+    else:
+      noise = (1 - self.explainable_variance) / np.asarray(repetitions, np.float64).reshape(-1, 1)
+      scale = np.sqrt(self.explainable_variance + noise)
+    return (rows / np.where(scale > 0, scale, 1.0)).astype(np.float32)
 
   def to_json(self) -> dict[str, Any]:
     """As JSON stores it: masks as bits, arrays as bytes, both base64."""
@@ -144,6 +187,8 @@ class InputTransform:
       'mask': base64.b64encode(packed).decode(),
       'mean': _numbers_to_json(self.mean),
       'std': _numbers_to_json(self.std),
+      **({'test_scale': self.test_scale} if self.test_scale != 'train' else {}),
+      **({'explainable_variance': self.explainable_variance} if self.explainable_variance is not None else {}),
       **({'by_session': True} if self.by_session else {}),
       **({'grid': list(self.grid), 'places': self.places.tolist()} if self.grid else {}),
     }

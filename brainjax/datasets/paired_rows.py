@@ -9,6 +9,7 @@ import numpy as np
 from brainjax.datasets import arrays, store, transforms
 from brainjax.datasets.data_set import DataSet
 from brainjax.datasets.input_transform import InputTransform, standardise_sessions
+from brainjax.datasets.paired import explainable_variance
 from brainjax.errors import UserError
 
 SPLITS = ('train', 'val', *arrays.TEST_SPLITS)
@@ -50,6 +51,7 @@ def load(
   train_proportion: Mapping[str, float] | None = None,
   full_extra_patch: bool = False,
   test_raw_scale: bool = False,
+  test_scale: str = 'train',
   fitted: Mapping[str, InputTransform] | None = None,
 ) -> arrays.ArrayDataset:
   """Rows of one split, in memory.
@@ -72,9 +74,9 @@ def load(
     zscore: see `InputTransform.fit`.
     train_proportion: subject -> share of its training stimuli to keep (`target_sub_train_proportion`).
     full_extra_patch: as released, a divisible width gains a whole patch.
-    test_raw_scale: see `InputTransform`.
+    test_raw_scale, test_scale: see `InputTransform`.
     fitted: subject -> the transform that its weights carry. Test splits then do not read training rows, and `roi`,
-      `patch_size`, `num_voxels`, `zscore` and `test_raw_scale` are those of the transform.
+      `patch_size`, `num_voxels`, `zscore`, `test_raw_scale` and `test_scale` are those of the transform.
 
   Returns:
     Columns fmri `N W` float32; stimulus, class_index, subject (place in `subjects`) `N` int32; and the pictures.
@@ -119,6 +121,9 @@ def load(
     if by_session:
       sessions = _Sessions(source, train['fmri'][is_kept], is_kept)
       train['fmri'] = sessions(train['fmri'], 'train')
+    explained = None
+    if not transform and test_scale == 'repetitions':
+      explained = explainable_variance(train['fmri'][is_kept], train['stimulus'][is_kept])
     transform = transform or InputTransform.fit(
       train['fmri'][is_kept],
       data_set=data_set.name,
@@ -129,6 +134,8 @@ def load(
       full_extra_patch=full_extra_patch,
       zscore=zscore,
       test_raw_scale=test_raw_scale,
+      test_scale=test_scale,
+      explained=explained,
       grid=facts.get('grid', ()),
       places=facts.get('places', ()),
       where=str(source.data_dir),
@@ -142,7 +149,10 @@ def load(
       part = trials if split == 'test_trials' else _means(trials)
     else:
       part = _read(source, split, mask, pictures)
-    part['fmri'] = transform(part['fmri'], is_test)
+    repetitions = 1.0
+    if split == 'test' and transform.test_scale == 'repetitions':
+      repetitions = _repetitions(facts, part['stimulus'], source)
+    part['fmri'] = transform(part['fmri'], is_test, repetitions)
     part['subject'] = np.full(len(part['fmri']), place, np.int32)
     parts.append(part)
     used[subject] = transform
@@ -203,6 +213,18 @@ def _means(trials: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   np.add.at(sums, place, trials['fmri'])
   means = (sums / np.bincount(place)[:, None]).astype(np.float32)
   return {key: values[first] for key, values in trials.items()} | {'fmri': means}
+
+
+def _repetitions(facts: store.Metadata, stimulus: np.ndarray, source: store.Builder) -> np.ndarray:
+  """Trials that the mean response to each test stimulus was made of: N."""
+  counts = np.array(facts['repetitions'])
+  place = stimulus - facts['num_train_stimuli']
+  if place.max() >= len(counts):
+    raise UserError(
+      f'{source.data_dir}: the single trials behind the mean test responses are not known, but the test scale repetitions '
+      'needs their number; choose config.data.test_scale=single_trial or train.'
+    )
+  return counts[place]
 
 
 def _check_same_voxels(transform: InputTransform, facts: store.Metadata, source: store.Builder) -> None:

@@ -31,7 +31,9 @@ class Responses:
     self.num_voxels = num_voxels
     self.transforms = {t.subject: t for t in map(InputTransform.from_json, info.get('input', []))}
 
-  def model_input(self, fmri: np.ndarray, subject: str = '', normalised: bool = False) -> np.ndarray:
+  def model_input(
+    self, fmri: np.ndarray, subject: str = '', normalised: bool = False, repetitions: int = 1
+  ) -> np.ndarray:
     """Model input N W float32.
 
     Args:
@@ -39,15 +41,28 @@ class Responses:
         unit of its training data.
       subject: whose responses these are; empty where the weights know one subject.
       normalised: `fmri` is model input already: N W, padded and z-scored as in training.
+      repetitions: trials that each row is the mean of; matters to weights whose test scale is 'repetitions'.
 
     Raises:
       UserError: another width, values that are not finite, an unknown subject; raw responses where the weights carry no
         input transform.
     """
+    transform = None if normalised else self._transform_of(subject)
+    fmri = self._at_training_scale(fmri, transform)
+    if not _is_likely(fmri):
+      cause = (
+        'was it z-scored as in training?' if normalised else 'are these responses in the unit of the training data?'
+      )
+      hosts.log(
+        f'model input has a root mean square of {_scale(fmri):.3g}, where z-scored voxels have about 1: {cause}'
+      )
+    return fmri if transform is None else transform.to_test_scale(fmri, repetitions)
+
+  def _at_training_scale(self, fmri: np.ndarray, transform: InputTransform | None) -> np.ndarray:
+    """Rows, checked and z-scored as in training, before the test scale hides a wrong unit: N W float32."""
     fmri = np.asarray(fmri)
     if fmri.ndim == 1:
       fmri = fmri[None]
-    transform = None if normalised else self._transform_of(subject)
     width = self.num_voxels if transform is None else transform.num_voxels
     widths = {width} if transform is None else {width, len(transform.mask)}
     if fmri.ndim != 2 or fmri.shape[1] not in widths or fmri.dtype.kind not in 'fiu' or not len(fmri):
@@ -68,17 +83,18 @@ class Responses:
         f'fMRI has {len(bad)} values that are not finite, the first in trial {bad[0, 0]}, voxel {bad[0, 1]}.'
       )
     if transform is not None:
-      fmri = transform(_in_session(transform, transform.select(fmri)), is_test=True)
-    if not _is_likely(fmri):
-      cause = (
-        'was it z-scored as in training?' if normalised else 'are these responses in the unit of the training data?'
-      )
-      hosts.log(
-        f'model input has a root mean square of {_scale(fmri):.3g}, where z-scored voxels have about 1: {cause}'
-      )
+      rows = _in_session(transform, transform.select(fmri))
+      fmri = transform.with_test_scale('train')(rows, is_test=True)
     return fmri
 
-  def from_betas(self, betas: Betas, mask: MaskOf = None, subject: str = '', scale: float | None = None) -> np.ndarray:
+  def from_betas(
+    self,
+    betas: Betas,
+    mask: MaskOf = None,
+    subject: str = '',
+    scale: float | None = None,
+    repetitions: int = 1,
+  ) -> np.ndarray:
     """Model input N W float32 of a new session.
 
     Args:
@@ -87,6 +103,7 @@ class Responses:
       mask: chooses voxels: an array (V or X Y Z, of 0 and 1), a file, or several as `--mask` of `brainjax prepare own`.
       subject: whose responses these are; empty where the weights know one subject.
       scale: the numbers are betas times this. Whole numbers need it.
+      repetitions: see `model_input`.
 
     Raises:
       UserError: a file cannot be read, or betas, mask and weights do not fit together.
@@ -105,14 +122,14 @@ class Responses:
     else:
       rows = _masked(values, mask, name, image, transform)
     rows = rows if scale is None else rows / np.float32(scale)
-    fmri = self.model_input(rows, transform.subject)
+    fmri = self._at_training_scale(rows, transform)
     if not transform.test_raw_scale and not _is_likely(fmri):
       raise UserError(
         f'{name}: after the z-score of the training data the responses have a root mean square of {_scale(fmri):.3g}; '
         f'expected about 1, as in {transform.data_set}/{transform.subject}. Their unit, their GLM or the order of their '
         'voxels is another one; a picture made from them would mean nothing.'
       )
-    return fmri
+    return transform.to_test_scale(fmri, repetitions)
 
   def _transform_of(self, subject: str) -> InputTransform:
     known = ', '.join(self.transforms)

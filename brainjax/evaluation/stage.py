@@ -1,6 +1,6 @@
 """The evaluate stage: scores a run's reconstructions and writes scores.json, report.html and two PNGs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from brainjax import hosts
 from brainjax.datasets import transforms
 from brainjax.datasets.arrays import ArrayDataset
+from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 from brainjax.evaluation import report, test_set
 from brainjax.evaluation.baselines import pictures as baselines
@@ -49,10 +50,15 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   }
   train = stage_data.target_rows(config, 'train', image_size=config.data.image_size)
   reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config))
-  test = stage_data.test(config, reconstructor.transforms).take(np.arange(len(images.stimuli)))
-  trials = test_set.load_trials(config, reconstructor.transforms)
+  items = np.arange(len(images.stimuli))
+  test = stage_data.test(config, reconstructor.transforms).take(items)
+  # Baselines choose their penalty for the noise of the test rows, and the noise ceiling is about the data: both get them
+  # as they are, not at the model's scale.
+  unscaled = {subject: t.with_test_scale('train') for subject, t in reconstructor.transforms.items()}
+  plain = stage_data.test(config, unscaled).take(items)
+  trials = test_set.load_trials(config, unscaled)
 
-  drawn = _baselines(config, workdir, classifier, train, test, trials)
+  drawn = _baselines(config, workdir, classifier, train, plain, trials)
   facts = {
     'zero_shot': test_set.compare_categories(config, train, test),
     'noise_ceiling': {
@@ -61,16 +67,15 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     },
     'about_baselines': {name: baseline.about for name, baseline in drawn.items()},
   }
-  single = test_set.select_trials(
-    trials, test, config.evaluate.single_trials, config.seed, config.evaluate.trials_averaged
-  )
+  averaged = config.evaluate.trials_averaged
+  single = test_set.select_trials(trials, test, config.evaluate.single_trials, config.seed, averaged)
   if single is not None:
     facts['single_trials'] = _score_single_trials(
       single,
-      _sample(config, reconstructor, single),
+      _sample(config, reconstructor, _at_test_scale(single, reconstructor.transforms, averaged)),
       _baselines(config, workdir, classifier, train, single, {}),
       **judges | options,
-    ) | {'trials_averaged': config.evaluate.trials_averaged}
+    ) | {'trials_averaged': averaged}
   scores = evaluate(
     images,
     out=workdir,
@@ -121,6 +126,16 @@ def _baselines(
   if classifier:
     drawn['ridge_nearest'] = baselines.to_features(classifier.features, classifier.name, regression)
   return drawn
+
+
+def _at_test_scale(rows: ArrayDataset, fitted: Mapping[str, InputTransform], repetitions: int) -> ArrayDataset:
+  """Test rows at the scale of training rows, each the mean of so many trials, as the model gets them."""
+  scaled = rows.take(np.arange(len(rows)))
+  for place, subject in enumerate(rows.info['subjects']):
+    if subject in fitted:
+      mine = rows.columns['subject'] == place
+      scaled.columns['fmri'][mine] = fitted[subject].to_test_scale(rows.columns['fmri'][mine], repetitions)
+  return scaled
 
 
 def _sample(config: ConfigDict, reconstructor: Reconstructor, rows: ArrayDataset) -> np.ndarray:

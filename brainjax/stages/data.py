@@ -47,6 +47,7 @@ def row_options(config: ConfigDict) -> dict[str, Any]:
     'patch_size': config.fmri_mae.patch_size,
     'zscore': registry.zscore_of(config.data.dataset, config.data.zscore),
     'full_extra_patch': config.released.full_extra_patch,
+    'test_scale': config.data.test_scale,
     'test_raw_scale': config.released.god_test_raw_scale and config.data.dataset == god.DATA_SET.name,
   }
 

@@ -75,3 +75,35 @@ def test_test_rows_keep_their_scale_as_released():
 def test_rows_without_variance_are_refused():
   with pytest.raises(UserError, match='here: 0 training rows are left and the voxels of V1.V2 have no variance'):
     _fit(rows=0)
+
+
+def test_rows_at_the_scale_of_single_trials():
+  x, transform = _fit(test_scale='single_trial')
+  z = InputTransform.from_json(json.loads(json.dumps(transform.to_json())))(x / 3, is_test=True)
+  expected = _fit()[1](x / 3)
+  expected /= np.sqrt(np.mean(expected**2, axis=1, keepdims=True))
+  np.testing.assert_allclose(z, expected, rtol=1e-4)
+  np.testing.assert_array_equal(transform(x), _fit()[1](x))  # training rows are as before
+
+
+def test_means_are_scaled_by_the_noise_that_is_left_in_them():
+  # A voxel of variance 1 and one of variance 9 explain 1/4 and 3/4 of theirs: of all variance (0.25 + 6.75) / 10.
+  rng = np.random.default_rng(2)
+  x = (rng.normal(size=(4000, 2)) * [1, 3]).astype(np.float32)
+  options = dict(data_set='own', subject='s', roi='VC', mask=np.ones(2, bool), patch_size=2, test_scale='repetitions')
+  transform = InputTransform.fit(x, explained=np.array([0.25, 0.75]), **options)
+  assert transform.explainable_variance == pytest.approx(0.7, abs=0.01)
+  again = InputTransform.from_json(json.loads(json.dumps(transform.to_json())))
+  repetitions = np.array([1, 5, 35])
+  expected = transform(x[:3]) / np.sqrt(0.7 + 0.3 / repetitions)[:, None]
+  np.testing.assert_allclose(again(x[:3], True, repetitions), expected, rtol=0.01)
+  np.testing.assert_allclose(transform(x[:3], True), transform(x[:3]), rtol=1e-6)  # single trials
+  with pytest.raises(UserError, match='shown more than once, and there are none; choose single_trial'):
+    InputTransform.fit(x, where='here', **options)
+
+
+def test_weights_of_earlier_versions_have_the_scale_of_training():
+  x, transform = _fit()
+  old = transform.to_json()
+  assert not {'test_scale', 'explainable_variance'} & old.keys()
+  np.testing.assert_array_equal(InputTransform.from_json(old)(x, is_test=True), transform(x))

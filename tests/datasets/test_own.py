@@ -66,6 +66,22 @@ def test_rows_follow_the_table(study, tmp_path):
   assert len(own.load(tmp_path / 'out', ['sub-01'], split='val', **options)) == 3
 
 
+def test_mean_test_rows_are_scaled_by_their_number_of_trials(study, tmp_path):
+  events = study.events.read_text().splitlines()  # two training pictures become one, shown twice
+  first, second = np.flatnonzero(study.table['split'] == 'train')[:2]
+  events[1 + second] = events[1 + second].replace(study.table['image'][second], study.table['image'][first])
+  study.events.write_text('\n'.join(events) + '\n')
+  assert run(study, tmp_path / 'out') == 0
+  load = lambda split, scale: own.load(tmp_path / 'out', ['sub-01'], WHOLE, split, test_scale=scale)
+  plain, scaled = load('test', 'train'), load('test', 'repetitions')
+  share = scaled.info['transforms']['sub-01'].explainable_variance
+  assert 0 < share < 1
+  ratio = plain.columns['fmri'] / scaled.columns['fmri']
+  np.testing.assert_allclose(ratio, np.sqrt(share + (1 - share) / own_files.REPETITIONS), rtol=1e-4)
+  trials = [load('test_trials', scale).columns['fmri'] for scale in ('train', 'repetitions')]
+  np.testing.assert_allclose(*trials, rtol=1e-6)
+
+
 def test_nifti_equals_npy(study, tmp_path):
   pytest.importorskip('nibabel')
   volumes = own_files.as_nifti(study)

@@ -96,7 +96,7 @@ class Regression:
       'penalty_unit': 'mean squared norm of a centred training row',
       'penalties_tried': list(PENALTIES),
       'chosen_by': chosen_by,
-      'voxels': 'z-scored each' if self.voxel_zscore else 'as the model gets them',
+      'voxels': 'z-scored each' if self.voxel_zscore else 'z-scored as for the model',
     }
 
 
