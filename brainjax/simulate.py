@@ -21,7 +21,9 @@ NOISE = {  # at least, less than
   'explainable_variance_spread': (0.0, 3.0),
   'pure_noise_fraction': (0.0, 0.5),
   'shared_noise_fraction': (0.0, 1.0),
+  'session_drift': (0.0, 3.0),
 }
+NEWER = ('subject_jitter', 'session_drift')
 _FORMAT = 1  # raise it when the same parameters give other data
 
 
@@ -33,6 +35,7 @@ def simulate(
   seed: int = 0,
   image_size: int = 256,
   workers: int = 1,
+  subject_jitter: float = 1.0,
   **noise: float,
 ) -> bool:
   """Writes `out`/Kamitani/npz, `out`/HCP/npz and `out`/simulation.json; returns whether a file was missing.
@@ -45,6 +48,7 @@ def simulate(
     seed: of cortices, noise and picture instances; the categories are always the same.
     image_size: side of the pictures in pixels, a multiple of 64; the real files have 256.
     workers: subjects to simulate at a time, in threads of about 0.3 GB each at real size.
+    subject_jitter: see `cortex.CortexConfig`.
     **noise: the fields of `cortex.CortexConfig` in NOISE; defaults as there.
 
   Raises:
@@ -64,6 +68,14 @@ def simulate(
     least, below = NOISE[name]
     if not least <= value < below:
       raise UserError(f'{name}: found {value}, expected at least {least} and less than {below}')
+  if not 0 <= subject_jitter <= 1:
+    raise UserError(f'subject_jitter: found {subject_jitter}, expected 0 to 1')
+  if voxels is None and subject_jitter < 1:
+    raise UserError(
+      f'subject_jitter: found {subject_jitter} without voxels. Subjects share vertices only if all have as many; '
+      'give the number of voxels'
+    )
+  options = {'subject_jitter': subject_jitter, **noise}
   god_voxels = [voxels or god.SUBJECT_VOXELS[i] for i in range(subjects)]
   hcp_voxels = voxels or hcp.NUM_VOXELS
   parameters = {
@@ -73,7 +85,7 @@ def simulate(
     'god_voxels': god_voxels,
     'hcp_subjects': hcp_subjects,
     'hcp_voxels': hcp_voxels,
-    'cortex': {k: v for k, v in dataclasses.asdict(cortex.CortexConfig(**noise)).items() if k != 'num_voxels'},
+    'cortex': _described(cortex.CortexConfig(**options)),
   }
   out = Path(out)
   _claim(out, parameters)
@@ -102,10 +114,10 @@ def simulate(
       num_train = shown.num_train
       del shown  # a quarter of a gigabyte
       for number, steps in zip(want_god, god_steps, strict=True):
-        config = cortex.CortexConfig(num_voxels=god_voxels[number - 1], **noise)
+        config = cortex.CortexConfig(num_voxels=god_voxels[number - 1], **options)
         jobs[pool.submit(god.write_subject, god_folder, number, config, seed, features, num_train)] = steps
     for number in want_hcp:
-      config = cortex.CortexConfig(num_voxels=hcp_voxels, **noise)
+      config = cortex.CortexConfig(num_voxels=hcp_voxels, **options)
       jobs[pool.submit(hcp.write_subject, hcp_folder, number, config, seed)] = hcp_steps
     try:
       for job in concurrent.futures.as_completed(jobs):
@@ -115,6 +127,13 @@ def simulate(
       pool.shutdown(cancel_futures=True)
       raise
   return True
+
+
+def _described(config: cortex.CortexConfig) -> dict:
+  """What decides the data. Newer fields are left out at their defaults: earlier versions made the same data without them."""
+  newer = {field.name: field.default for field in dataclasses.fields(config) if field.name in NEWER}
+  settings = dataclasses.asdict(config)
+  return {k: v for k, v in settings.items() if k != 'num_voxels' and not (k in newer and v == newer[k])}
 
 
 def _claim(out: Path, parameters: dict) -> None:

@@ -71,6 +71,10 @@ def get_config() -> ConfigDict:
   config.simulate.explainable_variance_spread = 0.6  # standard deviation of its logarithm, over voxels that respond
   config.simulate.pure_noise_fraction = 0.1  # share of voxels that do not respond to pictures at all
   config.simulate.shared_noise_fraction = 0.5  # of the noise variance, in global components
+  config.simulate.subject_jitter = (
+    1.0  # of receptive fields and tuning; 0: all subjects share them, 1: each has its own
+  )
+  config.simulate.session_drift = 0.0  # standard deviation of voxel baselines between sessions; a single trial has 1
 
   # Models ----------------------------------------------------------------------------------------------------------
   config.fmri_mae = ConfigDict()

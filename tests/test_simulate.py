@@ -88,6 +88,13 @@ def test_noise_of_the_config(tmp_path, written):
     simulate.simulate(tmp_path / 'new', pure_noise_fraction=0.5)
 
 
+def test_shared_vertices_need_equal_numbers_of_voxels(tmp_path):
+  with pytest.raises(UserError, match='subject_jitter: found 0.5 without voxels'):
+    simulate.simulate(tmp_path / 'new', subject_jitter=0.5)
+  with pytest.raises(UserError, match='subject_jitter: found 1.5, expected 0 to 1'):
+    simulate.simulate(tmp_path / 'new', voxels=97, subject_jitter=1.5)
+
+
 def test_refuses_real_data(tmp_path, capsys):
   real = tmp_path / 'Kamitani' / 'npz' / 'sbj_1.npz'
   real.parent.mkdir(parents=True)

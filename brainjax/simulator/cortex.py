@@ -7,6 +7,8 @@ response is 1: the sum of the signal, a few global noise components and noise of
 
 import dataclasses
 import statistics
+from collections.abc import Mapping
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -60,6 +62,10 @@ class CortexConfig:
   noise_neighbour_weight: float = 0.3  # weight of the noise of the two neighbours in that of a voxel
   conjunction_variance: float = 0.2  # of a semantic response, from pairs of attributes
   power: float = 0.5  # exponent of the response to the pooled energy
+  # How far receptive fields and tuning of a vertex are a subject's own: 0: those of the sheet that all subjects share, as
+  # if aligned without error; 1: nothing is shared. Signal-to-noise ratio and noise are always the subject's own.
+  subject_jitter: float = 1.0
+  session_drift: float = 0.0  # standard deviation of a voxel's baseline from session to session; a trial has 1
 
   def roi_sizes(self) -> dict[str, int]:
     """Returns the voxels of each area, which add up to `num_voxels` (method of the largest remainder)."""
@@ -68,6 +74,40 @@ class CortexConfig:
     sizes = np.floor(exact).astype(int)
     sizes[np.argsort(sizes - exact, kind='stable')[: self.num_voxels - sizes.sum()]] += 1
     return dict(zip(names, sizes.tolist(), strict=True))
+
+
+class _Tuning(NamedTuple):
+  """What makes voxels respond.
+
+  Attributes:
+    fields: V_early 3, see `Subject`.
+    channel_weights: V_early C, not negative.
+    semantic_weights: of attributes, pairs and parameters, each K V_higher; none without higher areas.
+  """
+
+  fields: np.ndarray
+  channel_weights: np.ndarray
+  semantic_weights: list[np.ndarray]
+
+  @classmethod
+  def draw(cls, rng: np.random.Generator, sizes: Mapping[str, int], conjunction: float) -> Self:
+    """Draws the voxels of all areas: area -> number of voxels."""
+    early = [_retinotopy(rng, roi, sizes[roi]) for roi in EARLY if sizes.get(roi)]
+    fields = np.concatenate([fields for fields, _ in early]) if early else np.empty((0, 3), np.float32)
+    weights = np.concatenate([w for _, w in early]) if early else np.empty((0, vision.NUM_CHANNELS), np.float32)
+    higher = [_semantics(rng, roi, sizes[roi], conjunction) for roi in HIGHER if sizes.get(roi)]
+    return cls(fields, weights, [np.concatenate(w, axis=1) for w in zip(*higher, strict=True)])
+
+  def jittered(self, own: Self, jitter: float) -> Self:
+    """This sheet with a share `jitter` of a subject's own tuning; both follow the same curve over the visual field."""
+    between = lambda shared, own: ((1 - jitter) * shared + jitter * own).astype(np.float32)
+    kept = np.sqrt(1 - jitter**2)  # so that the variance of Gaussian weights stays
+    weights = zip(self.semantic_weights, own.semantic_weights, strict=True)
+    return type(self)(
+      between(self.fields, own.fields),
+      between(self.channel_weights, own.channel_weights),
+      [(kept * shared + jitter * drawn).astype(np.float32) for shared, drawn in weights],
+    )
 
 
 class Subject:
@@ -90,14 +130,12 @@ class Subject:
     sizes = config.roi_sizes()
     stops = np.cumsum(list(sizes.values())).tolist()
     self.slices = {roi: slice(stop - size, stop) for (roi, size), stop in zip(sizes.items(), stops, strict=True)}
-    early = [_retinotopy(rng, roi, sizes[roi]) for roi in EARLY if sizes.get(roi)]
-    self.fields = np.concatenate([fields for fields, _ in early]) if early else np.empty((0, 3), np.float32)
-    self._channel_weights = (
-      np.concatenate([w for _, w in early]) if early else np.empty((0, vision.NUM_CHANNELS), np.float32)
-    )
+    tuning = _Tuning.draw(rng, sizes, config.conjunction_variance)
+    if config.subject_jitter < 1:
+      sheet = _Tuning.draw(np.random.default_rng([seed, 6]), sizes, config.conjunction_variance)
+      tuning = sheet.jittered(tuning, config.subject_jitter)
+    self.fields, self._channel_weights, self._semantic_weights = tuning
     self._pooling = _pooling(self.fields)
-    higher = [_semantics(rng, roi, sizes[roi], config.conjunction_variance) for roi in HIGHER if sizes.get(roi)]
-    self._semantic_weights = [np.concatenate(w, axis=1) for w in zip(*higher, strict=True)]
     self.explainable_variance = _explainable_variance(rng, config)
     smoothness = max(2.0, 0.03 * config.num_voxels)
     self.loadings = _smooth_noise(rng, config.num_shared_components, config.num_voxels, smoothness)

@@ -13,6 +13,7 @@ from brainjax.simulator import cortex, stimuli, vision
 
 IMAGES_PER_CATEGORY = 8
 REPEATS = 35  # presentations of every test image
+SESSIONS = {'train': 3, 'test': 4}  # between which the baselines drift
 # Voxels of the visual cortex of the five real subjects.
 SUBJECT_VOXELS = (4466, 4404, 4643, 4133, 4370)
 
@@ -101,6 +102,10 @@ def write_subject(
   training = signal[:num_train][order] + subject.noise(rng, num_train)
   test_signal = signal[num_train:]
   trials = subject.noise(rng, REPEATS * len(test_signal)).reshape(REPEATS, *test_signal.shape) + test_signal
+  if config.session_drift:
+    drift = np.random.default_rng([seed, 8, number])
+    training += _baselines(drift, SESSIONS['train'], num_train, config)
+    trials += _baselines(drift, SESSIONS['test'], REPEATS, config)[:, None]
   with files.atomic_write(folder / subject_file(number)) as path:
     np.savez(
       path,
@@ -110,3 +115,9 @@ def write_subject(
       arr_3=order,
       **subject.masks(),
     )
+
+
+def _baselines(rng: np.random.Generator, sessions: int, count: int, config: cortex.CortexConfig) -> np.ndarray:
+  """The baseline of each voxel in each of `count` trials or runs, which follow each other in so many sessions: count V."""
+  drawn = config.session_drift * rng.standard_normal((sessions, config.num_voxels), np.float32)
+  return drawn[np.arange(count) * sessions // count]

@@ -175,3 +175,26 @@ def test_rest_has_the_covariance_of_the_task(subject):
   assert np.corrcoef(np.corrcoef(rest.T)[upper], np.corrcoef(task.T)[upper])[0, 1] > 0.97
   lagged = [np.mean(rest[lag:] * rest[: len(rest) - lag]) for lag in (1, 4, 16)]
   assert lagged[0] > 0.5 > lagged[1] > 0.2 > lagged[2]
+
+
+def test_subjects_share_vertices_up_to_their_jitter(features):
+  def responses(jitter, group, number):
+    config = cortex.CortexConfig(num_voxels=301, pure_noise_fraction=0.0, subject_jitter=jitter)
+    signal = cortex.Subject(config, 5, group, number).signal(features)
+    return (signal - signal.mean(0)) / signal.std(0)
+
+  likeness = {}
+  for jitter in (0.0, 0.3, 1.0):
+    a, b = responses(jitter, 0, 1), responses(jitter, 1, 2)
+    likeness[jitter] = np.mean(a * b, axis=0)
+  assert likeness[0.0].min() > 0.999
+  assert 0.4 < np.median(likeness[0.3]) < 0.99
+  assert np.median(likeness[1.0]) < np.median(likeness[0.3]) - 0.2
+
+
+def test_noise_and_reliability_are_the_subjects_own_on_a_common_sheet():
+  config = cortex.CortexConfig(num_voxels=301, subject_jitter=0.0)
+  a, b = (cortex.Subject(config, 5, 0, number) for number in (1, 2))
+  assert np.array_equal(a.fields, b.fields)
+  assert not np.array_equal(a.explainable_variance, b.explainable_variance)
+  assert not np.array_equal(a.loadings, b.loadings)

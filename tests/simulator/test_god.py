@@ -138,3 +138,13 @@ def test_trials_are_in_the_documented_order(folder, subject):
   np.testing.assert_allclose(subject['arr_1'][35 * 7 : 35 * 8].mean(0), subject['arr_2'][7], atol=1e-6)
   stimulus = god_raw.find_trial_order(subject['arr_1'], subject['arr_2'])
   np.testing.assert_array_equal(stimulus, np.arange(50 * 35) // 35)
+
+
+def test_baselines_drift_between_sessions():
+  config = cortex.CortexConfig(num_voxels=4000, session_drift=0.5)
+  drawn = god._baselines(np.random.default_rng(0), 3, 10, config)
+  assert drawn.shape == (10, 4000)
+  sessions = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+  np.testing.assert_array_equal(drawn, drawn[[0, 0, 0, 0, 4, 4, 4, 7, 7, 7]])
+  assert np.unique(sessions).size == len({row.tobytes() for row in drawn})
+  assert drawn.std() == pytest.approx(0.5, rel=0.05)

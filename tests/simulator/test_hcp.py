@@ -29,3 +29,11 @@ def test_the_seed_decides(tmp_path):
     hcp.write_subject(tmp_path / name, 1, config, seed, frames=50)
   a, b, c = (np.load(tmp_path / name / hcp.subject_file(1))['V1'] for name in 'abc')
   assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_on_a_common_sheet_rest_has_the_vertices_of_the_task(tmp_path):
+  config = cortex.CortexConfig(num_voxels=97, subject_jitter=0.5)
+  hcp.write_subject(tmp_path, 1, config, seed=0, frames=50)
+  areas = dict(np.load(tmp_path / hcp.subject_file(1)))
+  sizes = config.roi_sizes()
+  assert {roi: array.shape[1] for roi, array in areas.items()} == {roi: sizes[roi] for roi in ('V1', 'V2', 'V3', 'V4')}
