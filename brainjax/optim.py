@@ -70,6 +70,7 @@ def make(
   clip_norm: float,
   decay_all: bool = False,
   clip_groups: tuple[str, ...] = ('',),
+  slowed: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
   """Makes an optimizer of a flat mapping from paths to arrays, which clips gradients first.
 
@@ -83,6 +84,7 @@ def make(
     clip_norm: largest gradient norm of each of `clip_groups`.
     decay_all: decay every parameter (phase 3), or all except biases and normalisation weights.
     clip_groups: path prefixes; each group is clipped by its own norm.
+    slowed: path prefix -> factor of the learning rate of these parameters, and so of their decay.
   """
   mask: Callable = lambda params: {path: decay_all or not NO_DECAY.search(path) for path in params}
   if name == 'muon':
@@ -98,7 +100,15 @@ def make(
     )
   else:
     update = optax.adamw(learning_rate, b1=betas[0], b2=betas[1], eps=1e-8, weight_decay=weight_decay, mask=mask)
-  return optax.chain(clip_by_group_norm(clip_norm, clip_groups), update)
+  steps = [clip_by_group_norm(clip_norm, clip_groups), update]
+  return optax.chain(*steps, *(_scale(prefix, factor) for prefix, factor in (slowed or {}).items()))
+
+
+def _scale(prefix: str, factor: float) -> optax.GradientTransformation:
+  """Multiplies the updates of the paths with a prefix."""
+  return optax.stateless(
+    lambda updates, params: {path: x * factor if path.startswith(prefix) else x for path, x in updates.items()}
+  )
 
 
 def _matrices(params: Mapping[str, jax.Array]) -> dict[str, optax.contrib.MuonDimensionNumbers | None]:

@@ -172,6 +172,10 @@ def get_config() -> ConfigDict:
   config.diffuse.crop_probability = 0.5  # probability of a random square crop, which is resized to the full size
   config.diffuse.crop_share = 0.2  # share of the side that a crop removes
   config.diffuse.cosine_schedule = False  # of the learning rate; constant in the release
+  config.diffuse.encoder_rate = 1.0  # learning rate of the fMRI encoder over that of the rest; 1: as published
+  # Share of the training rows whose context is zero, so that reconstruct.guidance extrapolates from a context that was
+  # trained; 0: none, as published.
+  config.diffuse.condition_dropout = 0.0
   config.diffuse.train_unet = r'(attn2|norm2)/|time_embed_condition'  # regular expression: UNet parameters that train
 
   # Sampling --------------------------------------------------------------------------------------------------------

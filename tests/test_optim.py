@@ -80,3 +80,15 @@ def test_muon_evens_out_the_singular_values_of_each_layer():
     assert np.sqrt(np.square(update).mean()) == pytest.approx(0.01, rel=0.35), name
   for path in ('a/bias', 'b/pos_embed'):  # not matrices: the first step of Adam with Nesterov's momentum (Dozat 2016)
     np.testing.assert_allclose(updates[path], -0.01 * (1 + 0.09 / 0.19) * np.sign(gradients[path]), rtol=1e-3)
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_a_part_can_learn_more_slowly(name):
+  rng = np.random.default_rng(4)
+  params = {path: jnp.array(rng.normal(size=(7, 8))) for path in ('a/x/kernel', 'b/kernel')}
+  gradients = {path: jnp.array(rng.normal(size=x.shape)) for path, x in params.items()}
+  options = dict(betas=(0.9, 0.99), weight_decay=0.1, decay_all=True, clip_norm=1.0)
+  whole, slow = (optim.make(name, 1e-2, **options, **more) for more in ({}, {'slowed': {'a/': 0.25}}))
+  updates, slowed = (optimizer.update(gradients, optimizer.init(params), params)[0] for optimizer in (whole, slow))
+  np.testing.assert_allclose(slowed['a/x/kernel'], 0.25 * updates['a/x/kernel'], rtol=1e-6)
+  np.testing.assert_array_equal(slowed['b/kernel'], updates['b/kernel'])

@@ -22,10 +22,11 @@ from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import Release, Sizes, StageSpec, WeightsField
-from brainjax.stages.rules import SHARE, Rule
+from brainjax.stages.rules import NOT_NEGATIVE, SHARE, Rule
 from brainjax.trees import add_prefix, flatten, subtree
 
 OPTIMIZER = {'decay_all': True}
+ENCODER = 'conditioner/mae/'  # what attend has trained; the rest of the conditioner is new
 
 
 def models(config: ConfigDict, num_voxels: int) -> LatentDiffusion:
@@ -89,6 +90,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     else:  # the first stage is frozen and its input is data: it needs no gradient
       latent = parts.first_stage.apply({'params': params['first_stage']}, batch['image'], method='to_latent')
     context = parts.conditioner.apply({'params': params['conditioner']}, batch['fmri'])
+    if stage.condition_dropout:
+      key, drop = jax.random.split(key)
+      context = drop_context(context, stage.condition_dropout, drop)
     value, prediction = denoising_loss(parts.unet, params['unet'], schedule, latent, context, key, batch['weight'])
     return value, common.extremes(batch['weight'], context=context, prediction=prediction)
 
@@ -102,7 +106,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     models={name: common.kwargs_of(part) for name, part in parts._asdict().items()} | {'schedule': noise_schedule},
     pretrained=pretrained,
     start={'init_from': fmri, 'prior_init_from': prior},
-    optimizer=OPTIMIZER,
+    optimizer=OPTIMIZER | ({'slowed': {ENCODER: stage.encoder_rate}} if stage.encoder_rate != 1 else {}),
     cosine=stage.cosine_schedule,
   )
 
@@ -127,6 +131,11 @@ def _start_conditioner(
   transfer.log_resized('diffuse', source, transfer.fmri_kwargs(info), num_voxels)
   drop_norms = config.released.pool_drops_norms and parts.conditioner.global_pool
   return transfer.mae_to_conditioner(transfer.fmri_weights(weights), shapes, drop_norms, source)
+
+
+def drop_context(context: jax.Array, share: float, key: jax.Array) -> jax.Array:
+  """The context B T E with zeros in a drawn share of its rows: what guidance extrapolates from (Ho and Salimans 2022)."""
+  return context * jax.random.bernoulli(key, 1 - share, (len(context), 1, 1))
 
 
 def predict_noise(
@@ -253,6 +262,8 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
   return {
     'diffuse.crop_probability': Rule(lambda x: 0 <= x <= 1, 'between 0 and 1'),
     'diffuse.crop_share': SHARE,
+    'diffuse.encoder_rate': NOT_NEGATIVE,
+    'diffuse.condition_dropout': SHARE,
     'diffuse.cached_crops': Rule(
       lambda x: x >= 0 and (not x or stage.prior_init_from) and (x < 2 or stage.crop_probability),
       '0 or more; 0, where diffuse.prior_init_from names no first stage to encode with; 0 or 1, where '

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -101,3 +102,10 @@ def test_cross_attention_can_be_switched_off():
   config = _config('god_sbj3')
   config.attend.cross_attention = False
   assert not any('/cross/' in path for path in _attend_shapes(config))
+
+
+def test_a_share_of_rows_loses_its_whole_context():
+  context = np.ones((4000, 3, 2), np.float32)
+  dropped = np.asarray(diffuse.drop_context(context, 0.2, jax.random.key(0)))
+  kept = dropped.all(axis=(1, 2))
+  assert not dropped[~kept].any() and kept.mean() == pytest.approx(0.8, abs=0.02)
