@@ -21,6 +21,7 @@ def get_config():
   config.attend.update({'init_from': 'random', 'num_steps': 4, 'batch_size': 16})
   config.diffuse.update({'num_steps': 4, 'batch_size': 16})
   config.reconstruct.num_samples = 1
+  config.evaluate.ridge = True
   config.stages = ('attend', 'diffuse', 'reconstruct', 'evaluate')
   return config
 """

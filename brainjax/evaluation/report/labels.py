@@ -1,6 +1,21 @@
 """Names of scores and baselines for a reader, and which scores stand at the top."""
 
 MEASURES = {'mse': 'MSE', 'pcc': 'PCC', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'lpips_alex': 'LPIPS'}
+# What a training curve means; docs/tutorials/demo.md says the same of the most important ones.
+CURVES = {
+  'loss': 'what the stage minimises',
+  'mask_loss': 'mean squared error of masked patches; 1: no better than the mean',
+  'fmri_loss': 'mean squared error of masked fMRI; 1: no better than the mean',
+  'image_loss': 'mean squared error of masked picture patches',
+  'self_contrast': 'reconstruction against its own input; chance: log of the batch size',
+  'cross_contrast': 'two masked views against each other; chance: log of the batch size',
+  'correlation': 'of predicted with real masked patches',
+  'fmri_correlation': 'of predicted with real masked fMRI',
+  'image_correlation': 'of predicted with real masked picture patches',
+  'learning_rate': 'the schedule',
+  'gradient_norm': 'growth without end means divergence',
+  'update_ratio': 'size of a step over that of the parameters',
+}
 BASELINES = {'ridge': 'ridge', 'ridge_nearest': 'ridge, nearest'}
 
 
@@ -19,6 +34,12 @@ def format_label(name: str) -> str:
 
 def _measure(name: str) -> str:
   return MEASURES.get(name, name.replace('_', ' '))
+
+
+def explain_curve(name: str) -> str:
+  """A training curve's name and, where it is known, its meaning."""
+  meaning = 'largest magnitude of these activations' if name.startswith('max_') else CURVES.get(name, '')
+  return f'{name}: {meaning}' if meaning else name
 
 
 def format_baseline(name: str) -> str:

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from brainjax.evaluation.report import charts, encode, gallery, score_section
+from brainjax.evaluation.report import charts, encode, gallery, labels, score_section
 from brainjax.evaluation.report.contents import Page
 from brainjax.files import atomic_write
 
@@ -21,7 +21,7 @@ def _charts_section(page: Page) -> str:
     for name, splits in panels.items():
       ends = '; '.join(f'{split} ends at {values[-1]:.4g}' for split, (_, values) in splits.items())
       chart = charts.to_image(f'{stage} {name}: {ends}', partial(charts.draw_curve, splits=splits))
-      figures.append(f'<figure>{chart}<figcaption>{escape(name)}</figcaption></figure>')
+      figures.append(f'<figure>{chart}<figcaption>{escape(labels.explain_curve(name))}</figcaption></figure>')
     parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(figures)}</div>')
   return ''.join(parts)
 

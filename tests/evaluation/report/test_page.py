@@ -180,3 +180,8 @@ def test_single_trials_stand_beside_means(tmp_path):
   assert 'single trials' not in score_section.format_section(page)
   page.scores['single_trials'] = {'num_items': 14, 'scores': page.scores['scores'], 'baselines': {}}
   assert 'single trials, one sample each</th><td>14</td>' in score_section.format_section(page)
+
+
+def test_curves_say_what_they_mean(tmp_path):
+  report.write_page(make_page(tmp_path), tmp_path / 'report.html')
+  assert '<figcaption>loss: what the stage minimises</figcaption>' in (tmp_path / 'report.html').read_text()
