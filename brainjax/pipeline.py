@@ -216,11 +216,7 @@ def _check_weights(spec: StageSpec, config: ConfigDict, workdir: Path, earlier: 
       exists = bool(source) and locate.weights(source).exists()
       if source in ('', RANDOM) and not field.needed or field.needed and section.get('random_init') and not exists:
         continue
-      try:
-        field.check(source)
-      except UserError as error:
-        origin = f' (made from {field.origin}; docs/weights.md)' if field.origin else ''
-        raise UserError(f'config.{spec.name}.{field.name} = {source!r}{origin}: {error}') from error
+      spec.check_source(field, source)
   if spec.after and not section.get('init_from') and spec.after not in earlier:
     try:
       STAGES[spec.after].check_result(workdir / spec.after)

@@ -64,16 +64,14 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
 
 def _infos(config: ConfigDict, spec: StageSpec, folder: Path, complete: bool) -> Mapping[str, Mapping[str, Any]]:
   """Config field -> info of the weights that it names; for a complete stage, of the weights that the stage saved."""
-  named = {field.name: config[spec.name][field.name] for field in spec.weights} if spec.make else {}
   infos = {}
-  for field, source in named.items():
+  for field in spec.weights if spec.make else ():
+    source = config[spec.name][field.name]
     if source in ('', registry.RANDOM):
       continue
     if complete:
-      infos[field] = read_info(folder / 'weights')
+      infos[field.name] = read_info(folder / 'weights')
     elif locate.weights(source).exists() or not config[spec.name].get('random_init'):
-      try:
-        infos[field] = read_info(source)
-      except UserError as error:
-        raise UserError(f'config.{spec.name}.{field} = {source!r}: {error}') from error
+      spec.check_source(field, source)
+      infos[field.name] = read_info(source)
   return infos

@@ -144,12 +144,8 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   """
   del mesh
   stage = config.attend
-  phase1, info = transfer.load_start_weights(
-    stage.init_from, 'attend.init_from', 'the fMRI autoencoder of phase 1', stage.random_init
-  )
-  vit, _ = transfer.load_start_weights(
-    stage.image_init_from, 'attend.image_init_from', 'the image autoencoder (facebook/vit-mae-base)', stage.random_init
-  )
+  phase1, info = transfer.load_start_weights(config, 'attend')
+  vit, _ = transfer.load_start_weights(config, 'attend', 'image_init_from')
   kwargs = transfer.fmri_kwargs(info)
   if (depth := kwargs.get('decoder_depth', stage.decoder_depth)) < stage.decoder_depth:
     raise UserError(

@@ -97,11 +97,9 @@ def prior_training(config: ConfigDict, name: str, data: StageData, **parts: Any)
   """`training` of a stage that starts from the weights that its `init_from` names, if any.
 
   Raises:
-    UserError: the start weights do not exist or are damaged.
+    UserError: the start weights cannot be read.
   """
-  source, start = config[name].init_from, {}
-  if source:
-    start, _ = transfer.load_start_weights(source, f'{name}.init_from', 'weights of this stage')
+  start, _ = transfer.load_start_weights(config, name)
   return training(config, name, data, **{'pretrained': start, 'start': {'init_from': start}} | parts)
 
 

@@ -165,10 +165,8 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     UserError: the start weights are missing or do not fit.
   """
   stage = config.contrast
-  start, start_info = {}, {}
-  if stage.init_from:
-    start, start_info = transfer.load_start_weights(stage.init_from, 'contrast.init_from', 'an fMRI autoencoder')
-    start = transfer.fmri_weights(start)
+  start, start_info = transfer.load_start_weights(config, 'contrast')
+  start = transfer.fmri_weights(start)
   data = _data(config)
   mae = model(config, data.num_voxels)
   weights = loss_weights(config)

@@ -64,12 +64,8 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   """
   del mesh
   stage = config.diffuse
-  prior, _ = transfer.load_start_weights(
-    stage.prior_init_from, 'diffuse.prior_init_from', 'a UNet and its first stage, such as label2img', stage.random_init
-  )
-  fmri, fmri_info = transfer.load_start_weights(
-    stage.init_from, 'diffuse.init_from', 'the fMRI encoder of phase 2', stage.random_init
-  )
+  prior, _ = transfer.load_start_weights(config, 'diffuse', 'prior_init_from')
+  fmri, fmri_info = transfer.load_start_weights(config, 'diffuse')
   encode, transform = None, _crop(stage)
   if stage.cached_crops:
     encode = partial(_encode, config, first_stage_module.model(config), subtree(prior, 'first_stage'))

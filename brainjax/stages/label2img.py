@@ -55,7 +55,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   embedder = nn.Embed(sum(stimuli.NUM_VALUES), config.unet.context_dim)
   schedule = diffusion.make_schedule(**config.noise_schedule.to_dict())
   scenes = _scenes(stage.num_scenes, size, config.seed + 2)
-  start, _ = transfer.load_start_weights(stage.init_from, 'label2img.init_from', 'a first stage')
+  start, _ = transfer.load_start_weights(config, 'label2img')
   start_first_stage = subtree(start, 'first_stage')
   if not start_first_stage:
     raise UserError(

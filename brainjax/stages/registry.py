@@ -115,6 +115,18 @@ class StageSpec(NamedTuple):
   release: Release | None = None
   check_result: Callable[[Path], None] = _check_weights_of
 
+  def check_source(self, field: WeightsField, source: str) -> None:
+    """Checks weights that a field of the stage's config names.
+
+    Raises:
+      UserError: they cannot be used; the sentence names the field, and where such weights come from.
+    """
+    try:
+      field.check(source)
+    except UserError as error:
+      origin = f' (made from {field.origin}; docs/weights.md)' if field.origin else ''
+      raise UserError(f'config.{self.name}.{field.name} = {source!r}{origin}: {error}') from error
+
 
 STAGES: dict[str, StageSpec] = {}  # in the order in which they run
 

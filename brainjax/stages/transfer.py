@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from brainjax import hosts, locate
 from brainjax.checkpoints import load_weights
@@ -22,29 +23,20 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def load_start_weights(
-  source: str, field: str, what: str, random_init: bool = False
+  config: ConfigDict, stage: str, field: str = 'init_from'
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Weights to start from: (path -> array, info). Both are empty for a random start.
-
-  Args:
-    source: folder or file; 'random' for a random start.
-    field: of the config that names it, such as 'attend.init_from'.
-    what: the model that it is to hold, for messages.
-    random_init: start from random weights where nothing is at `source`.
+  """The weights that a field of a stage's config names: (path -> array, info). Both are empty for a random start.
 
   Raises:
-    UserError: nothing is at `source`, or it cannot be read.
+    UserError: the weights cannot be read.
   """
-  if source == RANDOM:
-    hosts.log(f'{field} is {RANDOM}: {what} starts from random weights')
+  source, random_init = config[stage][field], config[stage].get('random_init')
+  if not source and random_init is None:
     return {}, {}
-  if random_init and not (source and locate.weights(source).exists()):
-    hosts.log(f'{field} is {source!r}, which does not exist: {what} starts from random weights (random_init is on)')
+  if source == RANDOM or random_init and not (source and locate.weights(source).exists()):
+    hosts.log(f'{stage}.{field} is {source!r}: these weights start from random numbers')
     return {}, {}
-  try:
-    return load_weights(source)
-  except UserError as error:
-    raise UserError(f'{field} = {source!r} should hold {what}: {error}') from error
+  return load_weights(source)
 
 
 def init_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:
