@@ -1,6 +1,7 @@
 """`brainjax pack` and `brainjax info`: everything is in the one file, and goes to PyTorch and back; the model card."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -34,7 +35,12 @@ def run(tmp_path_factory):
   save_weights(folder / 'contrast' / 'weights', params, facts)
   start = folder.parent / 'start'
   save_weights(start, {'a': np.ones(3)}, {'licence': 'CC BY-NC 4.0', 'origin': 'https://example.org/w.pth'})
-  config = {'seed': 7, 'simulate': {'enabled': True}, 'attend': {'image_init_from': str(start)}}
+  config = {
+    'seed': 7,
+    'data': {'hcp': str(Path.home() / 'HCP')},
+    'simulate': {'enabled': True},
+    'attend': {'image_init_from': str(start)},
+  }
   (folder / 'contrast' / 'config.json').write_text(json.dumps(config))
   (folder / 'contrast' / 'complete.json').write_text('{"seconds": 5400.0}')
   entry = {'value': 0.4, 'interval': [0.3, 0.5], 'null': {'mean': 0.1, 'interval': [0.0, 0.2], 'p_value': 0.0099}}
@@ -57,6 +63,7 @@ def test_a_packed_run_is_its_weights_and_its_facts(run, tmp_path):
   assert {path.name for path in out.iterdir()} == {'model.safetensors', 'README.md', 'run.json', 'SHA256SUMS'}
   _same(folder / 'contrast' / 'weights', out)
   facts = read_info(out / locate.PACKED)
+  assert facts['run']['data'] == {'hcp': '~/HCP'}
   assert (facts['licence'], facts['run']['seed'], facts['hours']) == ('CC-BY-4.0', 7, {'contrast': 1.5})
   assert 'CC BY-NC 4.0, from https://example.org/w.pth' in facts['origins']['attend.image_init_from']
   tokens = FmriEncoder.from_pretrained(folder / 'contrast' / 'weights')(raw).tokens
