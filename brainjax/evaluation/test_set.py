@@ -75,12 +75,7 @@ def _attributes(train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
 def load_trials(
   config: ConfigDict, fitted: Mapping[str, InputTransform] | None = None
 ) -> dict[str, ArrayDataset | str]:
-  """Single test trials of each test subject; the reason as text for a subject without them.
-
-  Args:
-    config: the run's.
-    fitted: subject -> the input transform of the weights in use.
-  """
+  """Single test trials of each test subject, by the weights' transforms; the reason as text for a subject without them."""
   result: dict[str, ArrayDataset | str] = {}
   for subject in config.data.subjects:
     single = config.copy_and_resolve_references()
@@ -96,12 +91,7 @@ def estimate_noise_ceiling(trials: ArrayDataset | str, num_bootstrap: int, seed:
   """The noise ceiling of one subject, for scores.json.
 
   Per voxel the share of the averaged response's variance that the stimulus explains; and split-half identification
-  (`repetitions`), with its interval over stimuli.
-
-  Args:
-    trials: single test trials, or why there are none.
-    num_bootstrap: resamplings for the interval.
-    seed: of the splits and the resamplings.
+  (`repetitions`), with its interval over stimuli. `trials` are single test trials, or the reason why there are none.
   """
   if isinstance(trials, str):
     return {'missing': trials}

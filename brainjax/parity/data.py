@@ -166,13 +166,18 @@ def _check_god_clean(golden: Golden, prepared: Path, group: str, subjects, roi: 
   for subject in subjects:
     mask = golden.peek(f'god/{subject}/{roi}').astype(bool)
     train, rows = (golden.peek(f'god/{subject}/{name}')[:, mask].astype(np.float64) for name in ('arr_0', 'arr_2'))
-    place = np.arange(-(-mask.sum() // patch_size) * patch_size) % mask.sum()
-    rows = (rows[:, place] - train[:, place].mean()) / train[:, place].std()
+    rows = _zscored(train, rows, patch_size)
     expected.append(rows[:, np.arange(test.num_voxels) % rows.shape[1]])
   difference = np.abs(test.columns['fmri'] - np.concatenate(expected)).max()
   golden.fact(
     f'god/{group}/test_fmri, clean (statistics of training rows)', difference / np.abs(expected[0]).max(), 1e-4
   )
+
+
+def _zscored(train: np.ndarray, rows: np.ndarray, patch_size: int) -> np.ndarray:
+  """Rows, padded to whole patches, on the scale of the padded training rows; by hand."""
+  place = np.arange(-(-train.shape[1] // patch_size) * patch_size) % train.shape[1]
+  return (rows[:, place] - train[:, place].mean()) / train[:, place].std()
 
 
 def _check_god_items(
@@ -300,13 +305,10 @@ def _check_bold5000_clean(golden: Golden, root: Path) -> None:
   for group, subject in plain[:1]:
     bold5000.prepare(root / 'bold5000', root / 'prepared', [subject])
     train, test = (golden.peek(f'bold5000/{group}/{part}_fmri').astype(np.float64) for part in ('train', 'test'))
-    place = np.arange(-(-train.shape[1] // patch_size) * patch_size) % train.shape[1]
-    mean, std = train[:, place].mean(), train[:, place].std()
     for split, rows in (('train', train), ('test', test)):
-      ours = bold5000.load(root / 'prepared', [subject], split=split, patch_size=patch_size, image_size=0).columns[
-        'fmri'
-      ]
-      expected = (rows[:, place] - mean) / std
+      data = bold5000.load(root / 'prepared', [subject], split=split, patch_size=patch_size, image_size=0)
+      ours = data.columns['fmri']
+      expected = _zscored(train, rows, patch_size)
       error = np.abs(ours - expected).max() / np.abs(expected).max() if ours.shape == expected.shape else np.inf
       golden.fact(f'bold5000/{group}/{split}_fmri, clean (statistics of training rows)', error, 1e-4)
 

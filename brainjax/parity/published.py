@@ -94,16 +94,9 @@ def quadratic_steps(num_train_steps: int, num_sample_steps: int) -> np.ndarray:
 
 
 def ema_update(average: Any, params: Any, num_updates: jax.Array | int, decay: float = 0.9999) -> Any:
-  """One step of the moving average of parameters, warmed up by min(decay, (1 + n) / (10 + n)).
+  """One step of the moving average of parameters (trees), warmed up by min(decay, (1 + n) / (10 + n)).
 
-  Args:
-    average: tree of averages.
-    params: tree of the new parameters.
-    num_updates: n, updates so far including this one (1 at the first).
-    decay: weight of the old average after the warm-up.
-
-  Returns:
-    The new tree of averages.
+  `num_updates` is n, the updates so far including this one: 1 at the first.
   """
   n = jnp.asarray(num_updates, jnp.float32)
   return optax.incremental_update(params, average, 1 - jnp.minimum(decay, (1 + n) / (10 + n)))
