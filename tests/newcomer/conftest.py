@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# This clone must not be seen: pip would find brainjax installed already.
+VARIABLES = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'} | {'JAX_PLATFORMS': 'cpu'}
 
 
 @pytest.fixture(scope='session')
@@ -25,7 +27,7 @@ def environment(wheel, tmp_path_factory):
   subprocess.run([sys.executable, '-m', 'venv', venv], check=True, timeout=300)
   pip = [venv / 'bin' / 'python', '-m', 'pip', 'install', '--quiet', '--no-compile']
   constraints = ['--constraint', ROOT / 'requirements.txt', '--constraint', ROOT / 'requirements-test.txt']
-  subprocess.run([*pip, *constraints, f'{wheel}[neuroimaging]'], check=True, timeout=1800)
+  subprocess.run([*pip, *constraints, f'{wheel}[neuroimaging]'], check=True, env=VARIABLES, timeout=1800)
   return venv / 'bin'
 
 
@@ -46,9 +48,8 @@ class User:
     Raises:
       AssertionError: another exit status than `status`, or a traceback.
     """
-    variables = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'} | {'JAX_PLATFORMS': 'cpu'}
     command = [self._commands / program, *arguments]
-    done = subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(command, cwd=self.folder, env=VARIABLES, capture_output=True, text=True, timeout=1800)
     said = done.stdout + done.stderr
     assert done.returncode == status and 'Traceback' not in said, said
     return said
