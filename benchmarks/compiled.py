@@ -10,6 +10,8 @@ GPUs: `pip install -e '.[compiled-gpu]'`. Their compiler predicts no times: only
 How far to trust it: the cycles are the compiler's model of one instruction after the other. It ranks two versions of one
 program well and finds copies and slow products. It leaves out waiting for memory that does not overlap, and gaps between
 programs, so a chip is slower. It is no measurement: do not compare it with times of other chips or libraries.
+
+`config.remat` is 'everything' here, for every chip; `--set=remat=cheap` tries the other way.
 """
 
 import argparse
@@ -155,7 +157,7 @@ def lower(name: str, target: str, devices: int, changes: list[str]) -> Any:
 
   mesh = sharding.make_mesh(-1, 1, describe(target, devices))
   config = god_sbj3.get_config()
-  config.dtype = 'bfloat16'
+  config.dtype, config.remat = 'bfloat16', 'everything'
   config.attend.random_init = config.diffuse.random_init = True  # there are no files to start from
   config.attend.image_init_from = config.diffuse.prior_init_from = ''
   config.update_from_flattened_dict(dict(change.split('=', 1) for change in changes))
@@ -265,7 +267,7 @@ def format_table(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> st
       number(value, ',.0f') + ' ms' if value else ''
       for value in (old.get('predicted_ms'), row['predicted_ms'], row['own_kernels_ms'])
     ]
-    peak = f'{row["peak_gb"]:.1f}' + (f' ({old["peak_gb"]:.1f})' if old else '')
+    peak = f'{row["peak_gb"]:.1f}' + (f' ({old["peak_gb"]:.1f})' if 'peak_gb' in old else '')
     cells = [row['program'], row['target'], *ms, number(row['mfu'], '.0%'), f'{row["bytes"] / 1e9:.0f}', peak]
     lines.append('| ' + ' | '.join([*cells, f'{row["copies"]:,}', f'{row["fused_attentions"]:,}']) + ' |')
   return '\n'.join(lines)

@@ -41,7 +41,9 @@ def with_limits(results: dict[str, dict]) -> dict[str, dict]:
 def machine(device: str) -> dict[str, Any]:
   """Describes the machine and the versions that the numbers depend on."""
   info = Path('/proc/cpuinfo')
-  name = re.search(r'model name\s*:\s*(.*)', info.read_text()) if info.exists() else None
+  fields = dict(re.findall(r'^([\w ]+\w)\s*:\s*(.*)$', info.read_text(), re.M)) if info.exists() else {}
+  # Clouds hide the product's name, but not which generation it is.
+  generation = f' (family {fields["cpu family"]}, model {fields["model"]})' if 'cpu family' in fields else ''
   versions = {}
   for package in ('jax', 'jaxlib', 'flax', 'torch', 'diffusers', 'transformers', 'numpy'):
     try:
@@ -49,7 +51,7 @@ def machine(device: str) -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
       versions[package] = 'missing'
   result = {
-    'cpu': name.group(1) if name else platform.processor(),
+    'cpu': fields.get('model name', platform.processor()) + generation,
     'cores': len(os.sched_getaffinity(0)),
     'python': platform.python_version(),
     'versions': versions,

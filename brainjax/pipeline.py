@@ -194,7 +194,7 @@ def _remat(config: ConfigDict, training: Training, mesh: Mesh, folder: Path) -> 
   training.batches.set_state(position)
   rows = {name: (len(x) * jax.process_count(), *x.shape[1:]) for name, x in batch.items()}
   shapes = {name: jax.ShapeDtypeStruct(shape, batch[name].dtype) for name, shape in rows.items()}
-  remat = step_memory.choose_remat(training.problem, shapes, mesh, step_memory.device_memory(mesh))
+  remat = step_memory.choose_remat(training.problem, shapes, mesh, step_memory.memory_to_use(mesh))
   return recompute.CHOICES[hosts.from_first(recompute.CHOICES.index(remat))]
 
 

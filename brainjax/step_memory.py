@@ -24,14 +24,19 @@ def choose_remat(problem: Problem, batch: Mapping[str, jax.ShapeDtypeStruct], me
     problem: of the stage.
     batch: shapes of a whole batch.
     mesh: of all devices.
-    memory: bytes of a device; None where it is not known (a CPU): 'everything'.
+    memory: bytes of a device; None: 'everything' (see `memory_to_use`).
   """
   return 'cheap' if memory and step_bytes(problem, batch, mesh, 'cheap') <= SHARE * memory else 'everything'
 
 
-def device_memory(mesh: Mesh) -> int | None:
-  """Bytes that JAX may use of a device of this host; None on a CPU."""
-  return (mesh.local_devices[0].memory_stats() or {}).get('bytes_limit')
+def memory_to_use(mesh: Mesh) -> int | None:
+  """Bytes that JAX may use of a GPU; None on a CPU and on a TPU.
+
+  A CPU has its memory for other things too. A TPU is faster when it recomputes: what a scan keeps is copied
+  (docs/performance.md).
+  """
+  device = mesh.local_devices[0]
+  return device.memory_stats()['bytes_limit'] if device.platform == 'gpu' else None
 
 
 def step_bytes(problem: Problem, batch: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh, remat: str) -> int:

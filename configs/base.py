@@ -10,8 +10,8 @@ def get_config() -> ConfigDict:
   config.seed = 2022  # for initial weights, shuffling, masks, noise and the validation split
   config.dtype = 'auto'  # compute precision: float32, bfloat16, or auto (bfloat16 on GPU and TPU, float32 on CPU)
   # What the backward pass recomputes to save memory: 'everything' (least memory, up to a third more work); 'cheap' (all but
-  # products with weights); 'nothing'; or 'auto': 'cheap' in each stage whose step then fits into the memory of a TPU or
-  # GPU, else 'everything'. config.json of the stage says what was chosen.
+  # products with weights); 'nothing'; or 'auto': 'cheap' in each stage whose step then fits into the memory of a GPU, else
+  # 'everything'. config.json of the stage says what was chosen.
   config.remat = 'auto'
   # What computes attention: 'auto' (the fused program of the platform where it supports the shapes), 'xla' (plain matrix
   # products), 'pallas' (TPU only), 'cudnn' (GPU only).

@@ -56,7 +56,7 @@ def test_what_fits_into_the_memory_is_chosen():
 
   enough = int(needed / step_memory.SHARE) + 1
   assert [choose(memory) for memory in (None, enough - 2, enough)] == ['everything', 'everything', 'cheap']
-  assert step_memory.device_memory(sharding.make_mesh()) is None  # this machine has a CPU alone
+  assert step_memory.memory_to_use(sharding.make_mesh()) is None  # this machine has a CPU alone
 
 
 class Batches:
@@ -79,7 +79,7 @@ def test_a_resumed_stage_keeps_what_it_began_with(tmp_path, monkeypatch):
   training = Training(problem(), Batches(), None, 2, {})
 
   def chosen(remat, memory):
-    monkeypatch.setattr(step_memory, 'device_memory', lambda mesh: memory)
+    monkeypatch.setattr(step_memory, 'memory_to_use', lambda mesh: memory)
     return pipeline._remat(ConfigDict({'remat': remat}), training, sharding.make_mesh(), tmp_path)
 
   assert [chosen('auto', memory) for memory in (None, 10**9)] == ['everything', 'cheap']

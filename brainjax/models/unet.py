@@ -5,11 +5,12 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 from jaxtyping import Float, Real
 
 from brainjax.models.blocks import layer_norm
-from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, group_norm, upsample_nearest
+from brainjax.models.conv_layers import NUM_GROUPS, conv3x3, dense, fan_in_uniform, group_norm, upsample_nearest
 from brainjax.models.recompute import recomputed
 from brainjax.ops.attention import attention
 from brainjax.ops.positions import timestep_embedding
@@ -75,6 +76,25 @@ class Attention(nn.Module):
     return dense(width, self.dtype, 'to_out')(out.reshape(x.shape))  # B L D
 
 
+class GatedDense(nn.Module):
+  """GEGLU: one half of a dense layer's outputs, times the GELU of the other half.
+
+  Each half is a product of its own: gradients of halves of one array are padded and added, which takes longer.
+  """
+
+  features: int
+  dtype: DTypeLike
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B L D']) -> Float[Array, 'B L E']:
+    kernel = self.param('kernel', fan_in_uniform, (x.shape[-1], 2 * self.features))
+    bias = self.param('bias', nn.initializers.zeros, (2 * self.features,))
+    x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+    halves = zip(jnp.split(kernel, 2, axis=-1), jnp.split(bias, 2), strict=True)
+    value, gate = (x @ half + shift for half, shift in halves)
+    return value * nn.gelu(gate, approximate=False)
+
+
 class TransformerBlock(nn.Module):
   """Self-attention, cross-attention and a gated (GEGLU) feed-forward, each pre-normalised with a residual."""
 
@@ -88,8 +108,8 @@ class TransformerBlock(nn.Module):
     x += Attention(self.num_heads, self.dtype, name='attn1')(h, h)
     x += Attention(self.num_heads, self.dtype, name='attn2')(norm('norm2')(x), context)
     width = x.shape[-1]
-    value, gate = jnp.split(dense(8 * width, self.dtype, 'ff_in')(norm('norm3')(x)), 2, axis=-1)
-    return x + dense(width, self.dtype, 'ff_out')(value * nn.gelu(gate, approximate=False))
+    h = GatedDense(4 * width, self.dtype, name='ff_in')(norm('norm3')(x))
+    return x + dense(width, self.dtype, 'ff_out')(h)
 
 
 class SpatialTransformer(nn.Module):
