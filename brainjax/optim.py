@@ -101,7 +101,7 @@ def make(
   else:
     update = optax.adamw(learning_rate, b1=betas[0], b2=betas[1], eps=1e-8, weight_decay=weight_decay, mask=mask)
   steps = [clip_by_group_norm(clip_norm, clip_groups), update]
-  return optax.chain(*steps, *(_scale(prefix, factor) for prefix, factor in (slowed or {}).items()))
+  return optax.chain(*steps, *(_scale(prefix, factor) for prefix, factor in (slowed or {}).items() if factor != 1))
 
 
 def _scale(prefix: str, factor: float) -> optax.GradientTransformation:

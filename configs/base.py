@@ -154,6 +154,7 @@ def get_config() -> ConfigDict:
   config.attend.image_decoder_depth = 6  # (--img_decoder_layers)
   config.attend.cross_depth = 3  # cross-attention layers of each model
   config.attend.cross_attention = True  # (--is_cross_mae: False trains two separate autoencoders)
+  config.attend.encoder_rate = 1.0  # learning rate of the patches and blocks of the fMRI encoder over that of the rest
   config.attend.cross_residual = True  # (--do_cross_residual)
   config.attend.mask_ratio = 0.75  # (--mask_ratio)
   config.attend.image_mask_ratio = 0.5  # (--img_mask_ratio)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import ablation
+from benchmarks import ablation, tokens
 from benchmarks.ablation import Arm, Scores
 
 
@@ -59,6 +59,21 @@ def test_an_arm_is_compared_with_the_whole_method_at_its_size():
   })  # fmt: skip
   assert results['full_minus_arm'].keys() == {'no_pretraining_75'}
   assert results['full_minus_arm']['no_pretraining_75']['pcc']['difference'] == pytest.approx(2.0)
+
+
+def test_ridge_of_tokens_is_that_of_scikit_learn():
+  from sklearn.linear_model import Ridge
+
+  rng = np.random.default_rng(0)
+  x, y, new = rng.normal(size=(40, 7)) + 3, rng.normal(size=(40, 2)), rng.normal(size=(9, 7))
+  unit = np.square(x - x.mean(0)).sum() / len(x)
+  expected = Ridge(alpha=0.1 * unit).fit(x, y).predict(new)
+  np.testing.assert_allclose(tokens.Ridge(x).predict(y, new, 0.1), expected, rtol=1e-6)
+
+
+def test_effective_rank_counts_equal_directions():
+  x = np.kron(np.eye(5), np.ones((4, 1))) * np.sqrt(2)  # 5 groups: 4 directions after centring
+  assert tokens.Ridge(x).effective_rank() == pytest.approx(4)
 
 
 def test_an_unknown_arm_is_told(capsys):

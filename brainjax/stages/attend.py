@@ -26,6 +26,8 @@ TRAINABLE = r'^(fmri|image/(encoder/cross|decoder))/(?!(.*/)?pos_embed)'
 # Quirk B15: the decoder's table trains too.
 TRAINABLE_B15 = TRAINABLE + r'|^image/decoder/pos_embed'
 OPTIMIZER = {'clip_groups': ('fmri/', 'image/')}
+# What contrast has trained; the cross-attention is new.
+ENCODER = ('fmri/encoder/patch_embed/', 'fmri/encoder/blocks/')
 
 
 def models(config: ConfigDict, num_voxels: int) -> tuple[FmriMAE, ImageMAE]:
@@ -195,7 +197,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     models={'fmri': common.kwargs_of(fmri_mae), 'image': common.kwargs_of(image_mae)},
     pretrained=pretrained,
     start={'init_from': phase1, 'image_init_from': vit},
-    optimizer=OPTIMIZER,
+    optimizer=OPTIMIZER | {'slowed': dict.fromkeys(ENCODER, stage.encoder_rate)},
   )
 
 
@@ -218,6 +220,7 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
   num_patches = (image.image_size // image.patch_size) ** 2 if image.patch_size > 0 else 0
   return {
     'attend.decoder_depth': POSITIVE,
+    'attend.encoder_rate': NOT_NEGATIVE,
     'attend.image_decoder_depth': POSITIVE,
     'attend.cross_depth': POSITIVE,
     'attend.mask_ratio': INNER_SHARE,

@@ -102,7 +102,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     models={name: common.kwargs_of(part) for name, part in parts._asdict().items()} | {'schedule': noise_schedule},
     pretrained=pretrained,
     start={'init_from': fmri, 'prior_init_from': prior},
-    optimizer=OPTIMIZER | ({'slowed': {ENCODER: stage.encoder_rate}} if stage.encoder_rate != 1 else {}),
+    optimizer=OPTIMIZER | {'slowed': {ENCODER: stage.encoder_rate}},
     cosine=stage.cosine_schedule,
   )
 
