@@ -73,9 +73,21 @@ REGIME = {
   for count in TRIALS
   for name, arm in (FULL | {'no_pretraining': STAGES_OFF['no_pretraining']}).items()
 }
+# docs/method.md: a slower fMRI encoder keeps more of what it has learned. All but `train_scale` at the scale of single trials.
+SCALE = {'data.test_scale': 'single_trial'}
+SLOW = SCALE | {'attend.encoder_rate': 0.1, 'diffuse.encoder_rate': 0.2}
+RATES = {
+  'full': Arm(SLOW),
+  'no_attend': Arm(SLOW, STAGES_OFF['no_attend'].stages),
+  'no_pretraining': Arm(SLOW, STAGES_OFF['no_pretraining'].stages),
+  'whole_rate': Arm(SCALE),
+  'whole_rate_no_pretraining': Arm(SCALE, STAGES_OFF['no_pretraining'].stages),
+  'train_scale': Arm(SLOW | {'data.test_scale': 'train'}),
+}
 SETS = {
   'main': FULL | STAGES_OFF | LOSSES_OFF | OTHERS,
   'paper': FULL | LOSSES_OFF | {'no_attend': STAGES_OFF['no_attend']},  # the two ablation tables of the paper
+  'rates': RATES,
   'regime': REGIME,
 }
 PAIRED_ONLY = ('data.target_train_proportion',)  # fields that contrast does not read
@@ -297,7 +309,10 @@ def main(argv: list[str] | None = None) -> None:
   """Runs the arms, seed by seed, and writes the results after each."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument(
-    '--set', default='main', choices=SETS, help='main, paper (its two ablation tables), regime (trials)'
+    '--set',
+    default='main',
+    choices=SETS,
+    help='main, paper (its ablation tables), rates (of the encoder), regime (trials)',
   )
   parser.add_argument('--config', default='configs/demo.py')
   parser.add_argument('--arms', default='', help='some arms of the set, joined by commas; default: all')

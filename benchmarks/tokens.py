@@ -147,7 +147,7 @@ def draw(results: dict[str, dict], path: Path) -> None:
   import matplotlib.pyplot as plt
 
   names, colours = list(results), ('#999999', '#e69f00', '#56b4e9', '#0b3c6f', '#009e73')
-  figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), width_ratios=(3, 3, 1.4), layout='constrained')
+  figure, axes = plt.subplots(1, 3, figsize=(12, 3.9), width_ratios=(3, 3, 1.4), layout='constrained')
   places = np.arange(len(stimuli.ATTRIBUTES))
   for axis, part in zip(axes, SETS[1:], strict=False):
     for i, (name, colour) in enumerate(zip(names, colours, strict=False)):
@@ -158,7 +158,7 @@ def draw(results: dict[str, dict], path: Path) -> None:
     axis.set_ylim(0, 1.02)
     axis.set_title({'test': 'averaged test responses', SETS[2]: 'the same, at the scale of single trials'}[part])
   axes[0].set_ylabel('attribute told by ridge regression')
-  axes[0].legend(frameon=True, fontsize=8, loc='lower right')
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=len(names), frameon=False)
   axes[2].barh(range(len(names)), [results[name]['effective_rank'] for name in names], color=colours[: len(names)])
   axes[2].set_yticks(range(len(names)), names)
   axes[2].invert_yaxis()
