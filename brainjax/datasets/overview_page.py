@@ -36,8 +36,8 @@ def draw(name: str, subjects: list[overview.Subject], path: Path) -> None:
   for subject, (left, middle, right) in zip(shown, axes, strict=True):
     used = registry.get(name).zscore
     other = next(zscore for zscore in overview.WAYS if zscore != used)
-    _heat_map(left, subject, used, f'as the model gets them ({overview.WAYS[used]})')
-    _heat_map(middle, subject, other, overview.WAYS[other])
+    _heat_map(left, subject, used, f'as the model gets them:\n{overview.WAYS[used]}')
+    _heat_map(middle, subject, other, f'for comparison:\n{overview.WAYS[other]}')
     _per_roi(right, subject, is_ceiling=registry.get(name).has_pictures)
   if strips:
     cells = parts[1].subplots(len(strips), overview.NUM_PICTURES, squeeze=False)
