@@ -308,7 +308,7 @@ def test_every_truncation_is_one_sentence(tmp_path):
     (b'\n  <html lang="en">', 'HTML page'),
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n', 'Git LFS pointer'),
     (b'PK\x03\x04' + bytes(200), 'truncated zip'),
-    (gzip.compress(b'weights'), 'is compressed with gzip; unpack it'),
+    (gzip.compress(b'weights', mtime=0), 'is compressed with gzip; unpack it'),
     (b'\x89HDF\r\n\x1a\n' + bytes(100), 'neither a PyTorch nor a safetensors'),
     (b'\x80\x02}q\x00.', 'neither a PyTorch nor a safetensors'),
   ],
