@@ -80,13 +80,20 @@ class FmriEncoder:
     """
     return cls(source, **options)
 
-  def __call__(self, fmri: np.ndarray, subject: str = '', normalised: bool = False) -> Features:
+  def __call__(self, fmri: np.ndarray, subject: str = '', normalised: bool = False, repetitions: int = 1) -> Features:
     """Encodes responses N V; arguments and errors are those of `Responses.model_input`."""
-    return self._features(self.responses.model_input(fmri, subject, normalised))
+    return self._features(self.responses.model_input(fmri, subject, normalised, repetitions))
 
-  def from_betas(self, betas: Betas, mask: MaskOf = None, subject: str = '', scale: float | None = None) -> Features:
+  def from_betas(
+    self,
+    betas: Betas,
+    mask: MaskOf = None,
+    subject: str = '',
+    scale: float | None = None,
+    repetitions: int = 1,
+  ) -> Features:
     """Encodes a new session, from arrays or files; arguments and errors are those of `Responses.from_betas`."""
-    return self._features(self.responses.from_betas(betas, mask, subject, scale))
+    return self._features(self.responses.from_betas(betas, mask, subject, scale, repetitions))
 
   def _features(self, rows: np.ndarray) -> Features:
     tokens = self._encode(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brainjax import checkpoints, hub, locate
-from brainjax.datasets import events, neuroimaging, own_betas, raw, store
+from brainjax.datasets import events, neuroimaging, own_betas, raw, registry, store
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.datasets.masks import suffix_of
 from brainjax.datasets.overview import find_prepared
@@ -35,8 +35,8 @@ def describe(source: str) -> Iterator[str]:
     yield from _prepared(prepared)
   else:
     raise UserError(
-      f'{path}: neither weights, nor a workdir with a finished stage, nor prepared data. For a folder of raw files: brainjax '
-      'prepare check.'
+      f'{path}: neither weights, nor a workdir with a finished stage, nor prepared data of a known data set '
+      '(name the module of your own in --plugins). For a folder of raw files: brainjax prepare check.'
     )
 
 
@@ -139,7 +139,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     UserError: as `describe`.
   """
   parser = ArgumentParser(prog='brainjax info', description=__doc__)
+  registry.add_plugins_option(parser)
   parser.add_argument('source', nargs='+', help='weights, a workdir, prepared data, a raw file, or hf://org/name')
+  argv = registry.take_plugins(sys.argv[1:] if argv is None else argv)
   for source in parser.parse_args(argv).source:
     for line in describe(source):
       print(line)

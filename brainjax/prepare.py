@@ -74,7 +74,7 @@ def _check(folder: Path, pages: Path) -> None:
 
 def _parser() -> ArgumentParser:
   parser = ArgumentParser(prog='python -m brainjax.prepare', description='Raw files -> TFDS (ArrayRecord).')
-  parser.add_argument('--plugins', help='comma-separated Python modules that register data sets; must come first')
+  registry.add_plugins_option(parser)
   commands = parser.add_subparsers(dest='command', required=True)
   for data_set in registry.DATA_SETS.values():
     command = commands.add_parser(data_set.name, help=data_set.title, description=data_set.title)
@@ -104,9 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   Raises:
     UserError: options or files are wrong.
   """
-  argv = sys.argv[1:] if argv is None else list(argv)
-  if argv and argv[0].startswith('--plugins='):  # first, as the other options depend on them
-    registry.import_plugins(argv.pop(0).removeprefix('--plugins=').split(','))
+  argv = registry.take_plugins(sys.argv[1:] if argv is None else argv)
   args = _parser().parse_args(argv)
   if args.command == 'check':
     _check(Path(args.folder), Path(args.pages or args.folder))

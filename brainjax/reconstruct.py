@@ -138,8 +138,8 @@ class Reconstructor:
       uint8, N S H W 3.
 
     Raises:
-      UserError: fMRI of another width, or not finite; raw responses where the weights carry no input transform; an unknown
-        subject or sampler; an impossible number.
+      UserError: fMRI of another width, or not finite; responses in another unit than those of training; raw responses where
+        the weights carry no input transform; an unknown subject or sampler; an impossible number.
     """
     fmri = self.responses.model_input(fmri, subject, normalised, repetitions)
     check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance, num_samples, batch_size)
@@ -171,6 +171,7 @@ class Reconstructor:
     num_pictures: int = 8,
     subject: str = '',
     normalised: bool = False,
+    repetitions: int = 1,
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decodes the steps of the sampler for sample 0 of one row. Other arguments and errors are those of a call.
 
@@ -183,7 +184,7 @@ class Reconstructor:
       K H W 3 each. The last noisy latent is the sample. Before the first step there is no expectation: its place holds
       the noise.
     """
-    fmri = self.responses.model_input(fmri, subject, normalised)
+    fmri = self.responses.model_input(fmri, subject, normalised, repetitions)
     check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance)
     options = _program_options(num_steps, sampler, eta, guidance)
     total = len(diffusion.sample_steps(self._schedule.num_steps, num_steps))
@@ -209,7 +210,7 @@ def check_options(
     UserError: one is impossible; the sentence begins with its name.
   """
   for name, value in (('num_steps', num_steps), ('num_samples', num_samples), ('batch_size', batch_size)):
-    if not isinstance(value, int | np.integer) or value < 1:
+    if not _is_whole(value) or value < 1:
       raise UserError(f'{name} is {value}; expected a whole number, 1 or more.')
   if sampler not in SAMPLERS:
     raise UserError(f'sampler is {sampler!r}; expected one of {", ".join(SAMPLERS)}.')
@@ -219,12 +220,16 @@ def check_options(
     raise UserError(
       f'eta is {eta} and guidance {guidance}; expected finite numbers, guidance 0 or more, eta 0 or more.'
     )
-  if not 0 <= seed < 2**32:
-    raise UserError(f'seed is {seed}; expected 0 to 2**32 - 1.')
+  if not _is_whole(seed) or not 0 <= seed < 2**32:
+    raise UserError(f'seed is {seed}; expected a whole number, 0 to 2**32 - 1.')
   try:
     diffusion.sample_steps(num_train_steps, num_steps)
   except UserError as error:  # names the nearest numbers that are possible
     raise UserError(f'num_steps is {num_steps}: {error}.') from error
+
+
+def _is_whole(value: Any) -> bool:
+  return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _program_options(num_steps: int, sampler: str, eta: float, guidance: float) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def _params(model):
   return {path: np.asarray(x) + 0.1 * rng.normal(size=x.shape).astype('f') for path, x in flatten(params).items()}
 
 
-def _weights(folder, stage):
+def _weights(folder, stage, **scale):
   model = CONDITIONER if stage == 'diffuse' else MAE
   params, kwargs = _params(model), common.kwargs_of(model)
   part = {'attend': 'fmri', 'diffuse': 'conditioner'}.get(stage)
@@ -32,7 +32,7 @@ def _weights(folder, stage):
   fit = InputTransform.fit(
     raw.astype('f'), data_set='own', subject='s', roi='VC', mask=np.ones(22, bool), patch_size=8, zscore='voxel'
   )
-  info = {'kind': stage, 'settings': {part: kwargs} if part else kwargs, 'input': [fit.to_json()]}
+  info = {'kind': stage, 'settings': {part: kwargs} if part else kwargs, 'input': [fit.to_json() | scale]}
   save_weights(folder, add_prefix(part, params) if part else params, info)
   return model, params, raw.astype('f')
 
@@ -51,6 +51,18 @@ def test_tokens_are_those_of_the_stage(tmp_path, stage):
     np.testing.assert_allclose(features.pooled, expected.mean(axis=1), atol=1e-4)
   with pytest.raises(UserError, match=r'these weights expect numbers of shape \(trials, 22\)'):
     encoder(raw[:, :9])
+
+
+def test_means_over_trials_are_encoded_at_the_scale_of_training(tmp_path):
+  _, _, raw = _weights(tmp_path / 'w', 'contrast', test_scale='repetitions', explainable_variance=0.2)
+  encoder = FmriEncoder.from_pretrained(tmp_path / 'w')
+  z = (raw - raw.mean(0)) / raw.std(0) / np.sqrt(0.2 + 0.8 / 5)  # of a mean over 5 trials
+  expected = encoder(np.concatenate([z, z[:, :2]], axis=1), normalised=True).tokens
+  for features in (encoder(raw, repetitions=5), encoder.from_betas(raw, repetitions=5)):
+    np.testing.assert_allclose(features.tokens, expected, atol=1e-4)
+  assert np.abs(encoder(raw).tokens - expected).max() > 1e-3
+  with pytest.raises(UserError, match='repetitions is 0; expected 1 or more'):
+    encoder(raw, repetitions=0)
 
 
 def test_weights_without_an_encoder(tmp_path):

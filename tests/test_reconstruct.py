@@ -138,7 +138,10 @@ def test_wrong_options_are_one_sentence(model):
     ({'guidance': float('nan')}, 'finite'),
     ({'num_samples': 0}, 'num_samples is 0'),
     ({'num_samples': 2.5}, 'num_samples is 2.5; expected a whole number'),
-    ({'seed': 2**32}, 'seed is 4294967296; expected 0 to'),
+    ({'num_samples': True}, 'num_samples is True; expected a whole number'),
+    ({'seed': 2**32}, 'seed is 4294967296; expected a whole number, 0 to'),
+    ({'seed': 1.5}, 'seed is 1.5; expected a whole number'),
+    ({'seed': False}, 'seed is False; expected a whole number'),
     ({'batch_size': 0}, 'batch_size is 0'),
     ({'num_steps': 1001}, '1001'),
   ):
@@ -211,10 +214,9 @@ def test_raw_responses_go_through_the_input_transform_of_the_weights(weights, tm
   for pictures in (one(raw[:2], **options), one(raw[:2, mask], **options), two(raw[:2], subject='b', **options)):
     np.testing.assert_allclose(pictures.astype(int), expected.astype(int), atol=1)
   assert 'root mean square' not in capsys.readouterr().out
-  one(500 + raw[:2] / 1e3, **options)  # other units
-  assert 'are these responses in the unit of the training data?' in capsys.readouterr().out
-  with pytest.raises(UserError, match='root mean square of .*; expected about 1, as in own/a'):
-    one.from_betas(500 + raw[:2] / 1e3, **options)
+  for draw in (one, one.from_betas):
+    with pytest.raises(UserError, match='root mean square of .*; expected about 1, as in own/a'):
+      draw(500 + raw[:2] / 1e3, **options)  # another unit
   np.testing.assert_allclose(one.from_betas(raw[:2], **options).astype(int), expected.astype(int), atol=1)
   np.save(tmp_path / 'betas.npy', raw[:2])
   command = [f'--weights={tmp_path / "two"}', f'--betas={tmp_path / "betas.npy"}', '--num_samples=1', '--num_steps=2']

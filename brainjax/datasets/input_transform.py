@@ -167,7 +167,12 @@ class InputTransform:
     Args:
       rows: N W.
       repetitions: trials that each row is the mean of: N, or one number for all. Only the scale 'repetitions' uses it.
+
+    Raises:
+      UserError: fewer than one repetition.
     """
+    if np.min(repetitions) < 1:
+      raise UserError(f'repetitions is {repetitions}; expected 1 or more.')
     if self.test_scale == 'train':
       return rows
     if self.test_scale == 'single_trial':

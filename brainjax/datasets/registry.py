@@ -25,11 +25,12 @@ of the package itself has its line at the end of this file instead. `raw_field` 
 """
 
 import importlib
+import traceback
 from collections.abc import Sequence
 
 from brainjax.datasets import bold5000, god, hcp, own
 from brainjax.datasets.data_set import RAW, SUBJECTS, Argument, DataSet
-from brainjax.errors import UserError, as_user_error
+from brainjax.errors import ArgumentParser, UserError, format_error
 
 __all__ = [
   'DATA_SETS',
@@ -37,9 +38,11 @@ __all__ = [
   'SUBJECTS',
   'Argument',
   'DataSet',
+  'add_plugins_option',
   'get',
   'import_plugins',
   'register',
+  'take_plugins',
   'with_pictures',
   'zscore_of',
 ]
@@ -85,12 +88,46 @@ def import_plugins(modules: Sequence[str]) -> None:
   """Imports Python modules that register data sets (or stages) of their own.
 
   Raises:
-    UserError: one cannot be imported.
+    UserError: one cannot be imported; the sentence names the line of its file that failed.
   """
   for name in modules:
-    remedy = 'expected the name of a Python module in the current folder or on PYTHONPATH'
-    with as_user_error(f'plugin {name!r} cannot be imported', remedy, (ImportError,)):
+    try:
       importlib.import_module(name)
+    except UserError:
+      raise
+    except Exception as error:  # whatever the code of a plugin raises
+      raise UserError(
+        f'plugin {name!r} cannot be imported ({type(error).__name__}: {format_error(error)}{_place_of(error)}); expected a '
+        'Python module in the current folder or on PYTHONPATH that runs without an error.'
+      ) from error
+
+
+def _place_of(error: Exception) -> str:
+  """File and line of an error of an imported module; empty where there is no such module."""
+  if isinstance(error, SyntaxError):
+    return ''  # its text has them
+  frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if 'importlib' not in frame.filename]
+  return f', {frames[0].filename}, line {frames[0].lineno}' if frames else ''
+
+
+def take_plugins(argv: Sequence[str]) -> list[str]:
+  """Imports the plugins that `--plugins` names on a command line, whose other options may depend on them; returns the rest.
+
+  Raises:
+    UserError: as `import_plugins`.
+  """
+  parser = ArgumentParser(prog='brainjax', add_help=False)
+  add_plugins_option(parser)
+  found, rest = parser.parse_known_args(list(argv))
+  import_plugins(() if found.plugins is None else found.plugins.split(','))
+  return rest
+
+
+def add_plugins_option(parser: ArgumentParser) -> None:
+  """Adds `--plugins`, which `take_plugins` reads."""
+  parser.add_argument(
+    '--plugins', metavar='MODULE,MODULE', help='Python modules to import first, which register data sets of their own'
+  )
 
 
 for _module in (god, bold5000, own, hcp):

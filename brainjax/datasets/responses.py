@@ -44,19 +44,20 @@ class Responses:
       repetitions: trials that each row is the mean of; matters to weights whose test scale is 'repetitions'.
 
     Raises:
-      UserError: another width, values that are not finite, an unknown subject; raw responses where the weights carry no
-        input transform.
+      UserError: another width, values that are not finite, an unknown subject; responses in another unit than those of
+        training; raw responses where the weights carry no input transform.
     """
     transform = None if normalised else self._transform_of(subject)
     fmri = self._at_training_scale(fmri, transform)
+    if transform is not None:
+      _refuse_unlikely(fmri, transform, 'fMRI')
+      return transform.to_test_scale(fmri, repetitions)
     if not _is_likely(fmri):
-      cause = (
-        'was it z-scored as in training?' if normalised else 'are these responses in the unit of the training data?'
-      )
       hosts.log(
-        f'model input has a root mean square of {_scale(fmri):.3g}, where z-scored voxels have about 1: {cause}'
+        f'model input has a root mean square of {_scale(fmri):.3g}, where z-scored voxels have about 1: was it z-scored as in '
+        'training?'
       )
-    return fmri if transform is None else transform.to_test_scale(fmri, repetitions)
+    return fmri
 
   def _at_training_scale(self, fmri: np.ndarray, transform: InputTransform | None) -> np.ndarray:
     """Rows, checked and z-scored as in training, before the test scale hides a wrong unit: N W float32."""
@@ -123,12 +124,7 @@ class Responses:
       rows = _masked(values, mask, name, image, transform)
     rows = rows if scale is None else rows / np.float32(scale)
     fmri = self._at_training_scale(rows, transform)
-    if not transform.test_raw_scale and not _is_likely(fmri):
-      raise UserError(
-        f'{name}: after the z-score of the training data the responses have a root mean square of {_scale(fmri):.3g}; '
-        f'expected about 1, as in {transform.data_set}/{transform.subject}. Their unit, their GLM or the order of their '
-        'voxels is another one; a picture made from them would mean nothing.'
-      )
+    _refuse_unlikely(fmri, transform, name)
     return transform.to_test_scale(fmri, repetitions)
 
   def _transform_of(self, subject: str) -> InputTransform:
@@ -160,6 +156,17 @@ def _in_session(transform: InputTransform, rows: np.ndarray) -> np.ndarray:
 
 def _scale(fmri: np.ndarray) -> float:
   return float(np.sqrt(np.mean(np.square(fmri, dtype=np.float64))))
+
+
+def _refuse_unlikely(fmri: np.ndarray, transform: InputTransform, name: str) -> None:
+  """Refuses responses whose scale after the z-score says that they are not like those of training."""
+  if not transform.test_raw_scale and not _is_likely(fmri):
+    raise UserError(
+      f'{name}: after the z-score of the training data the responses have a root mean square of {_scale(fmri):.3g}; '
+      f'expected about 1, as in {transform.data_set}/{transform.subject}. Their unit, their GLM or the order of their '
+      'voxels is another one; a picture made from them would mean nothing. If they are model input already, pass '
+      'normalised=True (command line: --fmri).'
+    )
 
 
 def _is_likely(fmri: np.ndarray) -> bool:

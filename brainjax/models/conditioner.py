@@ -14,7 +14,7 @@ from brainjax.ops import patches, positions
 from brainjax.ops.types import Array
 
 
-class FmriEncoder(nn.Module):
+class ConditionerEncoder(nn.Module):
   """The encoder of `FmriMAE` without masking and without a class token.
 
   It declares a class token and a mask token that it does not use: the published weights have them.
@@ -87,7 +87,7 @@ class FmriConditioner(nn.Module):
   def setup(self):
     """Builds the parts."""
     sizes = (self.num_voxels, self.patch_size, self.width, self.depth, self.num_heads, self.mlp_ratio)
-    self.mae = FmriEncoder(*sizes, self.global_pool, self.remat, self.dtype)
+    self.mae = ConditionerEncoder(*sizes, self.global_pool, self.remat, self.dtype)
 
     def dense(fan_in: int, out: int) -> Dense:
       return Dense(out, dtype=self.dtype, kernel_init=_uniform(fan_in), bias_init=_uniform(fan_in))

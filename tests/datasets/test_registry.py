@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from brainjax import prepare
+from brainjax import info, prepare
 from brainjax.datasets import paired_rows, registry
 from brainjax.errors import UserError
 
@@ -64,6 +64,25 @@ def test_a_plugin_is_prepared_checked_and_loaded(toy, capsys):
   assert test[1]['image'].max() == 160 and test.info['names'][4] == 'toy p4'
   assert prepare.main(['check', str(out)]) == 0
   assert 'toy: 1 subjects' in capsys.readouterr().out
+  # The option may stand anywhere, with a space too.
+  assert prepare.main(['toy', '--plugins', 'toy_plugin', f'--raw={toy / "raw"}', f'--out={out}']) == 0
+  assert info.main([str(out), '--plugins', 'toy_plugin']) == 0
+  assert 'data set  toy/t1: 7 voxels; ROIs' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'code, told',
+  [
+    ('import numpy\nx = = 1\n', r'SyntaxError: invalid syntax \(broken_plugin.py, line 2\)'),
+    ('import numpy\n\nx = nothing\n', "NameError: name 'nothing' is not defined, .*broken_plugin.py, line 3"),
+    ('import no_such_library\n', "No module named 'no_such_library', .*broken_plugin.py, line 1"),
+  ],
+)
+def test_an_error_in_a_plugin_is_one_sentence(tmp_path, monkeypatch, code, told):
+  (tmp_path / 'broken_plugin.py').write_text(code)
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(UserError, match=f"plugin 'broken_plugin' cannot be imported .*{told}"):
+    registry.import_plugins(['broken_plugin'])
 
 
 def test_faults(toy, capsys):

@@ -86,6 +86,17 @@ def test_what_does_not_fit_is_refused(lab, change, told):
     responses['VC'][0].from_betas(change(study.fmri[:, union]))
 
 
+def test_a_scale_unlike_that_of_training_is_refused_for_arrays_too(lab, capsys):
+  study, _, responses = lab
+  reader = responses['VC'][0]
+  union = np.load(study.masks['V1']) | np.load(study.masks['V2'])
+  with pytest.raises(UserError, match='root mean square of .*pass normalised=True'):
+    reader.model_input(1000 * study.fmri[:, union])
+  rows = 1000 * reader.model_input(study.fmri[:, union])
+  np.testing.assert_array_equal(reader.model_input(rows, normalised=True), rows)
+  assert 'was it z-scored as in training?' in capsys.readouterr().out
+
+
 def test_a_new_session_is_standardised_by_itself_where_training_was(lab):
   study, _, responses = lab
   reader = responses['VC'][0]
