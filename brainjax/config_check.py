@@ -7,7 +7,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from brainjax.datasets import registry
-from brainjax.datasets.hcp_cifti import AREAS
 from brainjax.datasets.input_transform import TEST_SCALES, ZSCORES
 from brainjax.errors import UserError
 from brainjax.models import recompute
@@ -92,13 +91,7 @@ def _data_rules(config: ConfigDict) -> dict[str, Rule]:
     'data.other_subjects': Rule(
       lambda x: NAMES.holds((*data.subjects, *x)), f'{NAMES.expected}, and none of data.subjects'
     ),
-    'data.contrast_god_subjects': NAMES,
     'data.roi': Rule(lambda x: all(x.split('+')), "the name of an ROI, or several such as 'V1+V2'"),
-    'data.hcp_rois': Rule(
-      lambda x: len(x) > 0 and NAMES.holds(x) and set(x) <= set(AREAS), f'some of {", ".join(AREAS)}'
-    ),
-    'data.hcp_subject_limit': NOT_NEGATIVE,
-    'data.hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
     'data.num_val_stimuli': NOT_NEGATIVE,
     'data.zscore': one_of('auto', *ZSCORES),
     'data.test_scale': Rule(
@@ -159,6 +152,13 @@ def check(config: ConfigDict, stages: Sequence[str]) -> None:
       raise UserError(
         f'config.{name}.select is best, but config.data.num_val_stimuli is 0: hold some stimuli out to select by.'
       )
+    for source in spec.sources(config):
+      field = registry.get(source.data_set).raw_field
+      if field and field not in config.data:
+        raise UserError(
+          f'the data set {source.data_set} has its raw folder in config.data.{field} (its raw_field), but the config has no '
+          'such field; add it in the config file, inside `with config.unlocked():`.'
+        )
     spec.check(config, tuple(stages))
 
 

@@ -49,6 +49,8 @@ def _format_error(error: BaseException, argv: list[str]) -> str:
   while cause.args and isinstance(cause.args[0], Exception):  # they wrap the first error
     cause = cause.args[0]
   lines = str(cause.args[0] if cause.args else cause).strip().splitlines() or [type(cause).__name__]
+  if isinstance(cause, KeyError) and 'since the config is locked' in lines[0]:  # and all other fields
+    return f'the config file: {lines[0].split(". Other fields")[0]}; add it inside `with config.unlocked():`.'
   if isinstance(cause, KeyError):
     field = lines[0].strip("'")
     flag = next((given for given in argv if f'.{field}' in given), 'the config file')

@@ -41,7 +41,6 @@ from brainjax.stages.problem import Training
 from brainjax.stages.registry import RANDOM, STAGES, StageSpec, register, with_ancestors
 from brainjax.train import LoopOptions, train
 
-# In the order in which they run.
 for _module in (contrast, attend, diffuse, reconstruct, evaluate, first_stage, image_mae, label2img, scene_classifier):
   register(_module.STAGE)
 

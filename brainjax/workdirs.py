@@ -88,8 +88,8 @@ def relevant(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
     if key in kept:
       free = {'checkpoint_every'} if kept[key].get('select') == 'best' else {'checkpoint_every', 'eval_every'}
       kept[key] = {field: value for field, value in kept[key].items() if field not in free}
-  if config.get(name, {}).get('negatives') == 'per_device':
-    kept['mesh'] = {'devices': jax.device_count()}  # each device contrasts its own rows
+  if STAGES[name].uses_devices(config):
+    kept['mesh'] = {'devices': jax.device_count()}
   return _portable(kept, workdir)
 
 

@@ -164,8 +164,6 @@ def get_config() -> ConfigDict:
 
   # Diffuse: LDM fine-tuning ----------------------------------------------------------------------------------------
   config.diffuse = training(num_epochs=700, batch_size=8, learning_rate=5.3e-5, warmup_epochs=0.0, clip_norm=0.5)
-  config.diffuse.betas = (0.9, 0.999)
-  config.diffuse.weight_decay = 0.01
   config.diffuse.random_init = False  # as in attend
   config.diffuse.prior_init_from = 'weights/label2img'  # converted label2img: UNet and first stage
   # Crops of each picture that are drawn and encoded once, before training; 0: a new crop at every step.
@@ -227,6 +225,8 @@ def training(
   stage.batch_size = batch_size  # over all devices of all hosts (--batch_size)
   stage.learning_rate = learning_rate  # peak (--lr)
   stage.optimizer = 'adamw'  # 'adamw' (the paper's), or 'muon' for small models that start from random weights
+  stage.betas = (0.9, 0.999)  # of Adam: decay of the means of the gradient and of its square
+  stage.weight_decay = 0.01
   stage.warmup_epochs = warmup_epochs
   stage.clip_norm = clip_norm  # largest gradient norm
   stage.init_from = ''  # weights to start from; empty: the stage before, in this workdir; 'random': none

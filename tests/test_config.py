@@ -163,7 +163,10 @@ def test_the_nearest_numbers_of_sampling_steps_are_told():
     (['--config=configs/tiny.py', '--stages='], 'stages: none found'),
     (['--config=configs/tiny.py', '--confg.seed=1'], 'confg'),
     (['--config=configs/tiny.py', '--stages=contrast,atend'], 'atend'),
-    (['--config=configs/tiny.py', '--stages=attend,contrast'], 'in this order: contrast, attend'),
+    (
+      ['--config=configs/tiny.py', '--stages=attend,contrast'],
+      'expected contrast before attend, which starts from its result',
+    ),
     (['--config=configs/tiny.py', '--config.contrast.lr=1'], "contrast.lr=1: no such field: 'lr'"),
     (['--config=configs/tiny.py', 'now'], 'now'),
     ([], '--config'),

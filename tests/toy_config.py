@@ -13,5 +13,5 @@ def get_config():
   config.data.update({'dataset': 'toy', 'subjects': ('s1',), 'num_val_stimuli': 2, 'zscore': 'voxel'})
   config.fmri_mae.patch_size = 2
   config.linear = base.training(1, 4, 0.01, warmup_epochs=0.0, clip_norm=1.0)
-  config.linear.update({'num_steps': 3, 'betas': (0.9, 0.99), 'weight_decay': 0.0, 'gain': 1.0})
+  config.linear.update({'num_steps': 3, 'gain': 1.0})
   return config.lock()

@@ -75,8 +75,9 @@ def load(
     train_proportion: subject -> share of its training stimuli to keep (`target_sub_train_proportion`).
     full_extra_patch: as released, a divisible width gains a whole patch.
     test_raw_scale, test_scale: see `InputTransform`.
-    fitted: subject -> the transform that its weights carry. Test splits then do not read training rows, and `roi`,
-      `patch_size`, `num_voxels`, `zscore`, `test_raw_scale` and `test_scale` are those of the transform.
+    fitted: subject -> the transform that its weights carry. Then `roi`, `patch_size`, `num_voxels`,
+      `zscore`, `test_raw_scale` and `test_scale` are those of the transform, and test splits read no training rows, unless
+      the transform is `by_session`: it needs the statistics of the training rows in each session.
 
   Returns:
     Columns fmri `N W` float32; stimulus, class_index, subject (place in `subjects`) `N` int32; and the pictures.

@@ -21,7 +21,8 @@ with pictures, write a module such as this, and import it (`config.plugins` of a
     registry.register(registry.DataSet('toy', 'A toy', Toy, has_raw=lambda raw: (raw / 's1.npz').is_file()))
 
 Then `python -m brainjax.prepare --plugins=toy toy --raw=DIR` prepares it, and `config.data.dataset = 'toy'` trains on it. A data set
-of the package itself has its line at the end of this file instead. `raw_field` lets a run prepare it by itself.
+of the package itself has its line at the end of this file instead. `raw_field='beans'` lets a run prepare it by
+itself, from the folder that `config.data.beans` names; your config adds this field.
 """
 
 import importlib

@@ -21,7 +21,7 @@ from brainjax.evaluation.networks.classifiers import Classifier
 from brainjax.evaluation.report import provenance, showcase
 from brainjax.evaluation.score import ITEMS_FILE, evaluate, score_images
 from brainjax.reconstruct import Reconstructor
-from brainjax.stages import common
+from brainjax.stages import common, reconstruct
 from brainjax.stages import data as stage_data
 from brainjax.stages.registry import StageSpec, WeightsField
 from brainjax.stages.rules import NOT_NEGATIVE, POSITIVE, Rule
@@ -36,7 +36,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   Raises:
     UserError: images.npz or weights are missing or damaged.
   """
-  images = read_images(workdir / 'reconstruct' / 'images.npz')
+  images = read_images(workdir / 'reconstruct' / reconstruct.IMAGES)
   classifier = classifiers.load(config.evaluate.classifier) if config.evaluate.classifier else None
   options = {
     'num_bootstrap': config.evaluate.num_bootstrap,
@@ -49,7 +49,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     'features': _features(config.evaluate.features),
   }
   train = stage_data.target_rows(config, 'train', image_size=config.data.image_size)
-  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config))
+  reconstructor = Reconstructor(reconstruct.weights_of(workdir), common.compute_dtype(config))
   items = np.arange(len(images.stimuli))
   test = stage_data.test(config, reconstructor.transforms).take(items)
   # Baselines choose their penalty for the noise of the test rows, and the noise ceiling is about the data: both get them
@@ -122,7 +122,7 @@ def _baselines(
     hosts.log(f'evaluate: no ridge regression beside the model: {reason}')
     return {}
   regression = baselines.Regression(train, test, trials, config.evaluate.ridge_voxel_zscore)
-  drawn = {'ridge': baselines.to_latents(workdir, regression)}
+  drawn = {'ridge': baselines.to_latents(reconstruct.weights_of(workdir), regression)}
   if classifier:
     drawn['ridge_nearest'] = baselines.to_features(classifier.features, classifier.name, regression)
   return drawn

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from brainjax import sharding
 from brainjax.datasets import arrays, god, hcp
+from brainjax.datasets.hcp_cifti import AREAS
 from brainjax.errors import UserError
 from brainjax.models.dense import cast_kernels
 from brainjax.models.fmri_mae import FmriMAE
@@ -20,7 +21,7 @@ from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import Release, Sizes, Source, StageSpec, WeightsField
-from brainjax.stages.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
+from brainjax.stages.rules import INNER_SHARE, NAMES, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 
 # Sin-cos position tables are stored as parameters and never train.
 TRAINABLE = r'^(?!.*(pos_embed|position_embeddings))'
@@ -237,6 +238,12 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
     ),
     'contrast.negatives': one_of('global', 'per_device', 'paired'),
     'contrast.decoder_depth': POSITIVE,
+    'data.contrast_god_subjects': NAMES,
+    'data.hcp_rois': Rule(
+      lambda x: len(x) > 0 and NAMES.holds(x) and set(x) <= set(AREAS), f'some of {", ".join(AREAS)}'
+    ),
+    'data.hcp_subject_limit': NOT_NEGATIVE,
+    'data.hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
   }
 
 
@@ -268,6 +275,7 @@ STAGE = StageSpec(
   rules=_rules,
   check=_check,
   unused=('image_mae', 'first_stage', 'unet', 'conditioner'),
+  uses_devices=lambda config: config.contrast.negatives == 'per_device',  # each contrasts its own rows
   rebuild=rebuild,
   release=Release('phase1'),
 )

@@ -11,10 +11,15 @@ from brainjax.files import atomic_write
 from brainjax.reconstruct import Reconstructor, check_options
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
-from brainjax.stages.registry import StageSpec
+from brainjax.stages.registry import STAGES, StageSpec
 from brainjax.stages.rules import NOT_NEGATIVE, Rule
 
 IMAGES = 'images.npz'  # as `evaluation.images` reads it
+
+
+def weights_of(workdir: Path) -> Path:
+  """The weights that are sampled: of the stage before."""
+  return workdir / STAGES['reconstruct'].after / 'weights'
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -26,7 +31,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
   options = config.reconstruct.to_dict()
   num_items = options.pop('num_items')
   mesh = sharding.make_mesh(**config.mesh.to_dict())
-  reconstructor = Reconstructor(workdir / 'diffuse' / 'weights', common.compute_dtype(config), mesh)
+  reconstructor = Reconstructor(weights_of(workdir), common.compute_dtype(config), mesh)
   test = stage_data.test(config, reconstructor.transforms)
   count = num_items or len(test)
   samples = reconstructor(test.columns['fmri'][:count], normalised=True, **options)

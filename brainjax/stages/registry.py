@@ -1,7 +1,7 @@
 """The stages of a run. A stage is one file, which describes itself by a `StageSpec`; no other file lists its name.
 
-The stages of the package are registered in `pipeline`, in the order in which they run. A module outside the package
-calls `register(StageSpec(...))` itself; put its name into `config.plugins`.
+The stages of the package are registered in `pipeline`. A module outside the package calls `register(StageSpec(...))`
+itself; put its name into `config.plugins`. Stages run in the order of `config.stages`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -90,6 +90,7 @@ class StageSpec(NamedTuple):
     rules: field -> what its value must be.
     check: raises a UserError for values that exclude each other.
     unused: sections of the config that do not change its result.
+    uses_devices: whether its result depends on the number of devices.
     remade: runs again when the user names the stage; the old result is kept.
     results: files that it leaves in the workdir itself.
     rebuild: (config, parameters, kwargs of the models, fMRI B V, rows that it comes from) -> 'pred' and 'mask' of the masked
@@ -109,6 +110,7 @@ class StageSpec(NamedTuple):
   rules: Callable[[ConfigDict], dict[str, Rule]] = lambda config: {}
   check: Callable[[ConfigDict, tuple[str, ...]], None] = lambda config, stages: None
   unused: tuple[str, ...] = ()
+  uses_devices: Callable[[ConfigDict], bool] = lambda config: False
   remade: bool = False
   results: tuple[str, ...] = ()
   rebuild: Callable[[ConfigDict, Any, Mapping[str, Any], Any, Any], Mapping[str, Any]] | None = None
@@ -128,11 +130,11 @@ class StageSpec(NamedTuple):
       raise UserError(f'config.{self.name}.{field.name} = {source!r}{origin}: {error}') from error
 
 
-STAGES: dict[str, StageSpec] = {}  # in the order in which they run
+STAGES: dict[str, StageSpec] = {}
 
 
 def register(spec: StageSpec) -> None:
-  """Adds a stage, after all others.
+  """Adds a stage.
 
   Raises:
     UserError: another stage has this name.
@@ -153,10 +155,14 @@ def with_ancestors(stages: Sequence[str]) -> list[str]:
 
 
 def check_names(stages: tuple[str, ...]) -> None:
-  """Raises a UserError unless these are registered stages in the order in which they run."""
+  """Raises a UserError unless these are registered stages, each once and after those whose results it starts from."""
   unknown = [name for name in stages if name not in STAGES]
   if unknown or not stages:
     raise UserError(f'stages: {", ".join(unknown) or "none"} found; expected some of {", ".join(STAGES)}.')
-  in_order = [name for name in STAGES if name in stages]
-  if list(stages) != in_order:
-    raise UserError(f'stages: {", ".join(stages)} found; expected each once, in this order: {", ".join(in_order)}.')
+  if len(set(stages)) < len(stages):
+    raise UserError(f'stages: {", ".join(stages)} found; expected each once.')
+  for place, name in enumerate(stages):
+    if late := [before for before in ancestors(name) if before in stages[place + 1 :]]:
+      raise UserError(
+        f'stages: {", ".join(stages)} found; expected {late[0]} before {name}, which starts from its result.'
+      )

@@ -48,6 +48,19 @@ def test_a_stage_of_the_prior_starts_from_its_init_from(stage, tmp_path):
   assert training.info['inputs'] == {f'weights of {stage.STAGE.name}.init_from': weights_digest(weights)}
 
 
+def test_label2img_goes_on_from_its_own_weights(tmp_path, monkeypatch):
+  config = demo_prior.get_config()
+  config.label2img.update({'num_scenes': 9, 'batch_size': 2, 'init_from': str(tmp_path / 'weights')})
+  weights = {path: np.arange(3, dtype=np.float32) for path in ('unet/a', 'class_embedder/b', 'first_stage/c')}
+  save_weights(tmp_path / 'weights', weights, {})
+  monkeypatch.setattr(first_stage, 'encode_pictures', lambda model, params, pictures: np.zeros((len(pictures), 4)))
+  training = label2img.make(config, None)
+  assert training.problem.pretrained.keys() == weights.keys()
+  for path, x in weights.items():
+    np.testing.assert_array_equal(training.problem.pretrained[path], x)
+  assert training.info['inputs'] == {'weights of label2img.init_from': weights_digest(weights)}
+
+
 @pytest.mark.slow
 def test_the_prior_is_made_and_packed(tmp_path):
   done = launch(tmp_path / 'run', *SMALL, config='demo_prior')

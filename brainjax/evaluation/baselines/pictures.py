@@ -100,14 +100,14 @@ class Regression:
     }
 
 
-def to_latents(workdir: Path, regression: Regression) -> Baseline:
-  """Ridge regression from voxels to first-stage latents, decoded by the first stage of the diffuse stage.
+def to_latents(weights_folder: Path, regression: Regression) -> Baseline:
+  """Ridge regression from voxels to first-stage latents, decoded by the first stage.
 
   Args:
-    workdir: of the run, with the weights of its diffuse stage.
+    weights_folder: with a first stage among the weights.
     regression: from the training rows to the test rows.
   """
-  flat, info = load_weights(workdir / 'diffuse' / 'weights')
+  flat, info = load_weights(weights_folder)
   first_stage = autoencoder.first_stage(info['settings']['first_stage'])
   weights = subtree(flat, 'first_stage')
   latents = encode_pictures(first_stage, weights, regression.train.pictures)  # P h w C
