@@ -258,7 +258,7 @@ def format_table(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> st
   earlier = {(row['program'], row['target']): row for row in before}
   number = lambda value, form: '' if value is None else format(value, form)
   lines = [
-    '| program | target | before | predicted | of it own kernels | MFU | GB moved | peak GB (before) | copies | fused attentions |',
+    '| program | target | before | predicted | of which our kernels | MFU | GB moved | peak GB (before) | copies | fused attentions |',
     '|---|---|---|---|---|---|---|---|---|---|',
   ]
   for row in rows:

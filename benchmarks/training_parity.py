@@ -28,6 +28,7 @@ from brainjax import optim
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
+from brainjax.models.latent_diffusion import predict_noise
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
 from brainjax.parity import replay
@@ -148,7 +149,7 @@ def run_contrast(num_steps: int) -> tuple[list[float], list[float]]:
     return contrast.contrast_loss(views, batch['fmri'], weights)
 
   rate = optim.warmup_cosine(PEAK, WARMUP, epochs, STEPS_PER_EPOCH)
-  ours = train_jax(stage, {}, flat, contrast.TRAINABLE, loss, rate, batches)
+  ours = train_jax(stage, {}, flat, common.ALL_BUT_POSITIONS, loss, rate, batches)
 
   oracle = fill(torch_fmri(), engine.to_torch(fmri_mae.TABLE, flat))
 
@@ -235,7 +236,7 @@ def run_diffuse(num_steps: int) -> tuple[list[float], list[float]]:
     del key
     context = cond.apply({'params': params['conditioner']}, batch['fmri'])
     args = batch['latent'], context, batch['t'], batch['eps']
-    return diffusion.eps_loss(diffuse.predict_noise(unet, params['unet'], schedule, *args), batch['eps']).mean(), {}
+    return diffusion.eps_loss(predict_noise(unet, params['unet'], schedule, *args), batch['eps']).mean(), {}
 
   ours = train_jax(stage, diffuse.OPTIMIZER, flat, diffuse.trainable(config), loss, rate, batches)
 

@@ -271,7 +271,11 @@ class RunCheckpoints:
     return self._first_whole(sorted(self._manager.all_steps(), reverse=True), abstract_state)
 
   def best(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
-    """As `latest`, of the checkpoint with the smallest validation score; the newest if there are no scores."""
+    """As `latest`, of the checkpoint with the smallest validation score; the newest if there are no scores.
+
+    Raises:
+      UserError: as `latest`.
+    """
     ranked = self._ranked()
     return self._first_whole(ranked, abstract_state) if ranked else self.latest(abstract_state)
 

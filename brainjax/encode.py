@@ -52,13 +52,13 @@ class FmriEncoder:
       UserError: there are no such weights, or they have no fMRI encoder.
     """
     flat, info = load_weights(weights)
-    settings = info.get('settings', {})
-    if 'conditioner' in settings:
-      settings, flat = settings['conditioner'], subtree(flat, 'conditioner')
-      model, first = FmriConditioner(**lists_to_tuples(settings), dtype=dtype), 0
-    elif 'num_voxels' in (settings := settings.get('fmri', settings)):
+    models = info.get('settings', {})  # name of a model -> its constructor arguments, or those of the one model
+    if 'conditioner' in models:
+      kwargs, flat = models['conditioner'], subtree(flat, 'conditioner')
+      model, first = FmriConditioner(**lists_to_tuples(kwargs), dtype=dtype), 0
+    elif 'num_voxels' in (kwargs := models.get('fmri', models)):
       flat = subtree(flat, 'fmri') or flat
-      model, first = FmriMAE(**lists_to_tuples(settings), dtype=dtype), 1  # the class token comes first
+      model, first = FmriMAE(**lists_to_tuples(kwargs), dtype=dtype), 1  # the class token comes first
     else:
       raise UserError(
         f'{weights} holds {info.get("kind", "no models")}, which has no fMRI encoder; expected weights of contrast, attend '
@@ -70,7 +70,7 @@ class FmriEncoder:
 
     self._encode = sharding.RowMap(encode, unflatten(flat), batch_size)
     self.info = info
-    self.responses = Responses(info, settings['num_voxels'])
+    self.responses = Responses(info, kwargs['num_voxels'])
 
   @classmethod
   def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> Self:

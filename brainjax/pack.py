@@ -68,7 +68,7 @@ def _facts(run: Path, stage: str, info: Mapping[str, Any], licence: str) -> dict
   done = {path.parent.name: _json(path) or {} for path in run.glob('*/complete.json')}
   if hours := {name: round(each['seconds'] / 3600, 3) for name, each in done.items() if 'seconds' in each}:
     facts['hours'] = hours
-  return json.loads(json.dumps(facts).replace(str(Path.home()), '~'))  # names of folders are nobody's business
+  return json.loads(json.dumps(facts).replace(str(Path.home()), '~'))  # a home folder may hold the user's name
 
 
 def _licence_of(source: str) -> str:

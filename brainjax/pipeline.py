@@ -134,7 +134,11 @@ def _prepare_run(
 
 
 def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> None:
-  """Simulates raw data if the config says so, and prepares the data sets that the stages read."""
+  """Simulates raw data if the config says so, and prepares the data sets that the stages read.
+
+  Raises:
+    UserError: raw files are missing or do not fit, or the folder of the simulation holds other data.
+  """
   config = workdirs.fill_in_paths(config, workdir)
   subjects: dict[str, set[str]] = {}
   for name in stages:
@@ -183,7 +187,7 @@ def _run_stage(spec: StageSpec, config: ConfigDict, workdir: Path) -> None:
 
 
 def _remat(config: ConfigDict, training: Training, mesh: Mesh, folder: Path) -> str:
-  """What `config.remat` means for a stage; one that resumes goes on with what it began with."""
+  """What `config.remat` means for a stage; a stage that resumes keeps the value it started with."""
   if config.remat != 'auto':
     return config.remat
   if before := workdirs.remat_of_checkpoints(folder):

@@ -94,12 +94,7 @@ class Reconstructor:
   ) -> np.ndarray:
     """Samples pictures of a new session: uint8 N S H W 3.
 
-    Args:
-      betas, mask, subject, scale, repetitions: an array or a file, see `Responses.from_betas`, which refuses what does not fit.
-      **options: those of a call.
-
-    Raises:
-      UserError: betas, mask and weights do not fit together, or as a call.
+    Arguments and errors are those of `Responses.from_betas` and of a call, which gets `options`.
     """
     fmri = self.responses.from_betas(betas, mask, subject, scale, repetitions)
     return self(fmri, normalised=True, **options)

@@ -47,8 +47,8 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
         before, source, earlier = chosen.get(key, (value, '', ''))
         if before != value and earlier:
           raise UserError(
-            f'{source}, which {earlier} starts from, has {key} {before}, but {sizes.source}, which {name} starts from, '
-            f'has {value}; name weights of one size, or run these stages in two workdirs.'
+            f'{earlier} and {name} start from weights of different sizes: {key} is {before} in {source} and {value} in '
+            f'{sizes.source}. Name weights of one size, or run these stages in two workdirs.'
           )
         chosen[key] = value, sizes.source, '' if complete else name
         if field in section and section[field] != value:

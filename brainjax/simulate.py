@@ -132,8 +132,8 @@ def simulate(
 def _described(config: cortex.CortexConfig) -> dict:
   """What decides the data. Newer fields are left out at their defaults: earlier versions made the same data without them."""
   newer = {field.name: field.default for field in dataclasses.fields(config) if field.name in NEWER}
-  settings = dataclasses.asdict(config)
-  return {k: v for k, v in settings.items() if k != 'num_voxels' and not (k in newer and v == newer[k])}
+  values = dataclasses.asdict(config)
+  return {k: v for k, v in values.items() if k != 'num_voxels' and not (k in newer and v == newer[k])}
 
 
 def _claim(out: Path, parameters: dict) -> None:

@@ -1,4 +1,4 @@
-"""The paper's headline run: HCP and GOD pre-training, cross-modal tuning and LDM fine-tuning on GOD subject 3."""
+"""The paper's main experiment: contrast on HCP and GOD, then attend and diffuse on GOD subject 3."""
 
 from ml_collections import ConfigDict
 

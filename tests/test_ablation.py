@@ -76,7 +76,7 @@ def test_effective_rank_counts_equal_directions():
   assert tokens.Ridge(x).effective_rank() == pytest.approx(4)
 
 
-def test_an_unknown_arm_is_told(capsys):
+def test_an_unknown_arm_is_refused(capsys):
   assert ablation.main(['--arms=no_attend,typo']) == 2
   assert 'typo; the arms of --set=main are full, no_contrast' in capsys.readouterr().err
 

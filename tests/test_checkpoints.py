@@ -1,4 +1,4 @@
-"""Finished weights and checkpoints: whole or absent, never overwritten, damage is told and gone round."""
+"""Finished weights and checkpoints: whole or absent, never overwritten; damage is reported, and the checkpoint before is used."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_half_precision_safetensors_come_back_as_float32(tmp_path):
   assert {x.dtype for x in params.values()} == {np.dtype(np.float32)}
 
 
-def test_info_that_is_no_json_is_told(tmp_path):
+def test_info_that_is_no_json_is_reported(tmp_path):
   (tmp_path / 'weights.json').write_text('{"kind": ')
   with pytest.raises(UserError, match='are damaged .weights.json: Expecting value'):
     read_info(tmp_path)
@@ -102,7 +102,7 @@ def _flip(path):
   path.write_bytes(data)
 
 
-def test_a_flipped_bit_in_any_file_of_weights_is_told_by_the_files_name(tmp_path):
+def test_a_flipped_bit_in_weights_is_reported_with_the_name_of_the_file(tmp_path):
   save_weights(tmp_path / 'w', PARAMS, {'kind': 'test'})
   for file in _files(tmp_path / 'w'):
     shutil.copytree(tmp_path / 'w', tmp_path / 'copy')
@@ -142,7 +142,7 @@ def _truncate(path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_the_two_newest_and_the_best_are_kept_and_found(tmp_path):
+def test_the_two_newest_and_the_best_are_kept_and_read_again(tmp_path):
   _three_checkpoints(tmp_path, 'loss')
   assert sorted(path.name for path in tmp_path.iterdir()) == ['4', '6', '8']
   checkpoints = RunCheckpoints(tmp_path, 'loss')
@@ -180,7 +180,7 @@ def test_weights_are_read_for_their_sums_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   'harm', [_truncate, _flip, lambda path: path.unlink()], ids=['truncated', 'flipped', 'deleted']
 )
-def test_damage_in_any_file_of_the_newest_checkpoint_is_told_and_the_one_before_is_used(tmp_path, harm, capsys):
+def test_damage_in_the_newest_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, harm, capsys):
   _three_checkpoints(tmp_path / 'whole')
   names = [str(file.relative_to(tmp_path / 'whole' / '8')) for file in _files(tmp_path / 'whole' / '8')]
   harmed = [name for name in names if name not in UNSUMMED]
@@ -237,7 +237,7 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_is_removed(tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ['10', '8']
 
 
-def test_a_folder_of_a_stage_is_told_from_its_weights(tmp_path):
+def test_a_folder_of_a_stage_is_refused_as_weights(tmp_path):
   save_weights(tmp_path / 'diffuse' / 'weights', {'a': np.ones(3, np.float32)}, {})
   for folder in (tmp_path, tmp_path / 'diffuse'):
     with pytest.raises(UserError, match='holds no weights.json.*name .*diffuse/weights'):

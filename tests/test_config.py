@@ -100,7 +100,7 @@ def test_the_papers_numbers():
     ('diffuse.select', 'best'),  # nothing is held out to select by
   ],
 )
-def test_impossible_values_are_told_by_name(field, value):
+def test_the_message_about_an_impossible_value_names_its_field(field, value):
   config = _config('god_sbj3')
   *section, name = field.split('.')
   (config[section[0]] if section else config)[name] = value
@@ -145,7 +145,7 @@ def test_values_that_exclude_each_other():
     config_check.check(config, KNOWN)
 
 
-def test_the_nearest_numbers_of_sampling_steps_are_told():
+def test_the_message_names_the_nearest_possible_numbers_of_sampling_steps():
   config = _config('god_sbj3')
   config.reconstruct.num_steps = 300
   with pytest.raises(

@@ -104,7 +104,7 @@ def test_what_fails_on_the_first_host_ends_both(tmp_path):
 
 
 @pytest.mark.parametrize('gone', ['0', '1'])
-def test_a_host_that_is_gone_ends_the_other(tmp_path, gone):
+def test_a_killed_host_ends_the_other(tmp_path, gone):
   ends = two_scripts(gone, tmp_path)
   assert ends[int(gone)][0] == -signal.SIGKILL
   status, output = ends[1 - int(gone)]
@@ -136,7 +136,7 @@ def test_sigterm_ends_a_single_host_that_does_not_train():
   assert done.returncode == 143 and done.stderr.count('\n') == 1 and 'stopped by SIGTERM' in done.stderr, done.stderr
 
 
-def test_a_path_that_cannot_be_used_is_told_by_a_host_of_several(monkeypatch, capsys):
+def test_a_host_reports_a_path_that_it_cannot_use(monkeypatch, capsys):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   monkeypatch.setattr(os, '_exit', sys.exit)  # which a test can catch
   monkeypatch.setattr(hosts, 'at_sigterm', lambda work: contextlib.nullcontext())

@@ -30,7 +30,7 @@ def runs(monkeypatch, tmp_path):
     (['train', '--config', 'configs/demo.py'], 'demo', 850),
   ],
 )
-def test_configs_of_the_package_are_found_by_name(runs, argv, name, steps):
+def test_a_name_selects_a_config_of_the_package(runs, argv, name, steps):
   assert console.main(argv) == 0
   ((config, workdir, stages, asked, accepted),) = runs
   assert config.diffuse.num_steps == steps and str(workdir) == f'runs/{name}'
@@ -70,7 +70,7 @@ def test_help_and_version(capsys):
   assert launch.main(['--help']) == 0 and '--accept_changes' in capsys.readouterr().out
 
 
-def test_the_demos_weights_are_found_from_any_folder(tmp_path, monkeypatch):
+def test_the_demo_reads_its_weights_from_any_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert read_info('configs/demo_prior.safetensors')['kind'] == 'demo_prior'
   flat, _ = load_weights('configs/demo_classifier.safetensors')

@@ -72,7 +72,7 @@ def _filled(x):
   return np.concatenate([x, x[:1] + 3, x[:1] - 2])
 
 
-def test_rows_that_fill_a_batch_count_nowhere_in_contrast():
+def test_padding_does_not_change_the_loss_of_contrast():
   pred, fmri, _ = contrast_rows()
   mask = np.random.default_rng(0).random((32, 3)) < 0.7
   whole = contrast.contrast_loss({'pred': pred, 'mask': mask}, fmri, contrast.Weights(separate=True))
@@ -86,7 +86,7 @@ def test_rows_that_fill_a_batch_count_nowhere_in_contrast():
     np.testing.assert_allclose(filled[1][name], value, rtol=1e-5, err_msg=name)
 
 
-def test_rows_that_fill_a_batch_count_nowhere_in_attend():
+def test_padding_does_not_change_the_loss_of_attend():
   rng = np.random.default_rng(0)
   fmri, image = rng.standard_normal((7, 8), np.float32), rng.standard_normal((7, 4, 4, 3), np.float32)
   fmri_out = {'pred': rng.standard_normal((7, 4, 2), np.float32), 'mask': (rng.random((7, 4)) < 0.7) * 1.0}
@@ -101,7 +101,7 @@ def test_rows_that_fill_a_batch_count_nowhere_in_attend():
     np.testing.assert_allclose(filled_metrics[name], value, rtol=1e-5, err_msg=name)
 
 
-def test_rows_that_fill_a_batch_count_nowhere_in_extremes():
+def test_padding_does_not_change_the_extremes():
   # Two views of a batch of two rows and one that fills it up.
   views = np.float32([[[1], [-7]], [[3], [2]], [[99], [0]], [[-8], [5]], [[4], [4]], [[0], [-99]]])
   found = common.extremes(np.float32([1, 0.5, 0]), latent=views, pred=views[:3])

@@ -139,7 +139,7 @@ def test_weights_of_later_stages_are_asked_for_before_the_first_stage_begins(tmp
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_stage_without_the_one_before_it_is_told_at_once(tmp_path):
+def test_a_stage_needs_the_result_of_the_one_before_it(tmp_path):
   with pytest.raises(
     UserError, match='stage reconstruct starts from the result of stage diffuse: .* train that stage first'
   ):
@@ -160,7 +160,7 @@ def test_another_batch_or_order_of_the_data_is_refused(finished, change):
   assert f'--accept_changes={field}' in done.stderr
 
 
-def test_another_batch_size_is_taken_when_said(finished, tmp_path):
+def test_accept_changes_resumes_with_another_batch_size(finished, tmp_path):
   workdir = tmp_path / 'run'
   for name in ('simulated', 'prepared', 'contrast'):
     shutil.copytree(finished / name, workdir / name)
@@ -224,7 +224,7 @@ def test_training_never_sees_test_data(finished, tmp_path):
     assert all(np.array_equal(ours[path], before[path]) for path in before)
 
 
-def test_a_missing_release_is_told_with_where_it_comes_from(tmp_path):
+def test_the_message_about_missing_weights_says_where_to_get_them(tmp_path):
   done = launch(tmp_path / 'run', '--stages=diffuse', '--config.diffuse.random_init=False')
   assert done.returncode == 2 and 'diffuse.prior_init_from' in done.stderr and 'brainjax.convert' in done.stderr
   assert 'Traceback' not in done.stderr
@@ -321,7 +321,7 @@ def test_a_network_of_another_kind_does_not_judge(tmp_path):
     pipeline.run(config, tmp_path / 'run', ('evaluate',), asked=False)
 
 
-def test_a_device_without_memory_is_told(tmp_path, monkeypatch):
+def test_the_message_about_too_little_memory_says_what_to_change(tmp_path, monkeypatch):
   def train(config, workdir):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.')
 

@@ -146,7 +146,7 @@ sys.exit(prepare.main(['god', f'--raw={sys.argv[1]}', f'--out={sys.argv[2]}', '-
 """
 
 
-def test_a_full_disk_is_told_and_changes_nothing(folders):
+def test_a_full_disk_is_reported_and_changes_nothing(folders):
   raw, out = folders
   run('god', f'--raw={raw}', f'--out={out}', '--subjects=sbj_1')
   before = snapshot(out)

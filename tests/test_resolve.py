@@ -55,7 +55,9 @@ def test_weights_whose_sizes_exclude_each_other_are_refused(tmp_path):
   config = tiny.get_config()
   config.contrast.init_from = _save(tmp_path / 'a', patch_size=4)
   config.diffuse.init_from = _save(tmp_path / 'b', patch_size=8)
-  with pytest.raises(UserError, match='fmri_mae.patch_size 4, but .*, which diffuse starts from, has 8'):
+  with pytest.raises(
+    UserError, match='and diffuse start from weights of different sizes: fmri_mae.patch_size is 4 in .* and 8 in '
+  ):
     resolve(config, tmp_path / 'run', METHOD)
   assert resolve(config, tmp_path / 'run', ('diffuse',)).fmri_mae.patch_size == 8  # contrast does not run
 

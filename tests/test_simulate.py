@@ -42,7 +42,7 @@ def test_writes_both_trees_and_the_note(written):
   assert not np.array_equal(subjects[0]['arr_3'], subjects[1]['arr_3'])
 
 
-def test_complete_is_left_alone_and_missing_is_made_again(written, capsys):
+def test_complete_files_stay_and_missing_ones_are_simulated_again(written, capsys):
   before = _state(written)
   assert simulate.main([f'--out={written}', *OPTIONS]) == 0
   assert 'nothing to do' in capsys.readouterr().out

@@ -167,7 +167,7 @@ def test_as_many_steps_as_allowed_are_skipped(tmp_path, capsys, infinite_loss):
     run((1, 2, 4), 'again', 2)
 
 
-def test_a_checkpoint_of_another_model_or_optimizer_is_told(tmp_path):
+def test_a_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path):
   _run(_stage(2), tmp_path)
   with pytest.raises(UserError, match='checkpoint 2 in .* holds other arrays than this config trains'):
     _run(_stage(4, optimizer=optax.sgd(0.1)), tmp_path)
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_model_or_optimizer_is_told(tmp_path):
     _run(_stage(4, init=lambda key: {'trained': {'w': jnp.zeros(9)}, 'frozen': {'w': jnp.zeros(9)}}), tmp_path)
 
 
-def test_a_checkpoint_of_other_data_or_other_frozen_weights_is_not_gone_on_from(tmp_path):
+def test_a_checkpoint_of_other_data_or_other_frozen_weights_is_refused(tmp_path):
   inputs = {'raw files of god/sbj_1': 'a', 'weights of diffuse.prior_init_from': 'b'}
   _run(_stage(2, info={'inputs': inputs}), tmp_path)
   _run(_stage(4, info={'inputs': inputs}), tmp_path)

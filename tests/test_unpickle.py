@@ -181,7 +181,7 @@ def test_malicious_img_dict_runs_nothing(tmp_path, attack):
   assert not canary.exists() and '\n' not in str(error.value)
 
 
-def test_img_dict_told_apart(tmp_path):
+def test_the_message_about_an_unreadable_img_dict_says_what_it_is(tmp_path):
   with pytest.raises(UserError, match='no such file'):
     read_picture_dict(tmp_path / 'none.npy')
   np.save(tmp_path / 'a.npy', np.zeros(3))

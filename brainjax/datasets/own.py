@@ -51,7 +51,11 @@ class Source:
       pictures.check_background(self.background)
 
   def all_files(self) -> dict[str, Path]:
-    """Every file that the result depends on. Its name says how it is read, so that another way makes other data."""
+    """Every file that the result depends on. Its name says how it is read, so that another way makes other data.
+
+    Raises:
+      UserError: betas, events or a mask cannot be read, or a picture is missing.
+    """
     scale = '' if self.scale is None else f' / {self.scale:g}'
     named = {f'betas{scale}': self.betas, 'events': self.events}
     for mask in self.masks:

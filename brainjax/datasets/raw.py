@@ -119,6 +119,11 @@ class NpzReader:
   """Named arrays of one .npz file, read one at a time. Use in a `with` statement."""
 
   def __init__(self, path: str | os.PathLike):
+    """Opens the archive.
+
+    Raises:
+      UserError: the file is missing or no .npz file, or two arrays have the same name.
+    """
     self.path = check_file(Path(path))
     self._sizes: dict[str, int] = {}  # bytes of the arrays read so far
     with as_user_error(f'{self.path}: damaged or not an .npz file'):

@@ -42,6 +42,9 @@ def evaluate(
 
   Returns:
     What scores.json holds.
+
+  Raises:
+    UserError: as `score_images`, or `out` cannot be written.
   """
   result, items = score_images(images, classifier, classifier_name, **options)
   if training_images is not None:
@@ -96,6 +99,9 @@ def score_images(
   Returns:
     (plain values for scores.json, arrays for scores_items.npz: 'scores/<score>' N S, 'candidates/<score>' N,
     'baselines/<name>/<score>' N 1).
+
+  Raises:
+    UserError: LPIPS is asked for, and its package is not installed.
   """
   features, baselines = features or {}, baselines or {}
   if perceptual is None:

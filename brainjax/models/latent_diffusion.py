@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Float, Int
 
 from brainjax.models.autoencoder import KLModel, VQModel, first_stage
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.unet import UNet
+from brainjax.ops import diffusion, losses
+from brainjax.ops.types import Array
 from brainjax.trees import lists_to_tuples
 
 
@@ -52,3 +55,44 @@ def latent_diffusion(
     'global_pool': conditioner.global_pool,
   }
   return LatentDiffusion(conditioner, UNet(**lists_to_tuples(kwargs['unet']) | fit | shared), autoencoder)
+
+
+def predict_noise(
+  unet: UNet,
+  params: Any,
+  schedule: diffusion.Schedule,
+  latent: Float[Array, 'B h w C'],
+  context: Float[Array, 'B T D'],
+  t: Int[Array, ' B'],
+  eps: Float[Array, 'B h w C'],
+) -> Float[Array, 'B h w C']:
+  """The UNet's prediction of the noise `eps` that was added to `latent` at the diffusion steps `t`."""
+  return unet.apply({'params': params}, diffusion.q_sample(schedule, latent, t, eps), t, context)
+
+
+def denoising_loss(
+  unet: UNet,
+  params: Any,
+  schedule: diffusion.Schedule,
+  latent: Float[Array, 'B h w C'],
+  context: Float[Array, 'B T D'],
+  key: jax.Array,
+  weight: Float[Array, ' B'],
+) -> tuple[Float[Array, ''], Float[Array, 'B h w C']]:
+  """The training loss of a latent diffusion model (Rombach et al. 2022, equation 3), with its draws of t and noise.
+
+  Args:
+    unet, params: the model.
+    schedule: of the noise.
+    latent, context: pictures and their condition.
+    key: of the draws.
+    weight: 0 for padding.
+
+  Returns:
+    The loss, and the predicted noise.
+  """
+  key_t, key_eps = jax.random.split(key)
+  t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
+  eps = jax.random.normal(key_eps, latent.shape)
+  prediction = predict_noise(unet, params, schedule, latent, context, t, eps)
+  return losses.weighted_mean(diffusion.eps_loss(prediction, eps), weight), prediction

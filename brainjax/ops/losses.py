@@ -99,7 +99,7 @@ def correlation(a: Shaped[Array, 'B V'], b: Shaped[Array, 'B V']) -> Float[Array
   return (_unit(_centre(a)) * _unit(_centre(b))).sum(axis=-1)
 
 
-def correlation_table(a: Shaped[Array, '... V'], b: Shaped[Array, 'U V']) -> Float[Array, '... U']:
+def all_correlations(a: Shaped[Array, '... V'], b: Shaped[Array, 'U V']) -> Float[Array, '... U']:
   """Computes the Pearson correlation of every row of `a` with every row of `b`; 0 if a row is constant."""
   return jnp.matmul(_unit(_centre(a)), _unit(_centre(b)).T, precision='highest')
 

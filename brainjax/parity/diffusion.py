@@ -13,7 +13,7 @@ from brainjax import trees
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import VQModel
 from brainjax.models.conditioner import FmriConditioner
-from brainjax.models.latent_diffusion import LatentDiffusion
+from brainjax.models.latent_diffusion import LatentDiffusion, predict_noise
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion, samplers
 from brainjax.parity import published, replay
@@ -111,7 +111,7 @@ def _load(golden: Golden, schedule: diffusion.Schedule) -> Loaded:
 def _predict(parts: LatentDiffusion, params, schedule, latent, fmri, t, eps) -> jax.Array:
   """The predicted noise of `latent: B h w C` at the steps `t: B` with the noise `eps`, given `fmri: B V`."""
   context = parts.conditioner.apply({'params': params['conditioner']}, fmri)
-  return diffuse.predict_noise(parts.unet, params['unet'], schedule, latent, context, t, eps)
+  return predict_noise(parts.unet, params['unet'], schedule, latent, context, t, eps)
 
 
 def _with_heads(model: FmriConditioner, flat: replay.Flat, fmri, cond, num_heads: int | None) -> FmriConditioner:

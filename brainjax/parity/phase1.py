@@ -62,7 +62,7 @@ def check(golden: Golden) -> None:
     if prefix := variants.get(name):
       replay.check_gradients(golden, prefix, trained)
 
-  replay.check_groups(golden, 'param_groups', fmri_mae.TABLE, flat, contrast.TRAINABLE)
+  replay.check_groups(golden, 'param_groups', fmri_mae.TABLE, flat, common.ALL_BUT_POSITIONS)
   for run, name in (('train', 'readme_mask'), ('train_nomask', 'readme_nomask')):
     _check_training(golden, config, run, name, flat, views_of)
   _check_tables(golden, config)
@@ -132,7 +132,7 @@ def _check_training(golden: Golden, config: ConfigDict, run: str, variant: str, 
   batches = [{'fmri': f, 'noise': n} for f, n in zip(fmri, noise, strict=True)]
   rate = replay.epoch_rate(config.contrast, golden.config['train'], len(batches))
   parts = {f'{run}/params': ('', fmri_mae.TABLE)}
-  stage, trainable = config.contrast, contrast.TRAINABLE
+  stage, trainable = config.contrast, common.ALL_BUT_POSITIONS
   _, metrics = replay.check_training(golden, parts, stage, {}, flat, trainable, loss, rate, batches)
   golden.close(f'{run}/lr', metrics['learning_rate'])
   golden.close(f'{run}/loss', metrics['loss'])

@@ -17,6 +17,9 @@ from brainjax.stages import transfer
 from brainjax.stages.data import StageData
 from brainjax.stages.problem import Loss, Problem, Training
 
+# What trains in a masked autoencoder: sin-cos position tables are stored as parameters and never train.
+ALL_BUT_POSITIONS = r'^(?!.*(pos_embed|position_embeddings))'
+
 
 def compute_dtype(config: ConfigDict) -> Any:
   """`config.dtype`, where 'auto' is bfloat16 on accelerators and float32 on CPU."""
@@ -88,8 +91,8 @@ def training(
   info = {'inputs': data.inputs | digests, 'settings': models, **info}
   if data.num_voxels:
     info |= {'num_voxels': data.num_voxels, 'input': [transform.to_json() for transform in data.transforms]}
-  made = optimizer_of(stage, rate, **(optimizer or {}))
-  problem = Problem(init, pretrained or {}, trainable, loss, made, rate, compute_dtype(config))
+  optimizer = optimizer_of(stage, rate, **(optimizer or {}))
+  problem = Problem(init, pretrained or {}, trainable, loss, optimizer, rate, compute_dtype(config))
   return Training(problem, data.train, data.validation, num_steps(stage, data.steps_per_epoch), info)
 
 

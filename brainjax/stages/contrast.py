@@ -23,9 +23,6 @@ from brainjax.stages.problem import Training
 from brainjax.stages.registry import Release, Sizes, Source, StageSpec, WeightsField
 from brainjax.stages.rules import INNER_SHARE, NAMES, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 
-# Sin-cos position tables are stored as parameters and never train.
-TRAINABLE = r'^(?!.*(pos_embed|position_embeddings))'
-
 
 def model(config: ConfigDict, num_voxels: int) -> FmriMAE:
   """The phase-1 autoencoder for so many voxels."""
@@ -198,7 +195,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     data,
     init=init,
     loss=loss,
-    trainable=TRAINABLE,
+    trainable=common.ALL_BUT_POSITIONS,
     models=common.kwargs_of(mae),
     pretrained=pretrained,
     start={'init_from': start},

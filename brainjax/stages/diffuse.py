@@ -14,9 +14,9 @@ from brainjax.datasets import transforms
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.dense import cast_kernels
-from brainjax.models.latent_diffusion import LatentDiffusion, latent_diffusion
+from brainjax.models.latent_diffusion import LatentDiffusion, denoising_loss, latent_diffusion
 from brainjax.models.unet import UNet
-from brainjax.ops import diffusion, losses
+from brainjax.ops import diffusion
 from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
@@ -134,46 +134,6 @@ def drop_context(context: jax.Array, share: float, key: jax.Array) -> jax.Array:
   return context * jax.random.bernoulli(key, 1 - share, (len(context), 1, 1))
 
 
-def predict_noise(
-  unet: UNet,
-  params: Any,
-  schedule: diffusion.Schedule,
-  latent: jax.Array,
-  context: jax.Array,
-  t: jax.Array,
-  eps: jax.Array,
-) -> jax.Array:
-  """The UNet's prediction B h w C of the noise `eps: B h w C` that was added to `latent: B h w C` at the steps `t: B`."""
-  return unet.apply({'params': params}, diffusion.q_sample(schedule, latent, t, eps), t, context)
-
-
-def denoising_loss(
-  unet: UNet,
-  params: Any,
-  schedule: diffusion.Schedule,
-  latent: jax.Array,
-  context: jax.Array,
-  key: jax.Array,
-  weight: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-  """The training loss of a latent diffusion model (Rombach et al. 2022, equation 3), with its draws of t and noise.
-
-  Args:
-    unet, params: the model.
-    schedule: of the noise.
-    latent: B h w C. context: B T D. weight: B, 0 for padding.
-    key: of the draws.
-
-  Returns:
-    The scalar loss, and the predicted noise B h w C.
-  """
-  key_t, key_eps = jax.random.split(key)
-  t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
-  eps = jax.random.normal(key_eps, latent.shape)
-  prediction = predict_noise(unet, params, schedule, latent, context, t, eps)
-  return losses.weighted_mean(diffusion.eps_loss(prediction, eps), weight), prediction
-
-
 def check_prior(source: str, sizes: Mapping[str, Any]) -> None:
   """Raises a `UserError` where weights of these sizes cannot be the prior of `diffuse`."""
   field = f'diffuse.prior_init_from = {source!r}'
@@ -262,8 +222,8 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
     'diffuse.condition_dropout': SHARE,
     'diffuse.cached_crops': Rule(
       lambda x: x >= 0 and (not x or stage.prior_init_from) and (x < 2 or stage.crop_probability),
-      '0 or more; 0, where diffuse.prior_init_from names no first stage to encode with; 0 or 1, where '
-      'diffuse.crop_probability is 0 and all crops would be the same',
+      '0 or more. Without diffuse.prior_init_from only 0 is possible, because no first stage can encode the crops. With '
+      'diffuse.crop_probability = 0 more than 1 is refused, because all crops would be the same',
     ),
   }
 

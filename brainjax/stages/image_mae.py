@@ -9,7 +9,6 @@ from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
 from brainjax.simulator.batches import RenderedBatches
 from brainjax.stages import common
-from brainjax.stages.contrast import TRAINABLE
 from brainjax.stages.data import StageData
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import StageSpec, WeightsField
@@ -42,7 +41,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     data,
     init=lambda key: mae.init(key, *mae.example_inputs())['params'],
     loss=loss,
-    trainable=TRAINABLE,
+    trainable=common.ALL_BUT_POSITIONS,
     models=common.kwargs_of(mae),
   )
 

@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import arrays, loader
 from brainjax.errors import UserError
+from brainjax.models.latent_diffusion import denoising_loss
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
 from brainjax.simulator import stimuli
 from brainjax.stages import common, first_stage, transfer
 from brainjax.stages import data as stage_data
-from brainjax.stages.diffuse import denoising_loss
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import StageSpec, WeightsField
 from brainjax.trees import add_prefix, subtree

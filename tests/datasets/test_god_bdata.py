@@ -52,7 +52,7 @@ def test_arrays_follow_the_table(tmp_path, capsys):
   assert 'explainable_variance' in god.God.of(out, 'sbj_3').info.metadata
 
 
-def test_class_index_is_taken_over_and_completed(folder, tmp_path):
+def test_the_class_index_is_copied_and_completed(folder, tmp_path):
   known = {'7': ['n01518878', 'ostrich'], '3': ['n01443537', 'n09999999', 'goldfish']}
   (folder / 'imagenet_class_index.json').write_text(json.dumps(known))
   god_bdata.prepare(folder, folder / 'images', tmp_path / 'npz', ['sbj_1'])
@@ -64,7 +64,7 @@ def test_class_index_is_taken_over_and_completed(folder, tmp_path):
   )
 
 
-def test_only_what_changed_is_made_again(folder, tmp_path):
+def test_only_changed_subjects_are_prepared_again(folder, tmp_path):
   out = tmp_path / 'npz'
   assert god_bdata.prepare(folder, folder / 'images', out) == ['images_256.npz', 'sbj_1.npz', 'sbj_3.npz']
   before = {path: path.stat().st_mtime_ns for path in out.iterdir()}

@@ -98,7 +98,7 @@ def test_names(tmp_path):
     hcp_cifti.find(tmp_path, ['REST9'])
 
 
-def test_damaged_files_are_skipped_and_told(folder, tmp_path, capsys):
+def test_damaged_files_are_skipped_and_reported(folder, tmp_path, capsys):
   raw = tmp_path / 'raw'
   for subject in ('100206', '100307', '100408'):
     (raw / subject).mkdir(parents=True)
@@ -125,7 +125,7 @@ def test_damaged_files_are_skipped_and_told(folder, tmp_path, capsys):
   assert not (tmp_path / 'other').exists()
 
 
-def test_a_subject_prepared_earlier_is_told(folder, tmp_path):
+def test_a_subject_prepared_earlier_is_reported(folder, tmp_path):
   raw, out = tmp_path / 'raw', tmp_path / 'npz'
   name = cifti_files.path(folder, '', 'REST1_LR').name
   good = cifti_files.path(folder, '100206', 'REST1_LR').read_bytes()

@@ -129,7 +129,7 @@ def test_released_wrap_to_pretrained_width(own_config, tmp_path, width):
     ),
   ],
 )
-def test_what_does_not_fit_is_told_before_any_stage_trains(own_config, changes, message):
+def test_data_that_do_not_fit_are_refused_before_any_stage_trains(own_config, changes, message):
   own_config.attend.mask_ratio = 0.5
   stage_data.check(own_config, ('attend', 'diffuse', 'reconstruct'))
   for field, value in changes.items():

@@ -160,7 +160,7 @@ def test_stable_diffusion_is_a_prior(config, weights, stable_diffusion, cached):
     assert np.isfinite(loss)
 
 
-def test_sizes_that_weights_bring_are_told_and_a_deeper_decoder_is_refused(config, weights, capsys):
+def test_sizes_of_weights_are_logged_and_a_deeper_decoder_is_refused(config, weights, capsys):
   source = str(weights / 'phase1')
   make('attend', config, source)
   width = load_weights(source)[1]['settings']['width']

@@ -62,7 +62,7 @@ def test_label2img_goes_on_from_its_own_weights(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_prior_is_made_and_packed(tmp_path):
+def test_the_prior_trains_and_is_packed(tmp_path):
   done = launch(tmp_path / 'run', *SMALL, config='demo_prior')
   assert done.returncode == 0, done.stdout + done.stderr
   for stage in STAGES:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from brainjax.stages import attend, contrast, diffuse, transfer
+from brainjax.stages import attend, common, contrast, diffuse, transfer
 from brainjax.torch_convert.tables import fmri_mae, image_mae, latent_diffusion
 from brainjax.trees import split, subtree
 from tests.models.converted import torch_shapes
@@ -64,7 +64,7 @@ def test_full_size_parameters_equal_the_published_ones(name):
 
 
 def test_contrast_trains_all_but_its_position_tables():
-  _, frozen = split(_contrast_shapes(_config('god_sbj3')), contrast.TRAINABLE)
+  _, frozen = split(_contrast_shapes(_config('god_sbj3')), common.ALL_BUT_POSITIONS)
   assert set(frozen) == {'encoder/pos_embed', 'decoder/pos_embed'}
 
 

@@ -260,7 +260,7 @@ def test_claimed_lengths_make_no_room(tmp_path, pickled):
   tracemalloc.stop()
 
 
-def test_flipped_bit_is_found(tmp_path):
+def test_flipped_bit_is_detected(tmp_path):
   path = save({'a': torch.zeros(1000)}, tmp_path / 'a.pth')
   data = bytearray(path.read_bytes())
   at = data.index(b'\x00' * 4000)
@@ -313,14 +313,14 @@ def test_every_truncation_is_one_sentence(tmp_path):
     (b'\x80\x02}q\x00.', 'neither a PyTorch nor a safetensors'),
   ],
 )
-def test_told_apart(tmp_path, content, says):
+def test_the_message_about_an_unreadable_file_says_what_it_is(tmp_path, content, says):
   (tmp_path / 'a.pth').write_bytes(content)
   with pytest.raises(UserError, match=says) as error:
     read_file(tmp_path / 'a.pth')
   assert str(tmp_path / 'a.pth') in str(error.value)
 
 
-def test_told_apart_by_place(tmp_path):
+def test_the_message_about_a_wrong_path_says_what_it_is(tmp_path):
   with pytest.raises(UserError, match='does not exist'):
     read_file(tmp_path / 'none.pth')
   (tmp_path / 'dir').mkdir()
@@ -333,7 +333,7 @@ def test_told_apart_by_place(tmp_path):
     read_file(tmp_path / 'photos.pth')
 
 
-def test_a_byte_of_the_pickle_that_was_changed_is_told(tmp_path):
+def test_a_changed_byte_of_the_pickle_is_reported(tmp_path):
   path = save({'state_dict': {'weight': torch.ones(7)}, 'heads': 12345}, tmp_path / 'a.pth')
   data = path.read_bytes()
   assert data.count(struct.pack('<H', 12345)) == 1

@@ -506,7 +506,7 @@ def test_heads_of_the_official_sizes(tmp_path):
     assert kinds.model_kwargs(kinds.KINDS['vit_mae'], state, fields, 'a.pth')['num_heads'] == heads
 
 
-def test_fields_of_a_unet_are_not_taken_for_those_of_the_encoder():
+def test_fields_of_a_unet_do_not_become_those_of_the_encoder():
   config = {'model': {'unet': {'num_heads': 8}, 'mae': {'num_heads': 4, 'mlp_ratio': 1.0}, 'other': {'mlp_ratio': 4.0}}}
   fields = ConfigFields(flatten_config(config), [])
   assert (fields.heads(['unet_num_heads'], 1, 'heads'), fields.heads(['num_heads'], 16, 'heads')) == (8, 4)

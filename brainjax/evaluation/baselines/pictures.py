@@ -106,6 +106,9 @@ def to_latents(weights_folder: Path, regression: Regression) -> Baseline:
   Args:
     weights_folder: with a first stage among the weights.
     regression: from the training rows to the test rows.
+
+  Raises:
+    UserError: the weights are missing or cannot be read.
   """
   flat, info = load_weights(weights_folder)
   first_stage = autoencoder.first_stage(info['settings']['first_stage'])

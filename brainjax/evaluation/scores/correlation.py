@@ -19,5 +19,5 @@ def correlation_table(a: np.ndarray, b: np.ndarray, block: int = 256) -> np.ndar
   table = np.empty((len(rows), len(b)), np.float32)
   for i in range(0, len(rows), block):
     for j in range(0, len(b), block):
-      table[i : i + block, j : j + block] = losses.correlation_table(rows[i : i + block], b[j : j + block])
+      table[i : i + block, j : j + block] = losses.all_correlations(rows[i : i + block], b[j : j + block])
   return table.reshape(*a.shape[:-1], len(b))

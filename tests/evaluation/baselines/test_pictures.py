@@ -11,7 +11,7 @@ def rows(pictures, picture_row, fmri, subject=0):
   return ArrayDataset(columns, pictures, picture_row)
 
 
-def test_the_training_picture_with_the_predicted_features_is_found():
+def test_nearest_returns_the_training_picture_with_the_predicted_features():
   rng = np.random.default_rng(0)
   pictures = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
   project = rng.normal(size=(5, 30))

