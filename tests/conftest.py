@@ -6,7 +6,6 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax
 import jaxtyping
-import pytest
 
 jax.config.update('jax_default_matmul_precision', 'highest')
 # Before these modules are imported. Kernels are left out: their arguments are references to memory, not arrays.
@@ -23,11 +22,3 @@ _LONG = ('tests/test_pipeline.py', 'tests/test_reconstruct.py', 'tests/test_pari
 def pytest_collection_modifyitems(items):
   """Moves the tests of the longest files to the front."""
   items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
-
-
-@pytest.fixture
-def without_shape_checks():
-  """Switches the checks of annotations off, for tests of the package's own checks."""
-  jaxtyping.config.update('jaxtyping_disable', True)
-  yield
-  jaxtyping.config.update('jaxtyping_disable', False)

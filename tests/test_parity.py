@@ -189,7 +189,6 @@ def damaged(kind, path, small):
   return path
 
 
-@pytest.mark.usefixtures('without_shape_checks')
 @pytest.mark.parametrize(
   ('kind', 'sentence'),
   [

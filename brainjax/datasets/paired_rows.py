@@ -20,9 +20,9 @@ def draw_val_stimuli(num_train_stimuli: int, num_val_stimuli: int, seed: int) ->
   """The training stimuli held out for validation, the same for every subject: sorted, `num_val_stimuli`.
 
   Raises:
-    UserError: `num_val_stimuli` is negative or leaves no stimulus to train on.
+    UserError: `num_val_stimuli` leaves no stimulus to train on.
   """
-  if not 0 <= num_val_stimuli < num_train_stimuli:
+  if num_val_stimuli >= num_train_stimuli:
     raise UserError(f'num_val_stimuli is {num_val_stimuli}; expected 0 .. {num_train_stimuli - 1} training stimuli')
   return np.sort(np.random.default_rng((seed, 0x601D)).permutation(num_train_stimuli)[:num_val_stimuli])
 
@@ -62,7 +62,7 @@ def load(
   Args:
     data_set: whose.
     prepared_dir: the `--out` of prepare.
-    subjects: such as ['sbj_3'].
+    subjects: one or more different ones, such as ['sbj_3'].
     roi: a mask's name, a list of names, or 'V1+V2' (union).
     split: 'train', 'val' (training stimuli held out), 'test' (means over repetitions) or 'test_trials'.
     image_size: side of the pictures; None: as stored; 0: no pictures.
@@ -72,7 +72,7 @@ def load(
     patch_size: voxels per patch.
     num_voxels: repeat or cut voxels to this width instead of the widest subject's.
     zscore: see `InputTransform.fit`.
-    train_proportion: subject -> share of its training stimuli to keep (`target_sub_train_proportion`).
+    train_proportion: subject -> share of its training stimuli to keep, more than 0 and at most 1 (`target_sub_train_proportion`).
     full_extra_patch: as released, a divisible width gains a whole patch.
     test_raw_scale, test_scale: see `InputTransform`.
     fitted: subject -> the transform that its weights carry. Then `roi`, `patch_size`, `num_voxels`,
@@ -90,12 +90,9 @@ def load(
   arrays.check_split(split, SPLITS)
   if split == 'val' and not num_val_stimuli:
     raise UserError('num_val_stimuli is 0, so there is no validation split; hold some training stimuli out')
-  if not subjects or len(set(subjects)) != len(subjects):
-    raise UserError(f'subjects is {list(subjects)}; expected one or more different subjects, such as sbj_3')
   shares, fitted = dict(train_proportion or {}), fitted or {}
-  for name, share in shares.items():
-    if name not in subjects or not 0 < share <= 1:
-      raise UserError(f'train_proportion of {name} is {share}; expected a share in (0, 1] of one of {list(subjects)}')
+  for name in shares.keys() - set(subjects):
+    raise UserError(f'train_proportion of {name} is {shares[name]}; expected some of the subjects {list(subjects)}')
 
   is_test = split in arrays.TEST_SPLITS
   pictures: dict[int, bytes] | None = None if image_size == 0 else {}  # stimulus -> PNG

@@ -41,14 +41,10 @@ class ViT(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, image: Float[Array, 'B H W C'], return_features: bool = False) -> Float[Array, 'B D']:
-    """Returns the logits of images that are normalised as the weights expect, or the features before them; float32.
-
-    Raises:
-      ValueError: the images have another size.
-    """
-    if image.shape[1:] != (self.image_size, self.image_size, 3):
-      raise ValueError(f'expected images B {self.image_size} {self.image_size} 3, found {image.shape}')
+  def __call__(
+    self, image: Float[Array, 'B {self.image_size} {self.image_size} 3'], return_features: bool = False
+  ) -> Float[Array, 'B D']:
+    """Returns the logits of images that are normalised as the weights expect, or the features before them; float32."""
     tokens = patches.patchify_2d(image, self.patch_size)  # B L (p*p*3)
     kernel_shape = (self.patch_size, self.patch_size, 3)
     x = PatchEmbed(self.width, kernel_shape, self.dtype, name='patch_embed')(tokens)
@@ -81,7 +77,9 @@ class SmallClassifier(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, image: Float[Array, 'B H W C'], return_features: bool = False) -> Float[Array, 'B D']:
+  def __call__(
+    self, image: Float[Array, 'B {self.image_size} {self.image_size} 3'], return_features: bool = False
+  ) -> Float[Array, 'B D']:
     """Returns the logits of images in [-1, 1], or the features before them; float32."""
 
     def activate(name, x):

@@ -47,14 +47,12 @@ class ClipVision(nn.Module):
   activation: str = 'quick_gelu'
 
   @nn.compact
-  def __call__(self, image: Float[Array, 'B H W C']) -> Float[Array, 'B E']:
+  def __call__(self, image: Float[Array, 'B {self.image_size} {self.image_size} 3']) -> Float[Array, 'B E']:
     """Embeds images that are normalised with CLIP's mean and deviation; float32.
 
     Raises:
-      ValueError: the images have another size, or the activation is unknown.
+      ValueError: the activation is unknown.
     """
-    if image.shape[1:] != (self.image_size, self.image_size, 3):
-      raise ValueError(f'expected images B {self.image_size} {self.image_size} 3, found {image.shape}')
     if self.activation not in ACTIVATIONS:
       raise ValueError(f'activation {self.activation}, expected {" or ".join(ACTIVATIONS)}')
     side = (self.patch_size, self.patch_size)

@@ -31,14 +31,8 @@ class ConditionerEncoder(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, fmri: Float[Array, 'B V']) -> Float[Array, 'B L D']:
-    """Encodes fMRI as tokens; L is 1 with global_pool.
-
-    Raises:
-      ValueError: the fMRI has another number of voxels.
-    """
-    if fmri.shape[1] != self.num_voxels:
-      raise ValueError(f'the input has {fmri.shape[1]} voxels, the model was built for {self.num_voxels}.')
+  def __call__(self, fmri: Float[Array, 'B {self.num_voxels}']) -> Float[Array, 'B L D']:
+    """Encodes fMRI as tokens; L is 1 with global_pool."""
     self.param('cls_token', NORMAL, (1, 1, self.width))
     self.param('mask_token', NORMAL, (1, 1, self.width))
     table = positions.sincos_1d(self.num_voxels // self.patch_size, self.width)

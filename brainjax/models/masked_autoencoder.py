@@ -68,16 +68,17 @@ class MaskedEncoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, patches: Float[Array, 'B L p'], mask: masking.Mask | None = None, context: Float[Array, 'B M E'] | None = None
+    self,
+    patches: Float[Array, 'B {len(self.table)-1} p'],
+    mask: masking.Mask | None = None,
+    context: Float[Array, 'B M E'] | None = None,
   ) -> Float[Array, 'B K D']:
     """Encodes the patches that the mask keeps (None keeps all), with tokens of the other modality or without.
 
     Raises:
-      ValueError: another number of patches; other tokens are given to a model without cross-attention.
+      ValueError: other tokens are given to a model without cross-attention.
     """
     width = self.table.shape[1]
-    if patches.shape[1] + 1 != self.table.shape[0]:
-      raise ValueError(f'the input has {patches.shape[1]} patches, the model was built for {self.table.shape[0] - 1}.')
     class_token = self.param('cls_token', NORMAL, (1, 1, width))
     positions = self.param('pos_embed', table_init(self.table), (1, *self.table.shape)).astype(self.dtype)
     places = positions[:, 1:]
@@ -177,7 +178,7 @@ class MaskedAutoencoder(nn.Module):
   def __call__(
     self,
     inputs: Float[Array, 'B ...'],
-    noise: Float[Array, 'B L'] | None = None,
+    noise: Float[Array, 'B {self.num_patches}'] | None = None,
     mask_ratio: float = 0.0,
     context: Float[Array, 'B M E'] | None = None,
   ) -> dict[str, Shaped[Array, 'B ...']]:
@@ -194,7 +195,7 @@ class MaskedAutoencoder(nn.Module):
       tokens that are kept; ids_restore: B L, see `Mask`.
 
     Raises:
-      ValueError: the noise is missing or not B L; other tokens are given to a model without cross-attention.
+      ValueError: the noise is missing; other tokens are given to a model without cross-attention.
     """
     mask = self._mask(inputs, noise, mask_ratio)
     latent = self.encoder(self.modality().patchify(inputs), mask, context)
@@ -209,7 +210,7 @@ class MaskedAutoencoder(nn.Module):
   def encode(
     self,
     inputs: Float[Array, 'B ...'],
-    noise: Float[Array, 'B L'] | None = None,
+    noise: Float[Array, 'B {self.num_patches}'] | None = None,
     mask_ratio: float = 0.0,
     context: Float[Array, 'B M E'] | None = None,
   ) -> Float[Array, 'B K D']:
@@ -217,14 +218,11 @@ class MaskedAutoencoder(nn.Module):
     return self.encoder(self.modality().patchify(inputs), self._mask(inputs, noise, mask_ratio), context)
 
   def _mask(
-    self, inputs: Float[Array, 'B ...'], noise: Float[Array, '...'] | None, ratio: float
+    self, inputs: Float[Array, 'B ...'], noise: Float[Array, 'B L'] | None, ratio: float
   ) -> masking.Mask | None:
     """The mask of one pass; None keeps every token in order (ratio 0 and no noise)."""
-    shape = (len(inputs), self.num_patches)
     if noise is None:
       if ratio:
-        raise ValueError(f'masking {ratio:.0%} of the tokens needs noise of shape {shape}.')
+        raise ValueError(f'masking {ratio:.0%} of the tokens needs noise of shape {(len(inputs), self.num_patches)}.')
       return None
-    if noise.shape != shape:
-      raise ValueError(f'the mask noise has shape {noise.shape}, expected {shape}.')
     return masking.random_mask(noise, ratio)

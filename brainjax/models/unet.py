@@ -207,7 +207,10 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'B H W C'], t: Real[Array, ' B'], context: Float[Array, 'B T E']
+    self,
+    x: Float[Array, 'B H W {self.in_channels}'],
+    t: Real[Array, ' B'],
+    context: Float[Array, 'B T {self.context_dim}'],
   ) -> Float[Array, 'B H W D']:
     """Predicts the noise, in float32. Block outputs are sown as `tap_input_<i>`, `tap_middle` and `tap_output_<i>`.
 
@@ -215,13 +218,7 @@ class UNet(nn.Module):
       x: noisy latent; H and W are multiples of 2 ** (levels - 1).
       t: diffusion step of each sample.
       context: the condition.
-
-    Raises:
-      ValueError: latent or context have another width.
     """
-    if x.shape[-1] != self.in_channels or context.shape[-1] != self.context_dim:
-      expected = f'x B H W {self.in_channels} and context B T {self.context_dim}'
-      raise ValueError(f'expected {expected}, found {x.shape} and {context.shape}')
     emb = self._time_embedding(t, context)
     x, context = x.astype(self.dtype), context.astype(self.dtype)
     last = len(self.channel_mult) - 1

@@ -64,33 +64,21 @@ def make_schedule(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0
 
 
 def at_steps(table: Float[np.ndarray, ' T'], t: Int[Array, ' B'], like: Float[Array, 'B ...']) -> Float[Array, 'B ...']:
-  """Looks up a table at the steps t, in a shape that multiplies `like`: B 1 1 1 for B H W C.
-
-  Raises:
-    ValueError: there is not one step for each sample, which would broadcast.
-  """
-  if t.shape != like.shape[:1]:
-    raise ValueError(f'one diffusion step per sample is expected: t {t.shape} for samples {like.shape}')
+  """Looks up a table at the steps t, in a shape that multiplies `like`: B 1 1 1 for B H W C."""
   return jnp.asarray(table)[t].reshape(-1, *[1] * (like.ndim - 1))
 
 
 def q_sample(
-  schedule: Schedule, x0: Float[Array, 'B ...'], t: Int[Array, ' B'], eps: Float[Array, 'B ...']
-) -> Float[Array, 'B ...']:
+  schedule: Schedule, x0: Float[Array, '*shape'], t: Int[Array, ' B'], eps: Float[Array, '*shape']
+) -> Float[Array, '*shape']:
   """Adds the noise eps to x0, as much as step t has (Ho et al. 2020, eq. 4)."""
   return (
     at_steps(schedule.sqrt_alphas_cumprod, t, x0) * x0 + at_steps(schedule.sqrt_one_minus_alphas_cumprod, t, x0) * eps
   )
 
 
-def eps_loss(pred: Float[Array, 'B ...'], eps: Float[Array, 'B ...']) -> Float[Array, ' B']:
-  """Computes the mean squared error of the predicted noise per sample, in float32 (Ho et al. 2020, eq. 14).
-
-  Raises:
-    ValueError: the shapes differ, which would broadcast.
-  """
-  if pred.shape != eps.shape:
-    raise ValueError(f'prediction {pred.shape} and noise {eps.shape} differ in shape')
+def eps_loss(pred: Float[Array, '*shape'], eps: Float[Array, '*shape']) -> Float[Array, ' B']:
+  """Computes the mean squared error of the predicted noise per sample, in float32 (Ho et al. 2020, eq. 14)."""
   error = pred.astype(jnp.float32) - eps.astype(jnp.float32)
   return jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
 

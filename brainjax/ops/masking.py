@@ -23,13 +23,7 @@ class Mask(NamedTuple):
 
 
 def num_kept(length: int, ratio: float) -> int:
-  """Returns how many of `length` tokens are kept; rounded down in floating point, as in the published code.
-
-  Raises:
-    ValueError: the ratio is not in [0, 1).
-  """
-  if not 0 <= ratio < 1:
-    raise ValueError(f'the mask ratio is {ratio}; it must be at least 0 and below 1.')
+  """Returns how many of `length` tokens are kept; rounded down in floating point, as in the published code."""
   return int(length * (1 - ratio))
 
 
@@ -38,7 +32,7 @@ def random_mask(noise: Float[Array, 'B L'], ratio: float) -> Mask:
 
   Args:
     noise: independent uniform draws.
-    ratio: fraction of tokens to remove; static. At 0 the tokens are still shuffled.
+    ratio: fraction of tokens to remove, at least 0 and less than 1; static. At 0 the tokens are still shuffled.
   """
   kept = num_kept(noise.shape[1], ratio)
   shuffle = jnp.argsort(noise, axis=1)

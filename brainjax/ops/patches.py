@@ -7,13 +7,7 @@ from brainjax.ops.types import Array
 
 
 def patchify_1d(x: Shaped[Array, 'B V'], patch_size: int) -> Shaped[Array, 'B L p']:
-  """Cuts vectors into consecutive patches, L = V / p.
-
-  Raises:
-    ValueError: V is not a multiple of the patch size.
-  """
-  if x.shape[-1] % patch_size:
-    raise ValueError(f'{x.shape[-1]} voxels are not a multiple of the patch size {patch_size}; pad the data first.')
+  """Cuts vectors into consecutive patches, L = V / p, without remainder."""
   return rearrange(x, 'b (l p) -> b l p', p=patch_size)
 
 
@@ -23,12 +17,5 @@ def unpatchify_1d(patches: Shaped[Array, 'B L p']) -> Shaped[Array, 'B V']:
 
 
 def patchify_2d(images: Shaped[Array, 'B H W C'], patch_size: int) -> Shaped[Array, 'B L p']:
-  """Cuts images into square patches, row by row; the values of a patch are ordered (row, column, channel).
-
-  Raises:
-    ValueError: a side is not a multiple of the patch size.
-  """
-  height, width = images.shape[1:3]
-  if height % patch_size or width % patch_size:
-    raise ValueError(f'images of {height} x {width} pixels are not a multiple of the patch size {patch_size}.')
+  """Cuts images into square patches, row by row; the values of a patch are ordered (row, column, channel)."""
   return rearrange(images, 'b (h p) (w q) c -> b (h w) (p q c)', p=patch_size, q=patch_size)

@@ -1,8 +1,9 @@
 """Rules for the values of config fields, each with its text for messages."""
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from brainjax.datasets.paired import SUBJECT
 
 
 class Rule(NamedTuple):
@@ -12,11 +13,6 @@ class Rule(NamedTuple):
   expected: str
 
 
-def is_name(text: Any) -> bool:
-  """Whether a value can name a file or folder and is not a path."""
-  return isinstance(text, str) and bool(re.fullmatch(r'[A-Za-z0-9][\w-]*', text))
-
-
 POSITIVE = Rule(lambda x: x > 0, 'more than 0')
 NOT_NEGATIVE = Rule(lambda x: x >= 0, '0 or more')
 SHARE = Rule(lambda x: 0 <= x < 1, 'at least 0 and less than 1')
@@ -24,8 +20,8 @@ INNER_SHARE = Rule(lambda x: 0 < x < 1, 'more than 0 and less than 1')
 PART = Rule(lambda x: 0 < x <= 1, 'more than 0 and at most 1')
 SEED = Rule(lambda x: 0 <= x < 2**32, 'at least 0 and less than 2**32')
 NAMES = Rule(
-  lambda x: all(map(is_name, x)) and len(set(x)) == len(x),
-  "different names of letters, digits, _ and - in quotes, such as ('sbj_3',)",
+  lambda x: all(isinstance(name, str) and SUBJECT.fullmatch(name) for name in x) and len(set(x)) == len(x),
+  "different names in quotes, each a letter, then letters, digits, _ or -, such as ('sbj_3',)",
 )
 
 

@@ -37,9 +37,3 @@ def test_ratio_zero_shuffles_and_no_mask_does_not():
   np.testing.assert_array_equal(plain.ids_keep, [range(7)] * 2)
   np.testing.assert_array_equal(plain.ids_restore, [range(7)] * 2)
   assert not plain.mask.any()
-
-
-@pytest.mark.parametrize('ratio', [-0.1, 1.0])
-def test_impossible_ratio_is_refused(ratio):
-  with pytest.raises(ValueError, match='mask ratio'):
-    masking.num_kept(9, ratio)

@@ -1,7 +1,6 @@
 """Patches against slices taken by hand, and their inverses."""
 
 import numpy as np
-import pytest
 
 from brainjax.ops import patches
 
@@ -21,10 +20,3 @@ def test_images_are_cut_row_by_row():
   np.testing.assert_array_equal(cut[1, 5], x[1, 4:8, 8:12].ravel())  # (row, column, channel) inside a patch
   rows = [np.concatenate(cut[:, row].reshape(2, -1, 4, 4, 3).swapaxes(0, 1), axis=2) for row in (slice(3), slice(3, 6))]
   np.testing.assert_array_equal(np.concatenate(rows, axis=1), x)
-
-
-def test_remainders_are_refused():
-  with pytest.raises(ValueError, match='57 voxels'):
-    patches.patchify_1d(np.zeros((2, 57)), 7)
-  with pytest.raises(ValueError, match='8 x 9'):
-    patches.patchify_2d(np.zeros((2, 8, 9, 3)), 4)
