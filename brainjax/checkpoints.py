@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from brainjax import files, hosts, locate
-from brainjax.errors import UserError, disk_full_reason
+from brainjax.errors import UserError, as_user_error, disk_full_reason
 
 WEIGHTS_FORMAT = 'brainjax-weights-1'
 # Orbax writes times into these after everything else. Nothing is restored from them.
@@ -103,8 +103,7 @@ def read_info(source: str | os.PathLike) -> dict[str, Any]:
   """
   source = check_weights(source)
   if source.suffix == '.safetensors':
-    with _opened(source) as (_, info):
-      return info
+    return _open_weights(source)[1]
   try:
     return dict(json.loads((source / 'weights.json').read_text()))
   except (OSError, ValueError, TypeError) as error:
@@ -130,8 +129,8 @@ def check_weights(source: str | os.PathLike) -> Path:
     # A packed folder has checksums; a file alone is checked for its form.
     if source.name == locate.PACKED and (source.parent / files.SUMS).is_file():
       _refuse_damaged(source.parent)
-    with _opened(source):
-      return source
+    _open_weights(source)
+    return source
   if not (source / 'weights.json').is_file():
     inside = sorted(
       path.parent for path in (*source.glob('weights/weights.json'), *source.glob('*/weights/weights.json'))
@@ -178,26 +177,33 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def _load_safetensors(source: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  with _opened(source) as (archive, info):
-    params = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
+  archive, info = _open_weights(source)
+  params = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
   return {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in params.items()}, info
 
 
-@contextlib.contextmanager
-def _opened(source: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-  """A safetensors file (the library compares its header with its size) and the `info` of brainjax weights in it."""
+def open_safetensors(source: Path, entry: str) -> tuple[Any, Any]:
+  """A safetensors file, and the value of one entry of its metadata (JSON; None: there is no such entry).
+
+  Raises:
+    UserError: the file is not whole.
+  """
   import safetensors
 
-  try:
-    with safetensors.safe_open(source, framework='numpy') as archive:
-      info = json.loads((archive.metadata() or {}).get('info', 'null'))
-      if info is None:
-        raise UserError(
-          f'{source} has no `info` in its metadata, so it is not brainjax weights; use python -m brainjax.convert on it.'
-        )
-      yield archive, info
-  except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-    raise UserError(f'weights {source} are damaged ({error}).') from error
+  kinds = (safetensors.SafetensorError, ValueError, OSError)
+  with as_user_error(f'{source} is damaged or not a safetensors file', kinds=kinds):
+    archive = safetensors.safe_open(source, framework='numpy')  # compares the header with the size of the file
+    return archive, json.loads((archive.metadata() or {}).get(entry, 'null'))
+
+
+def _open_weights(source: Path) -> tuple[Any, dict[str, Any]]:
+  """A safetensors file of brainjax weights, and their `info`."""
+  archive, info = open_safetensors(source, 'info')
+  if info is None:
+    raise UserError(
+      f'{source} has no `info` in its metadata, so it is not brainjax weights; use python -m brainjax.convert on it.'
+    )
+  return archive, info
 
 
 class RunCheckpoints:

@@ -1,7 +1,6 @@
 """Reads PyTorch checkpoints (zip and legacy files) and safetensors as data, without PyTorch, one tensor at a time."""
 
 import io
-import json
 import math
 import os
 import struct
@@ -13,8 +12,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
-import safetensors
 
+from brainjax.checkpoints import open_safetensors
 from brainjax.errors import UserError, as_user_error, list_names
 from brainjax.torch_convert.writer import METADATA
 from brainjax.unpickle import TensorMaker, Unpickler
@@ -328,10 +327,8 @@ def _read_legacy(path: Path, handle: BinaryIO, size: int) -> Content:
 def _read_safetensors(path: Path) -> Content:
   """The tensors; in a file of this package's own, below `state_dict` and with the values that its header holds."""
   notes = () if path.suffix == '.safetensors' else (f'{path.name} is a safetensors file under another suffix',)
-  with as_user_error(f'{path} is not a whole safetensors file', _AGAIN, (safetensors.SafetensorError, ValueError)):
-    archive = safetensors.safe_open(path, 'numpy')  # compares the header with the size of the file
-    beside = json.loads((archive.metadata() or {}).get(METADATA, 'null'))
-    tensors = {name: _lazy(path, archive, name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
+  archive, beside = open_safetensors(path, METADATA)
+  tensors = {name: _lazy(path, archive, name) for name in archive.keys()}  # noqa: SIM118 - not a mapping
   return Content(path, 'safetensors', {**beside, 'state_dict': tensors} if isinstance(beside, dict) else tensors, notes)
 
 
