@@ -206,7 +206,7 @@ def damaged(kind, path, small):
     ('missing input', "array 'image' is missing"),
     ('missing result', "array 'quantize/z_q' is missing"),
     ('missing weight', 'missing for: decoder/conv_in/bias'),
-    ('wrong shape', 'does not fit the model'),
+    ('wrong shape', 'not fit (the model|together)'),
     ('not finite', r"array 'decode/quantized' has \d+ values that are not finite"),
     ('text', "array 'image' is of type <U1, expected numbers"),
   ],

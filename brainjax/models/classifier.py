@@ -77,9 +77,7 @@ class SmallClassifier(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, image: Float[Array, 'B {self.image_size} {self.image_size} 3'], return_features: bool = False
-  ) -> Float[Array, 'B D']:
+  def __call__(self, image: Float[Array, 'B H W C'], return_features: bool = False) -> Float[Array, 'B D']:
     """Returns the logits of images in [-1, 1], or the features before them; float32."""
 
     def activate(name, x):
