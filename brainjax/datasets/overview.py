@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from brainjax.datasets import pictures, registry, store
+from brainjax.errors import UserError
 
 MAX_SUBJECTS = 4  # drawn; facts are reported of all
 MAX_ROWS = 150  # of a heat map
@@ -59,14 +60,22 @@ def check_prepared(name: str, folders: list[Path]) -> list[Subject]:
   """Reads every row of a data set once.
 
   Raises:
-    UserError: prepared data are damaged.
+    UserError: prepared data are damaged, or of a kind that is not checked.
   """
   subjects = []
+  data_set = registry.get(name)
   for folder in folders:
     with store.as_damaged(folder):
       source = tfds.builder_from_directory(folder)
-      has_pictures = registry.get(name).has_pictures
-      subjects += [_check_paired(source, folder, registry.get(name).zscore)] if has_pictures else _check_hcp(source)
+      if data_set.has_pictures:
+        subjects.append(_check_paired(source, folder, data_set.zscore))
+      elif 'windows' in store.read_metadata(folder):
+        subjects += _check_windows(source)
+      else:
+        raise UserError(
+          f'{folder}: {name} has neither pictures nor windows of resting-state fMRI, so brainjax does not know how to check '
+          'it; brainjax info says what it is.'
+        )
   return subjects
 
 
@@ -162,7 +171,7 @@ def _check_offsets(statistics: '_Statistics', zscore: str, subject: Subject) -> 
     )
 
 
-def _check_hcp(source: Any) -> list[Subject]:
+def _check_windows(source: Any) -> list[Subject]:
   facts = store.read_metadata(Path(source.data_dir))
   rois, start, subjects = facts.masks, 0, []
   for place, (name, count) in enumerate(zip(facts['subjects'], facts['windows'], strict=True)):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from brainjax import prepare
 from brainjax.datasets import overview, overview_page, own, registry
+from brainjax.errors import UserError
 from tests.datasets import own_files, raw_files
 
 
@@ -48,6 +49,14 @@ def test_doubts(tmp_path, capsys):
   assert 'look at this: sub-01: train: 2 voxels never change' in said
   assert 'look at this: sub-01: 1 pictures are in both splits, such as p07.png' in said
   assert 'look at this: sub-01: 1 pictures are copies of another one, but count as different stimuli' in said
+
+
+def test_data_of_another_kind_are_not_called_damaged(tmp_path, monkeypatch):
+  study = own_files.write(tmp_path / 'raw')
+  own.prepare(study.source(), tmp_path / 'out')
+  monkeypatch.setitem(registry.DATA_SETS, 'own', dataclasses.replace(registry.get('own'), has_pictures=False))
+  with pytest.raises(UserError, match='own has neither pictures nor windows of resting-state fMRI'):
+    overview.check_prepared('own', overview.find_prepared(tmp_path / 'out')['own'])
 
 
 def test_the_newest_version_counts(tmp_path, capsys):
