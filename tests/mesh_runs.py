@@ -15,7 +15,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-from brainjax import sharding, train
+from brainjax import pipeline, sharding, train  # noqa: F401 - pipeline registers the stages
 from brainjax.checkpoints import save_weights
 from brainjax.datasets import arrays
 from brainjax.metric_writer import read_metrics

@@ -114,7 +114,7 @@ def check(config: ConfigDict, stages: Sequence[str]) -> None:
     patch_size, width = config.fmri_mae.patch_size, data.num_voxels
     if batch_size(config, name) > len(data):
       raise UserError(
-        f'config.{name}.batch_size is {config[name].batch_size}, but there are only {len(data)} training samples; '
+        f'config.{name}.batch_size is {batch_size(config, name)}, but there are only {len(data)} training samples; '
         'choose a smaller one'
       )
     num_patches = width // patch_size
@@ -197,8 +197,9 @@ def make(
 
 
 def batch_size(config: ConfigDict, stage: str) -> int:
-  """Rows of a batch over all devices. As released, diffuse trains with 2 (quirk B7)."""
-  return 2 if stage == 'diffuse' and config.released.batch_of_two else config[stage].batch_size
+  """Rows of a batch over all devices."""
+  own = STAGES[stage].batch_size
+  return own(config) if own else config[stage].batch_size
 
 
 def loader_shares(stage: str, size: int) -> dict[str, int]:

@@ -263,4 +263,5 @@ STAGE = StageSpec(
   rules=_rules,
   check=_check,
   release=Release('ldm'),
+  batch_size=lambda config: 2 if config.released.batch_of_two else config.diffuse.batch_size,  # quirk B7
 )

@@ -90,6 +90,7 @@ class StageSpec(NamedTuple):
     rules: field -> what its value must be.
     check: raises a UserError for values that exclude each other.
     unused: sections of the config that do not change its result.
+    batch_size: rows of a training batch over all devices; None: the field of its section.
     uses_devices: whether its result depends on the number of devices.
     remade: runs again when the user names the stage; the old result is kept.
     results: files that it leaves in the workdir itself.
@@ -110,6 +111,7 @@ class StageSpec(NamedTuple):
   rules: Callable[[ConfigDict], dict[str, Rule]] = lambda config: {}
   check: Callable[[ConfigDict, tuple[str, ...]], None] = lambda config, stages: None
   unused: tuple[str, ...] = ()
+  batch_size: Callable[[ConfigDict], int] | None = None
   uses_devices: Callable[[ConfigDict], bool] = lambda config: False
   remade: bool = False
   results: tuple[str, ...] = ()

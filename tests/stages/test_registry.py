@@ -9,6 +9,7 @@ from brainjax import config_check, launch, pipeline
 from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
 from brainjax.stages import common, contrast, reconstruct, registry
+from brainjax.stages import data as stage_data
 from brainjax.stages.registry import STAGES, StageSpec, check_names
 from configs import base, tiny
 
@@ -79,3 +80,11 @@ def test_the_stage_says_whether_devices_matter():
   assert not contrast.STAGE.uses_devices(config)
   config.contrast.negatives = 'per_device'
   assert contrast.STAGE.uses_devices(config) and not STAGES['attend'].uses_devices(config)
+
+
+def test_the_released_batch_of_two_is_a_fact_of_diffuse():
+  config = tiny.get_config()
+  config.diffuse.batch_size = config.attend.batch_size = 7
+  assert stage_data.batch_size(config, 'diffuse') == 7
+  config.released.batch_of_two = True
+  assert (stage_data.batch_size(config, 'diffuse'), stage_data.batch_size(config, 'attend')) == (2, 7)
