@@ -257,7 +257,7 @@ def test_the_report_shows_the_run(finished):
   for section in ('scores', 'gallery', 'denoising', 'training', 'fmri', 'provenance'):
     assert f'<section id="{section}"' in text
   for stage in ('contrast', 'attend', 'diffuse'):
-    assert f'aria-label="{stage} loss: train ends at' in text  # its training curve
+    assert f'alt="{stage} loss: train ends at' in text  # its training curve
   assert text.count('masked voxels: r = ') == 6  # three responses of contrast, three of attend
   flat, _ = load_weights(finished / 'diffuse' / 'weights')
   assert weights_digest(flat) in text and '0 of 9 test categories have pictures in the training set' in text
