@@ -131,7 +131,7 @@ def test_sigterm_ends_a_run_in_time_and_a_second_run_is_refused(tmp_path):
     assert first.process.is_alive() and time.monotonic() < deadline, first.output
     time.sleep(0.1)
   status, output = Run(flags, workdir).end()
-  assert status == 2 and 'another run uses' in output and output.count('\n') == 1
+  assert status == 2 and 'another run uses' in output and output.count('\n') == 2  # the devices, and the reason
   os.kill(first.process.pid, signal.SIGTERM)
   sent = time.monotonic()
   status, output = first.end()
