@@ -155,7 +155,7 @@ def make_loader(
   padding.
 
   Raises:
-    UserError: the data set is empty.
+    UserError: the data set is empty, or smaller than a batch that repeats.
     ValueError: sizes, shard or seed are out of range.
   """
   filled_size = batch_size if filled_size is None else filled_size
@@ -165,6 +165,10 @@ def make_loader(
     raise ValueError(f'seed {seed}: expected 0 <= seed < 2**63')
   if len(dataset) == 0:
     raise UserError('the data set has no rows: check the subjects, the split and the number of validation stimuli')
+  if repeat and batch_size > len(dataset):
+    raise UserError(
+      f'batch size {batch_size} is larger than the {len(dataset)} samples there are; choose a smaller batch size'
+    )
   share = filled_size // shard_count
   source = _Batches(dataset, batch_size, seed, shuffle, shard_index * share, share, transform, repeat)
   return Loader(source, num_threads, prefetch)

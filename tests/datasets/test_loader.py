@@ -97,7 +97,9 @@ def test_last_batch_is_filled_up_with_weight_zero():
   assert [batch['weight'].tolist() for batch in batches] == [[1, 1, 1], [1, 1, 1], [1, 1, 0]]
 
 
-def test_no_rows():
+def test_too_large_a_batch_and_no_rows():
+  with pytest.raises(UserError, match='batch size 9 is larger than the 8 samples'):
+    loader.make_loader(numbered(8), 9)
   with pytest.raises(UserError, match='no rows'):
     loader.make_loader(numbered(0), 1)
 
