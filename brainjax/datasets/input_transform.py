@@ -169,16 +169,19 @@ class InputTransform:
       repetitions: trials that each row is the mean of: N, or one number for all. Only the scale 'repetitions' uses it.
 
     Raises:
-      UserError: fewer than one repetition.
+      UserError: fewer than one repetition, or neither one number nor one for each row.
     """
-    if np.min(repetitions) < 1:
-      raise UserError(f'repetitions is {repetitions}; expected 1 or more.')
+    counts = np.asarray(repetitions, np.float64).reshape(-1, 1)
+    if len(counts) not in (1, len(rows)) or not (counts >= 1).all():
+      raise UserError(
+        f'repetitions is {repetitions}; expected 1 or more, one number or one for each of {len(rows)} rows.'
+      )
     if self.test_scale == 'train':
       return rows
     if self.test_scale == 'single_trial':
       scale = np.sqrt(np.mean(np.square(rows, dtype=np.float64), axis=1, keepdims=True))
     else:
-      noise = (1 - self.explainable_variance) / np.asarray(repetitions, np.float64).reshape(-1, 1)
+      noise = (1 - self.explainable_variance) / counts
       scale = np.sqrt(self.explainable_variance + noise)
     return (rows / np.where(scale > 0, scale, 1.0)).astype(np.float32)
 

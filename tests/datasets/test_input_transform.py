@@ -98,6 +98,9 @@ def test_means_are_scaled_by_the_noise_that_is_left_in_them():
   expected = transform(x[:3]) / np.sqrt(0.7 + 0.3 / repetitions)[:, None]
   np.testing.assert_allclose(again(x[:3], True, repetitions), expected, rtol=0.01)
   np.testing.assert_allclose(transform(x[:3], True), transform(x[:3]), rtol=1e-6)  # single trials
+  for wrong in (0, np.nan, [3, 5]):
+    with pytest.raises(UserError, match='expected 1 or more, one number or one for each of 1 rows'):
+      again(x[:1], True, wrong)
   with pytest.raises(UserError, match='shown more than once, and there are none; choose single_trial'):
     InputTransform.fit(x, where='here', **options)
 
