@@ -56,11 +56,12 @@ def _facts(run: Path, stage: str, info: Mapping[str, Any], licence: str) -> dict
   config = _json(run / stage / 'config.json')
   if config:
     facts['run'] = config
+    made_here = {f'{{workdir}}/{name}/weights' for name in config}
     started = {
       f'{name}.{field}': value
       for name, section in config.items()
       for field, value in (section.items() if isinstance(section, dict) else ())
-      if field.endswith('init_from') and isinstance(value, str) and value
+      if field.endswith('init_from') and isinstance(value, str) and value and value not in made_here
     }
     facts['origins'] = {field: _licence_of(source) for field, source in started.items()}
   if scores := _json(run / 'scores.json') if stage == 'diffuse' else None:

@@ -38,7 +38,7 @@ from brainjax.stages import (
 )
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
-from brainjax.stages.registry import RANDOM, STAGES, StageSpec, register, with_ancestors
+from brainjax.stages.registry import RANDOM, STAGES, StageSpec, register, starts_here, with_ancestors
 from brainjax.train import LoopOptions, train
 
 for _module in (contrast, attend, diffuse, reconstruct, evaluate, first_stage, image_mae, label2img, scene_classifier):
@@ -153,20 +153,6 @@ def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> No
       prepare.for_run(name, config.data[field], config.data.prepared, sorted(names))
 
 
-def make_training(config: ConfigDict, workdir: Path, name: str, mesh: Mesh) -> Training:
-  """What a stage of a run trains; it starts from the stage before it unless its `init_from` names other weights.
-
-  The config is resolved (see `resolve`), the mesh has all devices.
-
-  Raises:
-    UserError: data or weights are missing or do not fit.
-  """
-  spec, config = STAGES[name], config.copy_and_resolve_references()
-  if spec.after:
-    config[name].init_from = config[name].init_from or str(workdir / spec.after / 'weights')
-  return spec.make(config, mesh)
-
-
 def _run_stage(spec: StageSpec, config: ConfigDict, workdir: Path) -> None:
   folder, kept = workdir / spec.name, workdirs.relevant(config, workdir, spec.name)
   if spec.run:
@@ -176,7 +162,7 @@ def _run_stage(spec: StageSpec, config: ConfigDict, workdir: Path) -> None:
   notes = {'config': kept}
   mesh = sharding.make_mesh(**config.mesh.to_dict())
   with arrays.forbid_test_split():  # training and selection never open test data
-    training = make_training(config, workdir, spec.name, mesh)
+    training = spec.make(config, mesh)
     remat = _remat(config, training, mesh, folder)
     hosts.on_first(write_json, folder / 'config.json', kept | {'remat': remat})
     with recompute.auto_means(remat):
@@ -213,14 +199,17 @@ def _check_weights(spec: StageSpec, config: ConfigDict, workdir: Path, earlier: 
     UserError: some are missing or damaged; the sentence names the field.
   """
   section = config.get(spec.name, {})
+  from_stage = starts_here(config, workdir, spec.name)
   for field in spec.weights:
+    if from_stage and field.name == 'init_from':
+      continue
     value = section[field.name]
     for source in (value,) if isinstance(value, str) else value:
       exists = bool(source) and locate.weights(source).exists()
       if source in ('', RANDOM) and not field.needed or field.needed and section.get('random_init') and not exists:
         continue
       spec.check_source(field, source)
-  if spec.after and not section.get('init_from') and spec.after not in earlier:
+  if from_stage and spec.after not in earlier:
     try:
       STAGES[spec.after].check_result(workdir / spec.after)
     except UserError as error:

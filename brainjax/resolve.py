@@ -1,4 +1,4 @@
-"""One config for the whole run: paths filled in, sizes from the weights that it names."""
+"""One config for the whole run: paths and start weights filled in, sizes from the weights that it names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,8 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
   """The config that every stage, reconstruct and evaluate use, and that is saved with results.
 
   Model sizes come from weights, so weights of any size can be used: from those that the config names to start a stage;
-  once the stage is complete, from those that it saved.
+  once the stage is complete, from those that it saved. An empty `init_from` becomes the weights of the stage before: this
+  run makes them with the sizes of the config, or has made them.
 
   Args:
     config: the run's.
@@ -37,7 +38,7 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
     complete = workdirs.is_complete(workdir / name)
     if name not in stages and not complete:
       continue
-    for sizes in spec.sizes(config, _infos(config, spec, workdir / name, complete)):
+    for sizes in spec.sizes(config, _infos(config, spec, workdir, complete)):
       section = config[sizes.section]
       kwargs = lists_to_tuples(sizes.kwargs)
       for field, value in kwargs.items():
@@ -59,18 +60,21 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
         section.update({field: value for field, value in kwargs.items() if field in section})
   config_check.check(config, stages)
   config.data.zscore = data_sets.zscore_of(config.data.dataset, config.data.zscore)
+  for name, spec in STAGES.items():
+    if spec.make and name in config and registry.starts_here(config, workdir, name):
+      config[name].init_from = registry.weights_before(workdir, name)
   return config
 
 
-def _infos(config: ConfigDict, spec: StageSpec, folder: Path, complete: bool) -> Mapping[str, Mapping[str, Any]]:
+def _infos(config: ConfigDict, spec: StageSpec, workdir: Path, complete: bool) -> Mapping[str, Mapping[str, Any]]:
   """Config field -> info of the weights that it names; for a complete stage, of the weights that the stage saved."""
   infos = {}
   for field in spec.weights if spec.make else ():
     source = config[spec.name][field.name]
-    if source in ('', registry.RANDOM):
+    if source in ('', registry.RANDOM, registry.weights_before(workdir, spec.name)):
       continue
     if complete:
-      infos[field.name] = read_info(folder / 'weights')
+      infos[field.name] = read_info(workdir / spec.name / 'weights')
     elif locate.weights(source).exists() or not config[spec.name].get('random_init'):
       spec.check_source(field, source)
       infos[field.name] = read_info(source)

@@ -43,6 +43,37 @@ def test_the_demo_takes_its_sizes_from_its_prior(tmp_path):
   assert resolve(resolved, tmp_path / 'run', METHOD).to_dict() == resolved.to_dict()
 
 
+def test_a_later_stage_starts_from_the_weights_of_the_one_before(tmp_path):
+  config = tiny.get_config()
+  config.attend.init_from = _save(tmp_path / 'w', patch_size=4)
+  resolved = resolve(config, tmp_path / 'run', METHOD)
+  assert resolved.contrast.init_from == ''  # none before it
+  assert resolved.attend.init_from == str(tmp_path / 'w')  # the user's
+  assert resolved.diffuse.init_from == f'{tmp_path}/run/attend/weights'  # not there yet: sizes are the config's
+  assert resolved.label2img.init_from == f'{tmp_path}/run/first_stage_training/weights'
+  assert workdirs.relevant(resolved, tmp_path / 'run', 'diffuse')['diffuse']['init_from'] == '{workdir}/attend/weights'
+  # Once they exist, they are still those of this run, and not weights that a user names: the config decides their sizes.
+  _save(tmp_path / 'run' / 'attend' / 'weights', patch_size=8)
+  assert resolve(resolved, tmp_path / 'run', ('diffuse',)).to_dict()['fmri_mae'] == resolved.to_dict()['fmri_mae']
+  config.diffuse.init_from = 'random'
+  assert resolve(config, tmp_path / 'run', METHOD).diffuse.init_from == 'random'
+
+
+def test_a_workdir_that_does_not_name_the_stage_before_goes_on(tmp_path):
+  config = tiny.get_config()
+  given, resolved = workdirs.fill_in_paths(config, tmp_path), resolve(config, tmp_path, METHOD)
+  (tmp_path / 'attend' / 'weights').mkdir(parents=True)
+  saved = workdirs.relevant(resolved, tmp_path, 'attend')
+  for start in ('', '{workdir}/contrast/weights'):
+    saved['attend']['init_from'] = start
+    write_json(tmp_path / 'attend' / 'config.json', saved)
+    workdirs.refuse_other_config(given, resolved, tmp_path, 'attend', False, ())
+  saved['attend']['init_from'] = 'weights/other'
+  write_json(tmp_path / 'attend' / 'config.json', saved)
+  with pytest.raises(UserError, match='attend.init_from .there weights/other, here {workdir}/contrast/weights'):
+    workdirs.refuse_other_config(given, resolved, tmp_path, 'attend', False, ())
+
+
 def test_finished_weights_do_not_replace_what_the_user_changes(tmp_path):
   config = tiny.get_config()
   _save(tmp_path / 'run' / 'contrast' / 'weights', width=24)

@@ -151,6 +151,17 @@ def ancestors(name: str) -> list[str]:
   return [*(ancestors(spec.after) if spec.after else []), name]
 
 
+def weights_before(workdir: Path, name: str) -> str:
+  """The weights that the stage before this one saves in the workdir; '' for a stage that has none before it."""
+  return str(workdir / STAGES[name].after / 'weights') if STAGES[name].after else ''
+
+
+def starts_here(config: ConfigDict, workdir: Path, name: str) -> bool:
+  """Whether a stage starts from the result of the stage before, in this workdir, and not from weights that the user names."""
+  before = weights_before(workdir, name)
+  return before != '' and config.get(name, {}).get('init_from', '') in ('', before)
+
+
 def with_ancestors(stages: Sequence[str]) -> list[str]:
   """The stages and all whose results they start from, each once."""
   return list(dict.fromkeys(ancestor for name in stages for ancestor in ancestors(name)))

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +51,18 @@ def collect(
 def _weights(config: ConfigDict, workdir: Path) -> dict[str, str]:
   """SHA-256 of the trained weights in the workdir, and of the files and folders that the run started from."""
   paths = {name: workdir / name / 'weights' for name in STAGES}
-  paths |= _sources(config)
+  paths |= _sources(config, set(map(str, paths.values())))
   return {name: _digest_of(path) for name, path in paths.items() if path.exists()}
 
 
-def _sources(config: ConfigDict) -> dict[str, Path]:
-  """What the run started from and what judged it: 'field = value' -> file or folder."""
+def _sources(config: ConfigDict, made_here: Collection[str]) -> dict[str, Path]:
+  """What the run started from and what judged it, but for weights of its own stages: 'field = value' -> file or folder."""
   paths = {}
   for stage, spec in STAGES.items():
     for field in spec.weights:
       value = config.get(stage, {}).get(field.name, '')
       for source in (value,) if isinstance(value, str) else value:
-        if source:
+        if source and source not in made_here:
           path = classifiers.lite0_file() if source == classifiers.LITE0 else locate.weights(source)
           paths[f'{stage}.{field.name} = {source}'] = path
   return paths
