@@ -9,7 +9,7 @@ import numpy as np
 
 from brainjax import sharding
 from brainjax.checkpoints import load_weights
-from brainjax.datasets.responses import Betas, MaskOf, Responses
+from brainjax.datasets.responses import Betas, MaskOf, Responses, Sessions
 from brainjax.errors import UserError
 from brainjax.models.conditioner import FmriConditioner
 from brainjax.models.fmri_mae import FmriMAE
@@ -80,9 +80,16 @@ class FmriEncoder:
     """
     return cls(source, **options)
 
-  def __call__(self, fmri: np.ndarray, subject: str = '', normalised: bool = False, repetitions: int = 1) -> Features:
+  def __call__(
+    self,
+    fmri: np.ndarray,
+    subject: str = '',
+    normalised: bool = False,
+    repetitions: int = 1,
+    session: Sessions = None,
+  ) -> Features:
     """Encodes responses N V; arguments and errors are those of `Responses.model_input`."""
-    return self._features(self.responses.model_input(fmri, subject, normalised, repetitions))
+    return self._features(self.responses.model_input(fmri, subject, normalised, repetitions, session))
 
   def from_betas(
     self,
@@ -91,9 +98,10 @@ class FmriEncoder:
     subject: str = '',
     scale: float | None = None,
     repetitions: int = 1,
+    session: Sessions = None,
   ) -> Features:
-    """Encodes a new session, from arrays or files; arguments and errors are those of `Responses.from_betas`."""
-    return self._features(self.responses.from_betas(betas, mask, subject, scale, repetitions))
+    """Encodes responses in arrays or files; arguments and errors are those of `Responses.from_betas`."""
+    return self._features(self.responses.from_betas(betas, mask, subject, scale, repetitions, session))
 
   def _features(self, rows: np.ndarray) -> Features:
     tokens = self._encode(rows)

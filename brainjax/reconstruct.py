@@ -15,7 +15,7 @@ from PIL import Image
 from brainjax import sharding
 from brainjax.checkpoints import load_weights
 from brainjax.datasets import raw
-from brainjax.datasets.responses import Betas, MaskOf, Responses
+from brainjax.datasets.responses import Betas, MaskOf, Responses, Sessions
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder
 from brainjax.metric_writer import progress
@@ -90,13 +90,14 @@ class Reconstructor:
     subject: str = '',
     scale: float | None = None,
     repetitions: int = 1,
+    session: Sessions = None,
     **options: Any,
   ) -> np.ndarray:
-    """Samples pictures of a new session: uint8 N S H W 3.
+    """Samples pictures of responses in arrays or files: uint8 N S H W 3.
 
     Arguments and errors are those of `Responses.from_betas` and of a call, which gets `options`.
     """
-    fmri = self.responses.from_betas(betas, mask, subject, scale, repetitions)
+    fmri = self.responses.from_betas(betas, mask, subject, scale, repetitions, session)
     return self(fmri, normalised=True, **options)
 
   def __call__(
@@ -112,6 +113,7 @@ class Reconstructor:
     subject: str = '',
     normalised: bool = False,
     repetitions: int = 1,
+    session: Sessions = None,
   ) -> np.ndarray:
     """Samples pictures.
 
@@ -127,7 +129,7 @@ class Reconstructor:
       batch_size: pictures sampled together, at most.
       subject: whose responses these are; empty where the weights know one subject.
       normalised: `fmri` is model input already: N W, padded and z-scored as in training.
-      repetitions: trials that each row is the mean of; matters to weights whose test scale is 'repetitions'.
+      repetitions, session: see `Responses.model_input`.
 
     Returns:
       uint8, N S H W 3.
@@ -136,7 +138,7 @@ class Reconstructor:
       UserError: fMRI of another width, or not finite; responses in another unit than those of training; raw responses where
         the weights carry no input transform; an unknown subject or sampler; an impossible number.
     """
-    fmri = self.responses.model_input(fmri, subject, normalised, repetitions)
+    fmri = self.responses.model_input(fmri, subject, normalised, repetitions, session)
     check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance, num_samples, batch_size)
     options = _program_options(num_steps, sampler, eta, guidance)
     total = len(fmri) * num_samples
@@ -167,6 +169,7 @@ class Reconstructor:
     subject: str = '',
     normalised: bool = False,
     repetitions: int = 1,
+    session: Sessions = None,
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decodes the steps of the sampler for sample 0 of one row. Other arguments and errors are those of a call.
 
@@ -179,7 +182,7 @@ class Reconstructor:
       K H W 3 each. The last noisy latent is the sample. Before the first step there is no expectation: its place holds
       the noise.
     """
-    fmri = self.responses.model_input(fmri, subject, normalised, repetitions)
+    fmri = self.responses.model_input(fmri, subject, normalised, repetitions, session)
     check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance)
     options = _program_options(num_steps, sampler, eta, guidance)
     total = len(diffusion.sample_steps(self._schedule.num_steps, num_steps))
@@ -312,6 +315,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--scale', type=float, help='the numbers in --betas are betas times this, such as 300 (NSD)')
   parser.add_argument('--subject', default='', help='with --betas: whose they are, where the weights know several')
   parser.add_argument('--repetitions', type=int, default=1, help='with --betas: trials that each row is the mean of')
+  parser.add_argument('--session', help='with --betas: of the training data, where they are of one; default: a new one')
   parser.add_argument('--out', required=True, help='new folder for images.npz and PNG files')
   parser.add_argument('--num_samples', type=int, default=5)
   parser.add_argument('--num_steps', type=int, default=250)
@@ -323,14 +327,14 @@ def main(argv: list[str] | None = None) -> None:
     raise UserError(f'--out={out} exists already; nothing is overwritten, choose another folder.')
   if (args.fmri is None) == (args.betas is None):
     raise UserError('name either --fmri (model input) or --betas (responses in the unit of the training data).')
-  if args.betas is None and (args.mask or args.scale or args.subject):
-    raise UserError('--mask, --scale and --subject are for --betas; --fmri is model input already.')
+  if args.betas is None and (args.mask or args.scale or args.subject or args.session):
+    raise UserError('--mask, --scale, --subject and --session are for --betas; --fmri is model input already.')
   fmri = None if args.fmri is None else _read_fmri(Path(args.fmri))
   with atomic_folder(out) as folder:  # reports a place that cannot be written before hours of sampling
     folder.mkdir()
     model = Reconstructor.from_pretrained(args.weights)
     if fmri is None:
-      fmri = model.responses.from_betas(args.betas, args.mask, args.subject, args.scale, args.repetitions)
+      fmri = model.responses.from_betas(args.betas, args.mask, args.subject, args.scale, args.repetitions, args.session)
     pictures = model(
       fmri,
       num_samples=args.num_samples,

@@ -7,6 +7,7 @@ same one (paper, section 3; the published code z-scores with one mean and one de
 import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -40,6 +41,8 @@ class InputTransform:
     explainable_variance: e, the share of a single trial's variance that the stimulus explains, over all voxels; measured
       on repeated training stimuli for 'repetitions', else None.
     by_session: responses are z-scored voxel by voxel within their session first, see `standardise_sessions`.
+    sessions: name of each session of the training rows -> mean and deviation of the ROI's voxels in them, V each. Empty
+      unless `by_session`, and in weights of versions that did not save them.
     grid: X Y Z of the volumes that the stored voxels come from; empty if they come from none, or that is not known.
     places: of the stored voxels in that grid, V flat indices; none without a grid.
   """
@@ -57,6 +60,7 @@ class InputTransform:
   test_scale: str = 'train'
   explainable_variance: float | None = None
   by_session: bool = False
+  sessions: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
   grid: tuple[int, ...] = ()
   places: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
 
@@ -75,6 +79,7 @@ class InputTransform:
     test_raw_scale: bool = False,
     test_scale: str = 'train',
     explained: np.ndarray | None = None,
+    sessions: Mapping[str, tuple[np.ndarray, np.ndarray]] = MappingProxyType({}),
     grid: Sequence[int] = (),
     places: Sequence[int] = (),
     where: str = '',
@@ -83,7 +88,7 @@ class InputTransform:
 
     Args:
       responses: N V, the ROI's voxels of the training rows.
-      data_set, subject, roi, mask, patch_size, full_extra_patch, test_raw_scale, test_scale, grid, places: see the class.
+      data_set, subject, roi, mask, patch_size, full_extra_patch, test_raw_scale, test_scale, sessions, grid, places: see the class.
       zscore: 'subject': one mean and one deviation for all voxels; 'voxel': one of each per voxel; 'voxel_session': the
         same, of rows that `standardise_sessions` has z-scored. A voxel that never changes becomes 0.
       explained: V, the share of the training rows' variance that the stimulus explains; None without repeated stimuli.
@@ -116,7 +121,7 @@ class InputTransform:
       share = float(np.sum(explained * variance) / np.sum(variance))
     return cls(
       data_set, subject, roi, mask, patch_size, full_extra_patch, mean, std, width, test_raw_scale, test_scale, share,
-      by_session=zscore == 'voxel_session', grid=tuple(grid), places=np.array(places, int),
+      by_session=zscore == 'voxel_session', sessions=sessions, grid=tuple(grid), places=np.array(places, int),
     )  # fmt: skip
 
   @property
@@ -197,7 +202,11 @@ class InputTransform:
       'std': _numbers_to_json(self.std),
       **({'test_scale': self.test_scale} if self.test_scale != 'train' else {}),
       **({'explainable_variance': self.explainable_variance} if self.explainable_variance is not None else {}),
-      **({'by_session': True} if self.by_session else {}),
+      **(
+        {'by_session': True, 'sessions': {name: [*map(_numbers_to_json, both)] for name, both in self.sessions.items()}}
+        if self.by_session
+        else {}
+      ),
       **({'grid': list(self.grid), 'places': self.places.tolist()} if self.grid else {}),
     }
 
@@ -214,35 +223,55 @@ class InputTransform:
       bits = np.frombuffer(base64.b64decode(fields.pop('mask')), np.uint8)
       mask = np.unpackbits(bits, count=count).astype(bool)
       mean, std = (_numbers_from_json(fields.pop(name)) for name in ('mean', 'std'))
+      sessions = {name: tuple(map(_numbers_from_json, both)) for name, both in fields.pop('sessions', {}).items()}
       grid, places = tuple(fields.pop('grid', ())), np.array(fields.pop('places', ()), int)
-      return cls(**fields, mask=mask, mean=mean, std=std, grid=grid, places=places)
+      return cls(**fields, mask=mask, mean=mean, std=std, sessions=sessions, grid=grid, places=places)
+
+
+def session_statistics(train: np.ndarray, sessions: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Mean and deviation of each voxel in each session that has two or more training rows: name -> V, V.
+
+  A voxel that never changes in a session has the deviation 1 there, and so becomes 0.
+
+  Args:
+    train: M V, training rows.
+    sessions: M, the session of each row.
+  """
+  names, counts = np.unique(sessions, return_counts=True)
+  statistics = {}
+  for name in names[counts > 1].tolist():
+    rows = train[sessions == name].astype(np.float64)
+    std = rows.std(axis=0)
+    statistics[name] = rows.mean(axis=0), np.where(std > 0, std, 1.0)
+  return statistics
 
 
 def standardise_sessions(
-  responses: np.ndarray, sessions: np.ndarray, train: np.ndarray, train_sessions: np.ndarray, where: str = 'responses'
+  responses: np.ndarray,
+  sessions: np.ndarray,
+  statistics: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  where: str = 'responses',
 ) -> np.ndarray:
   """z-scores each voxel within each session: N V float32.
 
   Args:
     responses: N V.
     sessions: N, the session of each row.
-    train: M V, the training rows, whose mean and deviation in each session are used.
-    train_sessions: M.
+    statistics: see `session_statistics`.
     where: begins the message of an error.
 
   Raises:
-    UserError: a session has no training rows.
+    UserError: a session has no statistics, as it had fewer than two training rows.
   """
   result = np.empty(responses.shape, np.float32)
-  for session in np.unique(sessions):
-    rows = train[train_sessions == session].astype(np.float64)
-    if len(rows) < 2:
+  for session in np.unique(sessions).tolist():
+    if session not in statistics:
       raise UserError(
-        f'{where}: session {session} has {len(rows)} training rows, too few to z-score it with; choose '
+        f'{where}: session {session} has fewer than 2 training rows, too few to z-score it with; choose '
         '--config.data.zscore=voxel, or leave its trials out'
       )
-    std = rows.std(axis=0)
-    result[sessions == session] = (responses[sessions == session] - rows.mean(axis=0)) / np.where(std > 0, std, 1.0)
+    mean, std = statistics[session]
+    result[sessions == session] = (responses[sessions == session] - mean) / std
   return result
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from brainjax.datasets import arrays, store, transforms
 from brainjax.datasets.data_set import DataSet
-from brainjax.datasets.input_transform import InputTransform, standardise_sessions
+from brainjax.datasets.input_transform import InputTransform, session_statistics, standardise_sessions
 from brainjax.datasets.paired import explainable_variance
 from brainjax.errors import UserError
 
@@ -75,9 +75,9 @@ def load(
     train_proportion: subject -> share of its training stimuli to keep, more than 0 and at most 1 (`target_sub_train_proportion`).
     full_extra_patch: as released, a divisible width gains a whole patch.
     test_raw_scale, test_scale: see `InputTransform`.
-    fitted: subject -> the transform that its weights carry. Then `roi`, `patch_size`, `num_voxels`,
-      `zscore`, `test_raw_scale` and `test_scale` are those of the transform, and test splits read no training rows, unless
-      the transform is `by_session`: it needs the statistics of the training rows in each session.
+    fitted: subject -> the transform that its weights carry. Then `roi`, `patch_size`, `num_voxels`, `zscore`,
+      `full_extra_patch`, `test_raw_scale` and `test_scale` are those of the transform. Test splits then read no training
+      rows, unless earlier versions made the weights `by_session`: these lack the statistics of each session.
 
   Returns:
     Columns fmri `N W` float32; stimulus, class_index, subject (place in `subjects`) `N` int32; and the pictures.
@@ -106,44 +106,48 @@ def load(
       raise UserError(f'{source.data_dir}: other pictures than those of {subjects[0]}; prepare both again')
     if is_test and split not in source.info.splits:
       raise UserError(f'{source.data_dir}: no {split} split; it holds {", ".join(source.info.splits)}')
-    transform = fitted.get(subject) if is_test else None
+    transform = fitted.get(subject)
     if transform:
       _check_same_voxels(transform, facts, source)
     mask = transform.mask if transform else arrays.select_mask(facts.masks, roi, str(source.data_dir))
     by_session = transform.by_session if transform else zscore == 'voxel_session'
-    if not transform or by_session:
+    sessions = _sessions_of_rows(source) if by_session else {}
+    statistics = transform.sessions if transform else {}
+    if not is_test or not transform or by_session and not statistics:
       train = _read(source, 'train', mask, None if is_test else pictures)
       held_out = draw_val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
       kept = draw_train_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
       is_kept = np.isin(train['stimulus'], kept)
-    if by_session:
-      sessions = _Sessions(source, train['fmri'][is_kept], is_kept)
-      train['fmri'] = sessions(train['fmri'], 'train')
-    explained = None
-    if not transform and test_scale == 'repetitions':
-      explained = explainable_variance(train['fmri'][is_kept], train['stimulus'][is_kept])
-    transform = transform or InputTransform.fit(
-      train['fmri'][is_kept],
-      data_set=data_set.name,
-      subject=subject,
-      roi=roi if isinstance(roi, str) else '+'.join(roi),
-      mask=mask,
-      patch_size=patch_size,
-      full_extra_patch=full_extra_patch,
-      zscore=zscore,
-      test_raw_scale=test_raw_scale,
-      test_scale=test_scale,
-      explained=explained,
-      grid=facts.get('grid', ()),
-      places=facts.get('places', ()),
-      where=str(source.data_dir),
-    )
+      if by_session:
+        statistics = statistics or session_statistics(train['fmri'][is_kept], sessions['train'][is_kept])
+        train['fmri'] = standardise_sessions(train['fmri'], sessions['train'], statistics, str(source.data_dir))
+    if not transform:
+      explained = None
+      if test_scale == 'repetitions':
+        explained = explainable_variance(train['fmri'][is_kept], train['stimulus'][is_kept])
+      transform = InputTransform.fit(
+        train['fmri'][is_kept],
+        data_set=data_set.name,
+        subject=subject,
+        roi=roi if isinstance(roi, str) else '+'.join(roi),
+        mask=mask,
+        patch_size=patch_size,
+        full_extra_patch=full_extra_patch,
+        zscore=zscore,
+        test_raw_scale=test_raw_scale,
+        test_scale=test_scale,
+        explained=explained,
+        sessions=statistics,
+        grid=facts.get('grid', ()),
+        places=facts.get('places', ()),
+        where=str(source.data_dir),
+      )
     if not is_test:
       chosen = is_kept if split == 'train' else np.isin(train['stimulus'], held_out)
       part = {key: values[chosen] for key, values in train.items()}
     elif by_session:
       trials = _read(source, 'test_trials', mask, pictures)
-      trials['fmri'] = sessions(trials['fmri'], 'test_trials')
+      trials['fmri'] = standardise_sessions(trials['fmri'], sessions['test_trials'], statistics, str(source.data_dir))
       part = trials if split == 'test_trials' else _means(trials)
     else:
       part = _read(source, split, mask, pictures)
@@ -185,23 +189,15 @@ def load(
   return arrays.ArrayDataset(columns, table, picture_row, signed_unit, info=info)
 
 
-class _Sessions:
-  """z-scores rows of a subject within their sessions, with the statistics of its training rows there."""
-
-  def __init__(self, source: store.Builder, train: np.ndarray, is_kept: np.ndarray):
-    """`train`: the training rows in use, M V; `is_kept`: which of all rows of the split they are."""
-    self._where, facts = str(source.data_dir), source.info.metadata
-    self._names = {split: np.array(names) for split, names in facts.get('sessions', {}).items()}
-    if not self._names or 'test_trials' not in source.info.splits:
-      raise UserError(
-        f'{self._where}: the session of each trial is not known, so config.data.zscore cannot be voxel_session; give the '
-        'events a column session (or run) and prepare again, or choose voxel'
-      )
-    self._train, self._train_sessions = train, self._names['train'][is_kept]
-
-  def __call__(self, rows: np.ndarray, split: str) -> np.ndarray:
-    """All rows of a split: N V -> N V."""
-    return standardise_sessions(rows, self._names[split], self._train, self._train_sessions, self._where)
+def _sessions_of_rows(source: store.Builder) -> dict[str, np.ndarray]:
+  """Name of the session of each row of the splits 'train' and 'test_trials': N each."""
+  names = source.info.metadata.get('sessions', {})
+  if not names or 'test_trials' not in source.info.splits:
+    raise UserError(
+      f'{source.data_dir}: the session of each trial is not known, so config.data.zscore cannot be voxel_session; give the '
+      'events a column session (or run) and prepare again, or choose voxel'
+    )
+  return {split: np.array(of_rows) for split, of_rows in names.items()}
 
 
 def _means(trials: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,12 +9,13 @@ import numpy as np
 
 from brainjax import hosts
 from brainjax.datasets import masks, neuroimaging, own_betas, raw
-from brainjax.datasets.input_transform import MIN_SESSION, InputTransform, standardise_sessions
+from brainjax.datasets.input_transform import MIN_SESSION, InputTransform, session_statistics, standardise_sessions
 from brainjax.errors import UserError
 
 LIKELY_SCALE = 0.1, 5  # least and largest root mean square of model input that is z-scored
 
 Betas = np.ndarray | str | os.PathLike
+Sessions = str | Sequence[str] | None
 MaskOf = np.ndarray | str | os.PathLike | Sequence[masks.Mask] | None
 
 
@@ -32,7 +33,12 @@ class Responses:
     self.transforms = {t.subject: t for t in map(InputTransform.from_json, info.get('input', []))}
 
   def model_input(
-    self, fmri: np.ndarray, subject: str = '', normalised: bool = False, repetitions: int = 1
+    self,
+    fmri: np.ndarray,
+    subject: str = '',
+    normalised: bool = False,
+    repetitions: int = 1,
+    session: Sessions = None,
   ) -> np.ndarray:
     """Model input N W float32.
 
@@ -42,13 +48,16 @@ class Responses:
       subject: whose responses these are; empty where the weights know one subject.
       normalised: `fmri` is model input already: N W, padded and z-scored as in training.
       repetitions: trials that each row is the mean of; matters to weights whose test scale is 'repetitions'.
+      session: name of the session of all rows, or of each; matters to weights trained with data.zscore = 'voxel_session'. A
+        session of the training data is z-scored with its training rows. Any other, and None, is a new session, which is
+        z-scored by its own trials, at least 10.
 
     Raises:
-      UserError: another width, values that are not finite, an unknown subject; responses in another unit than those of
-        training; raw responses where the weights carry no input transform.
+      UserError: another width, values that are not finite, an unknown subject; too few trials of a new session; responses in
+        another unit than those of training; raw responses where the weights carry no input transform.
     """
     transform = None if normalised else self._transform_of(subject)
-    fmri = self._at_training_scale(fmri, transform)
+    fmri = self._at_training_scale(fmri, transform, session)
     if transform is not None:
       _refuse_unlikely(fmri, transform, 'fMRI')
       return transform.to_test_scale(fmri, repetitions)
@@ -59,7 +68,9 @@ class Responses:
       )
     return fmri
 
-  def _at_training_scale(self, fmri: np.ndarray, transform: InputTransform | None) -> np.ndarray:
+  def _at_training_scale(
+    self, fmri: np.ndarray, transform: InputTransform | None, session: Sessions = None
+  ) -> np.ndarray:
     """Rows, checked and z-scored as in training, before the test scale hides a wrong unit: N W float32."""
     fmri = np.asarray(fmri)
     if fmri.ndim == 1:
@@ -84,7 +95,7 @@ class Responses:
         f'fMRI has {len(bad)} values that are not finite, the first in trial {bad[0, 0]}, voxel {bad[0, 1]}.'
       )
     if transform is not None:
-      rows = _in_session(transform, transform.select(fmri))
+      rows = _in_session(transform, transform.select(fmri), session)
       fmri = transform.with_test_scale('train')(rows, is_test=True)
     return fmri
 
@@ -95,8 +106,9 @@ class Responses:
     subject: str = '',
     scale: float | None = None,
     repetitions: int = 1,
+    session: Sessions = None,
   ) -> np.ndarray:
-    """Model input N W float32 of a new session.
+    """Model input N W float32 of responses in arrays or files.
 
     Args:
       betas: an array or a file. N V or V: the voxels of the ROI, or all voxels of the subject, in the order of the training
@@ -104,7 +116,7 @@ class Responses:
       mask: chooses voxels: an array (V or X Y Z, of 0 and 1), a file, or several as `--mask` of `brainjax prepare own`.
       subject: whose responses these are; empty where the weights know one subject.
       scale: the numbers are betas times this. Whole numbers need it.
-      repetitions: see `model_input`.
+      repetitions, session: see `model_input`.
 
     Raises:
       UserError: a file cannot be read, or betas, mask and weights do not fit together.
@@ -123,7 +135,7 @@ class Responses:
     else:
       rows = _masked(values, mask, name, image, transform)
     rows = rows if scale is None else rows / np.float32(scale)
-    fmri = self._at_training_scale(rows, transform)
+    fmri = self._at_training_scale(rows, transform, session)
     _refuse_unlikely(fmri, transform, name)
     return transform.to_test_scale(fmri, repetitions)
 
@@ -141,17 +153,26 @@ class Responses:
     return self.transforms[subject or known]
 
 
-def _in_session(transform: InputTransform, rows: np.ndarray) -> np.ndarray:
-  """Where the weights were trained on rows z-scored by session, a new session is z-scored by its own trials."""
+def _in_session(transform: InputTransform, rows: np.ndarray, session: Sessions) -> np.ndarray:
+  """Rows z-scored within their sessions, where the training rows were; see `Responses.model_input`."""
   if not transform.by_session:
     return rows
-  if len(rows) < MIN_SESSION:
-    raise UserError(
-      f'these weights were trained on responses z-scored within each session (data.zscore = voxel_session); found {len(rows)} '
-      f'trials, expected all trials of one session, at least {MIN_SESSION}.'
-    )
-  session = np.zeros(len(rows), int)
-  return standardise_sessions(rows, session, rows, session)
+  given = [''] if session is None else [session] if isinstance(session, str) else list(session)
+  if len(given) not in (1, len(rows)):
+    raise UserError(f'session has {len(given)} names; expected one, or one for each of {len(rows)} rows.')
+  names = np.broadcast_to(np.array(given, str), len(rows))
+  statistics = {} if session is None else dict(transform.sessions)
+  for name in set(names.tolist()) - statistics.keys():
+    own = names == name
+    if own.sum() < MIN_SESSION:
+      of_session = f' of session {name}' if name else ''
+      known = f', or a session of the training data ({", ".join(transform.sessions)})' if transform.sessions else ''
+      raise UserError(
+        'these weights were trained on responses z-scored within each session (data.zscore = voxel_session); found '
+        f'{own.sum()} trials{of_session}, expected all trials of one session, at least {MIN_SESSION}{known}.'
+      )
+    statistics |= session_statistics(rows[own], names[own])
+  return standardise_sessions(rows, names, statistics)
 
 
 def _scale(fmri: np.ndarray) -> float:

@@ -48,13 +48,14 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     'classifier_name': classifier and classifier.name,
     'features': _features(config.evaluate.features),
   }
-  train = stage_data.target_rows(config, 'train', image_size=config.data.image_size)
   reconstructor = Reconstructor(reconstruct.weights_of(workdir), common.compute_dtype(config))
+  fitted = reconstructor.transforms
+  train = stage_data.target_rows(config, 'train', image_size=config.data.image_size, fitted=fitted)
   items = np.arange(len(images.stimuli))
-  test = stage_data.test(config, reconstructor.transforms).take(items)
+  test = stage_data.test(config, fitted).take(items)
   # Baselines choose their penalty for the noise of the test rows, and the noise ceiling is about the data: both get them
   # as they are, not at the model's scale.
-  unscaled = {subject: t.with_test_scale('train') for subject, t in reconstructor.transforms.items()}
+  unscaled = {subject: t.with_test_scale('train') for subject, t in fitted.items()}
   plain = stage_data.test(config, unscaled).take(items)
   trials = test_set.load_trials(config, unscaled)
 
@@ -72,7 +73,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   if single is not None:
     facts['single_trials'] = _score_single_trials(
       single,
-      _sample(config, reconstructor, _at_test_scale(single, reconstructor.transforms, averaged)),
+      _sample(config, reconstructor, _at_test_scale(single, fitted, averaged)),
       _baselines(config, workdir, classifier, train, single, {}),
       **judges | options,
     ) | {'trials_averaged': averaged}

@@ -1,11 +1,14 @@
 """`data.zscore = 'voxel_session'`: each voxel z-scored within each session, with its training rows there; by NumPy."""
 
+import json
+
 import numpy as np
 import pytest
 
 from brainjax import prepare
-from brainjax.datasets import own, registry
-from brainjax.datasets.input_transform import InputTransform, standardise_sessions
+from brainjax.datasets import own, paired_rows, registry
+from brainjax.datasets.input_transform import InputTransform, session_statistics, standardise_sessions
+from brainjax.datasets.responses import Responses
 from brainjax.errors import UserError
 from tests.datasets import own_files
 
@@ -58,13 +61,54 @@ def test_rows_are_standardised_within_their_session(tmp_path, column):
     assert len(set(test.columns['stimulus'].tolist())) == len(pictures)
 
 
+def test_no_split_is_read_again_for_its_statistics(tmp_path, monkeypatch):
+  out, fmri, sessions, table = prepared(tmp_path)
+  is_train = table['split'] == 'train'
+  saved = load(out, 'train').info['transforms']['sub-01'].to_json()
+  z = expected(fmri, sessions, is_train)
+  old = {name: value for name, value in saved.items() if name != 'sessions'}
+  read, original = [], paired_rows._read
+  monkeypatch.setattr(paired_rows, '_read', lambda *args: (read.append(args[1]), original(*args))[1])
+  for info, splits in ((saved, ['test_trials']), (old, ['train', 'test_trials'])):  # earlier versions did not save them
+    read.clear()
+    fitted = {'sub-01': InputTransform.from_json(json.loads(json.dumps(info)))}
+    trials = load(out, 'test_trials', fitted=fitted)
+    np.testing.assert_allclose(trials.columns['fmri'], z[~is_train], rtol=1e-3, atol=2e-3)
+    assert read == splits
+  # A lab's own call: a session of the training data by its saved statistics, also a single trial; others by themselves.
+  reader = Responses({'input': [saved]}, 12)
+  of_b = fmri[sessions == 'b']
+  alone = (of_b - of_b.mean(0)) / of_b.std(0)
+  names = ['b'] * len(of_b) + ['c'] * len(of_b)
+  rows = reader.model_input(np.concatenate([of_b, of_b]), session=names)
+  np.testing.assert_allclose(rows, np.concatenate([z[sessions == 'b'], alone]), rtol=1e-3, atol=2e-3)
+  np.testing.assert_allclose(reader.model_input(of_b[1], session='b'), z[sessions == 'b'][1:2], rtol=1e-3, atol=2e-3)
+  np.testing.assert_allclose(reader.model_input(of_b), alone, rtol=1e-3, atol=2e-3)
+  with pytest.raises(
+    UserError, match='found 1 trials of session c, .*at least 10, or a session of the training data .a, b'
+  ):
+    reader.model_input(of_b[1], session='c')
+  with pytest.raises(UserError, match='session has 2 names; expected one, or one for each of 19 rows'):
+    reader.model_input(fmri, session=['a', 'b'])
+
+
+def test_a_test_row_in_a_session_without_training_rows_is_refused(tmp_path):
+  out, *_ = prepared(tmp_path)
+  saved = load(out, 'train').info['transforms']['sub-01'].to_json()
+  del saved['sessions']['b']  # as if no training row had been in it
+  with pytest.raises(UserError, match='session b has fewer than 2 training rows'):
+    load(out, 'test', fitted={'sub-01': InputTransform.from_json(saved)})
+
+
 def test_unknown_sessions_are_refused(tmp_path):
   study = own_files.write(tmp_path / 'raw')
   own.prepare(study.source(), tmp_path / 'out')
   with pytest.raises(UserError, match='session of each trial is not known.*choose voxel'):
     load(tmp_path / 'out', 'train')
-  with pytest.raises(UserError, match='here: session b has 1 training rows, too few'):
-    standardise_sessions(np.ones((3, 2)), np.array(['a', 'a', 'b']), np.ones((3, 2)), np.array(['a', 'a', 'b']), 'here')
+  sessions = np.array(['a', 'a', 'b'])
+  statistics = session_statistics(np.ones((3, 2)), sessions)
+  with pytest.raises(UserError, match='here: session b has fewer than 2 training rows, too few'):
+    standardise_sessions(np.ones((3, 2)), sessions, statistics, 'here')
 
 
 def test_the_default_is_that_of_the_data_set():
