@@ -11,8 +11,7 @@ from brainjax.datasets.input_transform import TEST_SCALES, ZSCORES
 from brainjax.errors import UserError
 from brainjax.models import recompute
 from brainjax.ops import attention
-from brainjax.stages.registry import STAGES
-from brainjax.stages.rules import (
+from brainjax.rules import (
   INNER_SHARE,
   NAMES,
   NOT_NEGATIVE,
@@ -24,6 +23,7 @@ from brainjax.stages.rules import (
   divides,
   one_of,
 )
+from brainjax.stages.registry import STAGES
 
 DEVICES = Rule(lambda x: x == -1 or x > 0, '-1 (the rest) or more than 0')
 SIZES = Rule(lambda x: len(x) > 0 and all(isinstance(n, int) and n > 0 for n in x), 'one or more whole numbers above 0')
@@ -85,7 +85,8 @@ def rules(config: ConfigDict) -> dict[str, Rule]:
 
 def _data_rules(config: ConfigDict) -> dict[str, Rule]:
   data = config.data
-  return {
+  own = {field: rule for data_set in registry.DATA_SETS.values() for field, rule in data_set.fields.items()}
+  return {f'data.{field}': rule for field, rule in own.items() if field in data} | {
     'data.dataset': one_of(*registry.with_pictures()),
     'data.subjects': Rule(lambda x: len(x) > 0 and NAMES.holds(x), f'at least one subject: {NAMES.expected}'),
     'data.other_subjects': Rule(
@@ -153,12 +154,13 @@ def check(config: ConfigDict, stages: Sequence[str]) -> None:
         f'config.{name}.select is best, but config.data.num_val_stimuli is 0: hold some stimuli out to select by.'
       )
     for source in spec.sources(config):
-      field = registry.get(source.data_set).raw_field
-      if field and field not in config.data:
-        raise UserError(
-          f'the data set {source.data_set} has its raw folder in config.data.{field} (its raw_field), but the config has no '
-          'such field; add it in the config file, inside `with config.unlocked():`.'
-        )
+      data_set = registry.get(source.data_set)
+      for field in filter(None, (data_set.raw_field, *data_set.fields)):
+        if field not in config.data:
+          raise UserError(
+            f'the data set {source.data_set} reads config.data.{field}, but the config has no such field; add it in the config '
+            'file, inside `with config.unlocked():`.'
+          )
     spec.check(config, tuple(stages))
 
 

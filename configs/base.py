@@ -48,7 +48,8 @@ def get_config() -> ConfigDict:
   config.data.hcp_augmentation = (
     1.0  # number of rows after adding interpolated pairs, over the real number; 1: no pairs
   )
-  config.data.contrast_god_subjects = ('sbj_1', 'sbj_2', 'sbj_3', 'sbj_4', 'sbj_5')  # GOD training fMRI in contrast
+  # Subjects whose training fMRI contrast learns from; a field contrast_<data set>_subjects does the same for other data.
+  config.data.contrast_god_subjects = ('sbj_1', 'sbj_2', 'sbj_3', 'sbj_4', 'sbj_5')
   config.data.num_val_stimuli = 0  # training stimuli held out for validation; 0: the paper's protocol, no selection
   # Share of the first subject's training stimuli that is used (--target_sub_train_proportion).
   config.data.target_train_proportion = 1.0

@@ -38,12 +38,19 @@ def test_a_stage_and_a_data_set_from_outside_the_package(tmp_path):
   z = transform(transform.select(raw[:9]))
   kept = [np.allclose(z[rows].mean(axis=0), 0, atol=1e-4) for rows in _sevens()]
   assert sum(kept) == 1
+  # Contrast has learned from the same rows, and carries the same transform.
+  _, of_contrast = load_weights(tmp_path / 'run' / 'contrast' / 'weights')
+  assert of_contrast['input'] == info['input'] and of_contrast['settings']['num_voxels'] == 6
+  assert list(of_contrast['inputs'])[:1] == ['raw files of toy/s1']
   wrong = _run('launch.py', *flags, '--config.linear.gain=-1.0')
   assert wrong.returncode == 2 and 'config.linear.gain is -1.0; expected more than 0' in wrong.stderr
   done = _run(
     '-m', 'brainjax.prepare', '--plugins=tests.toys', 'toy', f'--raw={tmp_path}/toy', f'--out={tmp_path}/again'
   )
   assert done.returncode == 0 and 'toy/s1: prepared' in done.stdout, done.stderr
+  done = _run('-m', 'brainjax.prepare', '--plugins=tests.toys', 'check', f'{tmp_path}/again')
+  assert done.returncode == 0 and 's1: rows: train 9, test 3' in done.stdout, done.stderr
+  assert 's1: toys are grey' in done.stdout and (tmp_path / 'again' / 'check_toy.png').is_file()
 
 
 def _sevens():

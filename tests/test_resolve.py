@@ -50,7 +50,6 @@ def test_a_later_stage_starts_from_the_weights_of_the_one_before(tmp_path):
   assert resolved.contrast.init_from == ''  # none before it
   assert resolved.attend.init_from == str(tmp_path / 'w')  # the user's
   assert resolved.diffuse.init_from == f'{tmp_path}/run/attend/weights'  # not there yet: sizes are the config's
-  assert resolved.label2img.init_from == f'{tmp_path}/run/first_stage_training/weights'
   assert workdirs.relevant(resolved, tmp_path / 'run', 'diffuse')['diffuse']['init_from'] == '{workdir}/attend/weights'
   # Once they exist, they are still those of this run, and not weights that a user names: the config decides their sizes.
   _save(tmp_path / 'run' / 'attend' / 'weights', patch_size=8)

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 
-from brainjax.datasets import paired, registry
+from brainjax.datasets import checks, paired, registry
+from brainjax.rules import POSITIVE
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages.registry import StageSpec, register
-from brainjax.stages.rules import POSITIVE
 
 TRAIN, TEST = [f'a{i}' for i in range(9)], [f'b{i}' for i in range(3)]
 
@@ -37,7 +37,16 @@ class Toy(paired.Builder):
     )
 
 
-registry.register(registry.DataSet('toy', 'A toy', Toy, has_raw=lambda raw: any(raw.glob('*.npy')), raw_field='toy'))
+def check(source):
+  """What `prepare check` reports: what it does of all data with pictures, and a fact of toys."""
+  subject = checks.check_pictures(source, 'voxel')
+  subject.facts.append('toys are grey')
+  return [subject]
+
+
+registry.register(
+  registry.DataSet('toy', 'A toy', Toy, has_raw=lambda raw: any(raw.glob('*.npy')), raw_field='toy', check=check)
+)
 
 
 def make(config, mesh):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,11 @@ class Dataset:
 
   Attributes:
     num_voxels: width of the fMRI rows, padding included.
+    info: facts about the data (subjects, statistics, names); never part of a batch.
   """
 
   num_voxels: int
+  info: Mapping[str, Any] = MappingProxyType({})
 
   def __len__(self) -> int:
     raise NotImplementedError
@@ -88,7 +91,6 @@ class ArrayDataset(Dataset):
     picture_row: for each row its place in `pictures`: `N`.
     signed_unit: give pictures as float32 in [-1, 1] instead of uint8.
     picture_name: the field of a batch that holds them.
-    info: facts about the data (subjects, statistics, names); never part of a batch.
   """
 
   columns: dict[str, np.ndarray]

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainjax.datasets import store
+from brainjax.datasets import arrays, checks, store
+from brainjax.rules import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,14 @@ class DataSet:
     has_pictures: False for resting-state data.
     raw_field: the field of `config.data` that names the raw folder, which a run then prepares by itself; empty: the user
       must prepare the data by the command.
+    fields: fields of `config.data` that it alone reads -> what their value must be.
+    unpaired: (prepared_dir, patch_size=, full_extra_patch=, seed=, and each of `fields` by name) -> rows without pictures.
+      With it, and where `config.data` names its raw folder, `contrast` learns from it. Data with pictures need none:
+      contrast reads the training rows of the subjects that `config.data.contrast_<name>_subjects` names.
+    check: builder of prepared data -> what `prepare check` reports and draws of each subject in it. None: what it reports
+      of data with pictures.
+    released_raw_scale: the release does not z-score its test rows; `config.released.god_test_raw_scale` does the same
+      (quirk B2).
     needs_command: whether raw files in a folder need a conversion with options that only the command has. A run then
       keeps existing prepared data as they are.
   """
@@ -69,6 +78,10 @@ class DataSet:
   zscore: str = 'voxel'
   has_pictures: bool = True
   raw_field: str = ''
+  fields: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
+  unpaired: Callable[..., arrays.Dataset] | None = None
+  check: Callable[[Any], list[checks.Subject]] | None = None
+  released_raw_scale: bool = False
   needs_command: Callable[[Path], bool] = lambda folder: False
 
   def run_prepare(self, out: str | Path, values: Mapping[str, Any]) -> store.States:

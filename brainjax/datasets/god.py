@@ -84,6 +84,7 @@ DATA_SET = data_set.DataSet(
   rois=('VC', 'V1', 'V2', 'V3', 'V4', 'LOC', 'FFA', 'PPA', 'HVC'),
   zscore='subject',  # the paper's way
   raw_field='god',
+  released_raw_scale=True,
   needs_command=_needs_images,
 )
 load = functools.partial(paired_rows.load, DATA_SET)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from brainjax.datasets import arrays, data_set, hcp_cifti, raw, store, transforms
+from brainjax.datasets import arrays, checks, data_set, hcp_cifti, raw, store, transforms
 from brainjax.datasets.hcp_cifti import AREAS, FILE
 from brainjax.errors import UserError
+from brainjax.rules import NAMES, NOT_NEGATIVE, Rule
 
 SPLITS = ('train', 'val')
 WINDOW_SECONDS = 8
@@ -161,24 +162,6 @@ def _has_raw(folder: Path) -> bool:
   return _has_npz(folder) or hcp_cifti.has_files(folder)
 
 
-DATA_SET = data_set.DataSet(
-  name='hcp',
-  title='HCP resting state: .dtseries.nii files, or one .npz a subject',
-  builder=Hcp,
-  has_raw=_has_raw,
-  prepare=prepare,
-  arguments=(
-    data_set.RAW,
-    data_set.Argument('runs', 'of the CIFTI files; the paper used REST1_LR', 'RUNS', data_set.split_names),
-    data_set.Argument('workers', 'processes that read CIFTI files; each needs about 1 GB', 'N', int),
-  ),
-  rois=('VC', *AREAS),
-  has_pictures=False,
-  raw_field='hcp',
-  needs_command=hcp_cifti.has_files,  # --runs
-)
-
-
 class HcpDataset(arrays.Dataset):
   """Windows read from disk when asked for: ROI, wrap-padding, and each subject's own scalar z-score."""
 
@@ -275,3 +258,74 @@ def load(
     pairs = transforms.draw_pairs(len(data), augmentation_times, np.random.default_rng(augmentation_seed))
     data = arrays.InterpolatedDataset(data, pairs)
   return data
+
+
+def load_unpaired(
+  prepared_dir: str | os.PathLike,
+  *,
+  patch_size: int,
+  full_extra_patch: bool,
+  seed: int,
+  hcp_rois: Sequence[str],
+  hcp_subject_limit: int,
+  hcp_augmentation: float,
+) -> arrays.Dataset:
+  """`load`, from the fields of `config.data`; see configs/base.py.
+
+  Raises:
+    UserError: as `load`.
+  """
+  return load(
+    prepared_dir,
+    hcp_rois,
+    max_subjects=hcp_subject_limit or None,
+    patch_size=patch_size,
+    augmentation_times=hcp_augmentation,
+    augmentation_seed=seed,
+    full_extra_patch=full_extra_patch,
+  )
+
+
+def check(source: Any) -> list[checks.Subject]:
+  """What `prepare check` reports of each subject; reads every window once."""
+  facts = store.read_metadata(Path(source.data_dir))
+  rois, start, subjects = facts.masks, 0, []
+  for place, (name, count) in enumerate(zip(facts['subjects'], facts['windows'], strict=True)):
+    subject = checks.Subject(
+      name, [f'{count} windows of {facts["num_voxels"]} voxels; ROIs {checks.format_counts(facts["rois"])}'], rois=rois
+    )
+    statistics = checks.Statistics()
+    for row in store.read_rows(source, 'train', range(start, start + count)):
+      statistics.add(row['fmri'])
+    subject.doubts += statistics.find_doubts('train')
+    subject.rows = statistics.standardise() if place < checks.MAX_SUBJECTS else {}
+    deviation = np.sqrt(facts['voxel_variance'][place])
+    subject.values = {roi: deviation[mask] for roi, mask in rois.items() if roi != 'VC'}
+    start += count
+    subjects.append(subject)
+  return subjects
+
+
+DATA_SET = data_set.DataSet(
+  name='hcp',
+  title='HCP resting state: .dtseries.nii files, or one .npz a subject',
+  builder=Hcp,
+  has_raw=_has_raw,
+  prepare=prepare,
+  arguments=(
+    data_set.RAW,
+    data_set.Argument('runs', 'of the CIFTI files; the paper used REST1_LR', 'RUNS', data_set.split_names),
+    data_set.Argument('workers', 'processes that read CIFTI files; each needs about 1 GB', 'N', int),
+  ),
+  rois=('VC', *AREAS),
+  has_pictures=False,
+  check=check,
+  unpaired=load_unpaired,
+  fields={
+    'hcp_rois': Rule(lambda x: len(x) > 0 and NAMES.holds(x) and set(x) <= set(AREAS), f'some of {", ".join(AREAS)}'),
+    'hcp_subject_limit': NOT_NEGATIVE,
+    'hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
+  },
+  raw_field='hcp',
+  needs_command=hcp_cifti.has_files,  # --runs
+)

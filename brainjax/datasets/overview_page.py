@@ -1,4 +1,4 @@
-"""Draws what `overview` found in prepared data: one page with responses, a summary per ROI, and pictures."""
+"""Draws what `prepare check` found in prepared data: one page with responses, a summary per ROI, and pictures."""
 
 import textwrap
 from pathlib import Path
@@ -8,19 +8,19 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from brainjax.datasets import overview, registry
+from brainjax.datasets import checks, registry
 from brainjax.files import atomic_write
 
 MAP_HEIGHT, STRIP_HEIGHT = 2.3, 1.95  # inches, of a subject and of a row of pictures with captions of two lines
 INK, BLUE, ORANGE = '#222222', '#3b6ea5', '#c96a28'
 
 
-def draw(name: str, subjects: list[overview.Subject], path: Path) -> None:
+def draw(name: str, subjects: list[checks.Subject], path: Path) -> None:
   """One page: per subject the responses as the model gets them and a summary per ROI; below, sample pictures.
 
   The last row of pictures has one picture of each kind of file (mode, orientation, transparency), the rarest first.
   """
-  shown = subjects[: overview.MAX_SUBJECTS]
+  shown = subjects[: checks.MAX_SUBJECTS]
   pictures = shown[0].pictures
   strips = list(
     dict.fromkeys(strip for strip in ('train', 'test', 'kinds of files') if any(p[0] == strip for p in pictures))
@@ -35,12 +35,12 @@ def draw(name: str, subjects: list[overview.Subject], path: Path) -> None:
   axes = (parts[0] if strips else parts).subplots(len(shown), 3, width_ratios=(1.2, 1.2, 1), squeeze=False)
   for subject, (left, middle, right) in zip(shown, axes, strict=True):
     used = registry.get(name).zscore
-    other = next(zscore for zscore in overview.WAYS if zscore != used)
-    _heat_map(left, subject, used, f'as the model gets them:\n{overview.WAYS[used]}')
-    _heat_map(middle, subject, other, f'for comparison:\n{overview.WAYS[other]}')
+    other = next(zscore for zscore in checks.WAYS if zscore != used)
+    _heat_map(left, subject, used, f'as the model gets them:\n{checks.WAYS[used]}')
+    _heat_map(middle, subject, other, f'for comparison:\n{checks.WAYS[other]}')
     _per_roi(right, subject, is_ceiling=registry.get(name).has_pictures)
   if strips:
-    cells = parts[1].subplots(len(strips), overview.NUM_PICTURES, squeeze=False)
+    cells = parts[1].subplots(len(strips), checks.NUM_PICTURES, squeeze=False)
     for strip, row in zip(strips, cells, strict=True):
       row[0].set_ylabel(strip if strip == 'kinds of files' else f'{strip} pictures', fontsize=9, color=INK)
       for cell in row:
@@ -59,7 +59,7 @@ def _short(text: str, length: int = 30) -> str:
   return text if len(text) <= length else text[: length - 1] + '…'
 
 
-def _heat_map(axis: Any, subject: overview.Subject, zscore: str, title: str) -> None:
+def _heat_map(axis: Any, subject: checks.Subject, zscore: str, title: str) -> None:
   """Rows x voxels, voxels in the order of the smaller ROIs, whose bounds are marked."""
   rows = subject.rows[zscore]
   small = {roi: mask for roi, mask in subject.rois.items() if not mask.all()}
@@ -86,7 +86,7 @@ def _heat_map(axis: Any, subject: overview.Subject, zscore: str, title: str) -> 
   axis.figure.colorbar(image, ax=axis, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
 
 
-def _per_roi(axis: Any, subject: overview.Subject, is_ceiling: bool) -> None:
+def _per_roi(axis: Any, subject: checks.Subject, is_ceiling: bool) -> None:
   """A box per ROI: the middle half, whiskers from 5 to 95 %."""
   axis.spines[['top', 'right']].set_visible(False)
   axis.tick_params(labelsize=8)

@@ -8,7 +8,6 @@ num_train_stimuli and stimuli_sha256. Training stimuli are numbered 0 .. num_tra
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -19,9 +18,9 @@ import tensorflow_datasets as tfds
 
 from brainjax.datasets import pictures, store, transforms
 from brainjax.errors import UserError
+from brainjax.rules import NAME
 
 NO_CLASS = -1  # class index of a picture whose category is not known; its name is then that of its file
-SUBJECT = re.compile(r'[A-Za-z][A-Za-z0-9_-]{0,63}')
 
 
 @dataclasses.dataclass
@@ -113,7 +112,7 @@ class Builder(store.Builder, skip_registration=True):
     Raises:
       UserError: `subject` cannot be the name of a folder.
     """
-    if not SUBJECT.fullmatch(subject):
+    if not NAME.fullmatch(subject):
       raise UserError(f'subject {subject[:70]!r}: expected a letter, then letters, digits, _ or -, such as sub-01')
 
     class OneSubject(cls, skip_registration=True):

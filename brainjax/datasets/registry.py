@@ -22,7 +22,9 @@ with pictures, write a module such as this, and import it (`config.plugins` of a
 
 Then `python -m brainjax.prepare --plugins=toy toy --raw=DIR` prepares it, and `config.data.dataset = 'toy'` trains on it. A data set
 of the package itself has its line at the end of this file instead. `raw_field='beans'` lets a run prepare it by
-itself, from the folder that `config.data.beans` names; your config adds this field.
+itself, from the folder that `config.data.beans` names; your config adds this field. With the field
+`contrast_toy_subjects = ('s1',)` in `config.data`, `contrast` learns from the training rows of these subjects too. Data without
+pictures give `contrast` their rows by `DataSet.unpaired`, and name their own check for `prepare check`.
 """
 
 import importlib

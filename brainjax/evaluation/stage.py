@@ -21,10 +21,10 @@ from brainjax.evaluation.networks.classifiers import Classifier
 from brainjax.evaluation.report import provenance, showcase
 from brainjax.evaluation.score import ITEMS_FILE, evaluate, score_images
 from brainjax.reconstruct import Reconstructor
+from brainjax.rules import NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.stages import common, reconstruct
 from brainjax.stages import data as stage_data
 from brainjax.stages.registry import StageSpec, WeightsField
-from brainjax.stages.rules import NOT_NEGATIVE, POSITIVE, Rule
 
 
 def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from brainjax.datasets import overview, transforms
+from brainjax.datasets import checks, transforms
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.datasets.paired import NO_CLASS, explainable_variance
@@ -101,7 +101,7 @@ def estimate_noise_ceiling(trials: ArrayDataset | str, num_bootstrap: int, seed:
   halves = repetitions.split_half_identification(fmri, stimulus, seed=seed)
   if explained is None or halves is None:
     return {'missing': 'no test picture was shown more than once'}
-  voxels = overview.noise_ceiling(explained.astype(np.float64), float(counts.mean()))
+  voxels = checks.noise_ceiling(explained.astype(np.float64), float(counts.mean()))
   bootstrap = resampling.Bootstrap.draw(np.arange(len(labels)), num_bootstrap, seed)
   low, high = bootstrap.interval(halves.fractions, halves.influence)
   return {

@@ -14,11 +14,11 @@ from brainjax.models.dense import cast_kernels
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, masking, patches
+from brainjax.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import Release, Sizes, StageSpec, WeightsField
-from brainjax.stages.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.trees import add_prefix, subtree
 
 # All of the fMRI side trains, and the cross-attention and decoder of the image side. Position tables are constants.

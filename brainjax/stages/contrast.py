@@ -11,17 +11,17 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from brainjax import sharding
-from brainjax.datasets import arrays, god, hcp
-from brainjax.datasets.hcp_cifti import AREAS
+from brainjax.datasets import arrays, paired_rows
+from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
 from brainjax.models.dense import cast_kernels
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.ops import losses, patches
+from brainjax.rules import INNER_SHARE, NAMES, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import Release, Sizes, Source, StageSpec, WeightsField
-from brainjax.stages.rules import INNER_SHARE, NAMES, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 
 
 def model(config: ConfigDict, num_voxels: int) -> FmriMAE:
@@ -112,47 +112,68 @@ def make_contrasts(negatives: str, temperature: float, mesh: Mesh) -> tuple[Call
   return info_nce, partial(losses.info_nce_paired, temperature=temperature) if negatives == 'paired' else None
 
 
+def _unpaired(config: ConfigDict) -> list[str]:
+  """The data sets without pictures that the config has raw folders of: names."""
+  return [name for name, each in data_sets.DATA_SETS.items() if each.unpaired and config.data.get(each.raw_field)]
+
+
+def _subject_fields(config: ConfigDict) -> dict[str, str]:
+  """Data set with pictures -> field of `config.data` that names the subjects whose training fMRI contrast reads."""
+  fields = {name: f'contrast_{name}_subjects' for name in data_sets.with_pictures()}
+  return {name: field for name, field in fields.items() if field in config.data}
+
+
+def _paired(config: ConfigDict) -> dict[str, tuple[str, ...]]:
+  """Data set with pictures -> subjects whose training fMRI contrast reads."""
+  return {name: tuple(config.data[field]) for name, field in _subject_fields(config).items() if config.data[field]}
+
+
 def train_rows(config: ConfigDict) -> arrays.JoinedDataset:
-  """Resting-state windows, and the training fMRI of `contrast_god_subjects`, repeated to the width of the widest.
+  """Data without pictures, then the training fMRI of data with pictures, repeated to the width of the widest.
 
   Raises:
     UserError: the config names no data, or they are missing or damaged.
   """
   parts = []
-  if config.data.hcp:
+  for name in _unpaired(config):
+    data_set = data_sets.get(name)
+    options = {field: config.data[field] for field in data_set.fields}
     parts.append(
-      hcp.load(
+      data_set.unpaired(
         config.data.prepared,
-        config.data.hcp_rois,
-        max_subjects=config.data.hcp_subject_limit or None,
         patch_size=config.fmri_mae.patch_size,
-        augmentation_times=config.data.hcp_augmentation,
-        augmentation_seed=config.seed,
         full_extra_patch=config.released.full_extra_patch,
+        seed=config.seed,
+        **options,
       )
     )
-  if config.data.contrast_god_subjects:
-    parts.append(_god_rows(config, 'train'))
+  parts += _paired_rows(config, 'train')
   if not parts:
+    fields = [each.raw_field for each in data_sets.DATA_SETS.values() if each.unpaired]
+    fields += _subject_fields(config).values()
     raise UserError(
-      'config.data.hcp and config.data.contrast_god_subjects are both empty: contrast has no data to learn from.'
+      f'contrast has no data to learn from: config.data.{" and config.data.".join(fields)} are empty; fill one in.'
     )
   return arrays.JoinedDataset(parts, max(part.num_voxels for part in parts))
 
 
-def _god_rows(config: ConfigDict, split: str) -> arrays.ArrayDataset:
+def _paired_rows(config: ConfigDict, split: str) -> list[arrays.ArrayDataset]:
   options = stage_data.row_options(config) | {'image_size': 0}
-  if config.data.dataset != god.DATA_SET.name:  # whose ROIs have other names
-    options['roi'] = god.DATA_SET.default_roi
-  return god.load(config.data.prepared, config.data.contrast_god_subjects, split=split, **options)
+  parts = []
+  for name, subjects in _paired(config).items():
+    data_set = data_sets.get(name)
+    roi = options['roi'] if name == config.data.dataset else data_set.default_roi  # other data have other ROIs
+    rows = paired_rows.load(data_set, config.data.prepared, subjects, split=split, **options | {'roi': roi})
+    parts.append(rows)
+  return parts
 
 
 def _data(config: ConfigDict) -> stage_data.StageData:
-  train, val, transforms = train_rows(config), None, []
-  if config.data.contrast_god_subjects:
-    transforms = [t.with_width(train.num_voxels) for t in train.parts[-1].info['transforms'].values()]
-    if config.data.num_val_stimuli:
-      val = arrays.JoinedDataset([_god_rows(config, 'val')], train.num_voxels)
+  train, val = train_rows(config), None
+  fitted = [part.info['transforms'].values() for part in train.parts if 'transforms' in part.info]
+  transforms = [transform.with_width(train.num_voxels) for of_part in fitted for transform in of_part]
+  if fitted and config.data.num_val_stimuli:
+    val = arrays.JoinedDataset(_paired_rows(config, 'val'), train.num_voxels)
   return stage_data.make(config, 'contrast', sources(config), train, val, transforms)
 
 
@@ -204,8 +225,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
 
 def sources(config: ConfigDict) -> list[Source]:
   """The prepared data that contrast reads."""
-  subjects = tuple(config.data.contrast_god_subjects)
-  return [Source(god.DATA_SET.name, subjects)] * bool(subjects) + [Source(hcp.DATA_SET.name)] * bool(config.data.hcp)
+  return [Source(*each) for each in _paired(config).items()] + [Source(name) for name in _unpaired(config)]
 
 
 def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[Sizes]:
@@ -235,20 +255,21 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
     ),
     'contrast.negatives': one_of('global', 'per_device', 'paired'),
     'contrast.decoder_depth': POSITIVE,
-    'data.contrast_god_subjects': NAMES,
-    'data.hcp_rois': Rule(
-      lambda x: len(x) > 0 and NAMES.holds(x) and set(x) <= set(AREAS), f'some of {", ".join(AREAS)}'
-    ),
-    'data.hcp_subject_limit': NOT_NEGATIVE,
-    'data.hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
+    **{f'data.{field}': NAMES for field in _subject_fields(config).values()},
   }
 
 
 def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
-  if config.contrast.select == 'best' and not config.data.contrast_god_subjects:
+  subjects = [subject for of_set in _paired(config).values() for subject in of_set]
+  if config.contrast.select == 'best' and not subjects:
     raise UserError(
-      'config.contrast.select is best, but config.data.contrast_god_subjects is empty. Only GOD stimuli '
-      'are held out, so there is nothing to select by.'
+      f'config.contrast.select is best, but config.data.{" and ".join(_subject_fields(config).values())} is empty. Only '
+      'stimuli of data with pictures are held out, so there is nothing to select by.'
+    )
+  if len(set(subjects)) < len(subjects):
+    raise UserError(
+      f'contrast would learn from two subjects of one name: {", ".join(map(str, _paired(config).items()))}; weights know '
+      'subjects by their name. Leave one out, or prepare it under another name.'
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax import hosts, sharding
-from brainjax.datasets import arrays, god, loader, paired_rows, registry, store, transforms
+from brainjax.datasets import arrays, loader, paired_rows, registry, store, transforms
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 from brainjax.ops import masking
@@ -40,6 +40,7 @@ class StageData(NamedTuple):
 
 def row_options(config: ConfigDict) -> dict[str, Any]:
   """Arguments of `paired_rows.load` that are the same for every split and stage."""
+  data_set = registry.get(config.data.dataset)
   return {
     'roi': config.data.roi,
     'num_val_stimuli': config.data.num_val_stimuli,
@@ -48,7 +49,7 @@ def row_options(config: ConfigDict) -> dict[str, Any]:
     'zscore': registry.zscore_of(config.data.dataset, config.data.zscore),
     'full_extra_patch': config.released.full_extra_patch,
     'test_scale': config.data.test_scale,
-    'test_raw_scale': config.released.god_test_raw_scale and config.data.dataset == god.DATA_SET.name,
+    'test_raw_scale': config.released.god_test_raw_scale and data_set.released_raw_scale,
   }
 
 

@@ -17,12 +17,12 @@ from brainjax.models.dense import cast_kernels
 from brainjax.models.latent_diffusion import LatentDiffusion, denoising_loss, latent_diffusion
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
+from brainjax.rules import NOT_NEGATIVE, SHARE, Rule
 from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages import first_stage as first_stage_module
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import Release, Sizes, StageSpec, WeightsField
-from brainjax.stages.rules import NOT_NEGATIVE, SHARE, Rule
 from brainjax.trees import add_prefix, flatten, subtree
 
 OPTIMIZER = {'decay_all': True}

@@ -7,12 +7,12 @@ from ml_collections import ConfigDict
 from brainjax.datasets import transforms
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, patches
+from brainjax.rules import INNER_SHARE
 from brainjax.simulator.batches import RenderedBatches
 from brainjax.stages import common
 from brainjax.stages.data import StageData
 from brainjax.stages.problem import Training
 from brainjax.stages.registry import StageSpec, WeightsField
-from brainjax.stages.rules import INNER_SHARE
 
 
 def make(config: ConfigDict, mesh: Mesh) -> Training:

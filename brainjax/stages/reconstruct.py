@@ -9,10 +9,10 @@ from brainjax import hosts, sharding
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 from brainjax.reconstruct import Reconstructor, check_options
+from brainjax.rules import NOT_NEGATIVE, Rule
 from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages.registry import STAGES, StageSpec
-from brainjax.stages.rules import NOT_NEGATIVE, Rule
 
 IMAGES = 'images.npz'  # as `evaluation.images` reads it
 

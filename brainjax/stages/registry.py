@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from brainjax import checkpoints
 from brainjax.datasets.arrays import Dataset
 from brainjax.errors import UserError
+from brainjax.rules import Rule
 from brainjax.stages.problem import Training
-from brainjax.stages.rules import Rule
 
 RANDOM = 'random'  # as a stage's `init_from`: it starts from random weights
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from brainjax import prepare
-from brainjax.datasets import overview, overview_page, own, registry
+from brainjax.datasets import checks, overview, overview_page, own, registry
 from brainjax.errors import UserError
 from tests.datasets import own_files, raw_files
 
@@ -55,7 +55,7 @@ def test_data_of_another_kind_are_not_called_damaged(tmp_path, monkeypatch):
   study = own_files.write(tmp_path / 'raw')
   own.prepare(study.source(), tmp_path / 'out')
   monkeypatch.setitem(registry.DATA_SETS, 'own', dataclasses.replace(registry.get('own'), has_pictures=False))
-  with pytest.raises(UserError, match='own has neither pictures nor windows of resting-state fMRI'):
+  with pytest.raises(UserError, match='own has neither pictures nor a check of its own'):
     overview.check_prepared('own', overview.find_prepared(tmp_path / 'out')['own'])
 
 
@@ -138,5 +138,5 @@ def test_constant_offsets(tmp_path, capsys, monkeypatch):
 
 def test_noise_ceiling():
   # Of one trial half of the variance is signal: of a mean over 4, 0.5 / (0.5 + 0.5 / 4).
-  np.testing.assert_allclose(overview.noise_ceiling(np.array([0, 0.5, 1]), 4), [0, 0.8, 1])
-  assert overview.noise_ceiling(np.array([0.3]), 1) == pytest.approx(0.3)
+  np.testing.assert_allclose(checks.noise_ceiling(np.array([0, 0.5, 1]), 4), [0, 0.8, 1])
+  assert checks.noise_ceiling(np.array([0.3]), 1) == pytest.approx(0.3)

@@ -5,12 +5,16 @@ import importlib
 import numpy as np
 import pytest
 
+from brainjax import config_check
 from brainjax.checkpoints import save_weights
-from brainjax.datasets import bold5000, god, hcp, own
+from brainjax.datasets import arrays, bold5000, god, hcp, own
+from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
 from brainjax.models.fmri_mae import FmriMAE
+from brainjax.rules import POSITIVE
 from brainjax.stages import common, contrast, transfer
 from brainjax.stages import data as stage_data
+from brainjax.stages.registry import Source
 from configs import base, tiny
 from tests.datasets import own_files, raw_files
 from tests.datasets.test_bold5000 import write
@@ -149,3 +153,58 @@ def test_contrast_takes_all_visual_voxels_of_god_whatever_another_data_set_calls
   with pytest.raises(UserError, match='contrast.batch_size is 40, but there are only 32 training samples'):
     config.contrast.batch_size = 40
     stage_data.check(config, ('contrast',))
+
+
+def test_contrast_learns_from_every_data_set_that_the_config_names(config, tmp_path, monkeypatch):
+  own.prepare(own_files.write(tmp_path / 'raw').source(), tmp_path / 'out', 'ab')
+  seen = {}
+
+  def unpaired(prepared, **options):
+    seen.update(options, prepared=prepared)
+    return arrays.ArrayDataset({'fmri': np.arange(3 * 30, dtype=np.float32).reshape(3, 30)})
+
+  rest = data_sets.DataSet(
+    'rest', 'At rest', hcp.Hcp, lambda raw: False, has_pictures=False, raw_field='rest', unpaired=unpaired,
+    fields={'rest_level': POSITIVE},
+  )  # fmt: skip
+  monkeypatch.setitem(data_sets.DATA_SETS, 'rest', rest)
+  config.data.update({'hcp': '', 'contrast_god_subjects': (), 'dataset': 'own', 'subjects': ('ab',), 'zscore': 'voxel'})
+  config.data.image_size = 32
+  with config.unlocked():
+    config.data.update({'rest': 'raw/rest', 'rest_level': 2.0, 'contrast_own_subjects': ('ab',)})
+  config.fmri_mae.patch_size = 4
+  config_check.check(config, ('contrast',))
+  assert contrast.sources(config) == [Source('own', ('ab',)), Source('rest')]
+  rows = contrast.train_rows(config)
+  assert seen == {
+    'prepared': config.data.prepared, 'patch_size': 4, 'full_extra_patch': False, 'seed': 2022, 'rest_level': 2.0
+  }  # fmt: skip
+  fmri = rows.gather(np.arange(len(rows)))['fmri']
+  assert fmri.shape == (3 + 7, 30)
+  np.testing.assert_array_equal(fmri[:3].ravel(), np.arange(90))
+  expected = own.load(tmp_path / 'out', ['ab'], split='train', image_size=0, patch_size=4, zscore='voxel')
+  np.testing.assert_array_equal(fmri[3:, :12], expected.columns['fmri'])
+  np.testing.assert_array_equal(fmri[3:, 12:24], fmri[3:, :12])  # wrapped around to the width of the other
+  config.data.rest_level = -1.0
+  with pytest.raises(UserError, match='config.data.rest_level is -1.0; expected more than 0'):
+    config_check.check(config, ('contrast',))
+  with config.unlocked():
+    del config.data.rest_level
+  with pytest.raises(
+    UserError, match='the data set rest reads config.data.rest_level, but the config has no such field'
+  ):
+    config_check.check(config, ('contrast',))
+
+
+def test_two_subjects_of_one_name_are_refused_in_contrast(config):
+  config.data.image_size = 32
+  with config.unlocked():
+    config.data.contrast_own_subjects = ('sbj_2',)
+  with pytest.raises(UserError, match='two subjects of one name: .*own.*sbj_2'):
+    config_check.check(config, ('contrast',))
+
+
+def test_contrast_without_data(config):
+  config.data.update({'hcp': '', 'contrast_god_subjects': ()})
+  with pytest.raises(UserError, match='config.data.hcp and config.data.contrast_god_subjects are empty; fill one in'):
+    contrast.train_rows(config)

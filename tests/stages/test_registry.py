@@ -68,7 +68,7 @@ def test_a_raw_field_that_the_config_lacks(monkeypatch):
   god = data_sets.get('god')
   monkeypatch.setitem(data_sets.DATA_SETS, 'beans', dataclasses.replace(god, name='beans', raw_field='beans'))
   config.data.dataset = 'beans'
-  with pytest.raises(UserError, match=r'the data set beans has its raw folder in config.data.beans .*; add it'):
+  with pytest.raises(UserError, match=r'the data set beans reads config.data.beans, .*; add it'):
     config_check.check(config, ('attend',))
   with config.unlocked():
     config.data.beans = 'beans'

@@ -1,9 +1,10 @@
 """Rules for the values of config fields, each with its text for messages."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from brainjax.datasets.paired import SUBJECT
+NAME = re.compile(r'[A-Za-z][A-Za-z0-9_-]{0,63}')  # of a subject, and so of a folder
 
 
 class Rule(NamedTuple):
@@ -20,7 +21,7 @@ INNER_SHARE = Rule(lambda x: 0 < x < 1, 'more than 0 and less than 1')
 PART = Rule(lambda x: 0 < x <= 1, 'more than 0 and at most 1')
 SEED = Rule(lambda x: 0 <= x < 2**32, 'at least 0 and less than 2**32')
 NAMES = Rule(
-  lambda x: all(isinstance(name, str) and SUBJECT.fullmatch(name) for name in x) and len(set(x)) == len(x),
+  lambda x: all(isinstance(name, str) and NAME.fullmatch(name) for name in x) and len(set(x)) == len(x),
   "different names in quotes, each a letter, then letters, digits, _ or -, such as ('sbj_3',)",
 )
 
