@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import limits, rows
 from brainjax.datasets import hcp, loader, transforms
 from brainjax.files import atomic_write
-from brainjax.metric_writer import progress
+from brainjax.progress import progress
 from brainjax.simulator import cortex
 from brainjax.simulator import hcp as simulated_hcp
 

@@ -17,6 +17,8 @@ from jax.experimental import multihost_utils
 
 from brainjax.errors import Stopped, UserError, describe_disk_error
 
+# Seconds that a step may take to end after SIGTERM; schedulers wait 30 or more before they kill.
+GRACE = 25.0
 _AT_SIGTERM: list[Callable[[], None]] = []  # SIGTERM calls the last one
 
 
@@ -150,6 +152,46 @@ def at_sigterm(work: Callable[[], None]) -> Iterator[None]:
     _AT_SIGTERM.append(work)
     stack.callback(_AT_SIGTERM.pop)
     yield
+
+
+class StopSignal:
+  """Notices SIGTERM, so that a loop can save and leave; the hosts of one run agree on the step through JAX's notice."""
+
+  def __init__(self):
+    self._asked = False
+    self._timer = threading.Timer(GRACE, self._give_up)
+    self._timer.daemon = True
+    self._noticing = at_sigterm(self._ask)
+
+  def __enter__(self) -> 'StopSignal':
+    self._noticing.__enter__()
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    self._timer.cancel()
+    self._noticing.__exit__(kind, error, trace)
+    if self._asked and error is None:  # it arrived after the last step: send it again
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  def asked(self, step: int) -> bool:
+    """Whether to save after this step and leave. To be called at every step."""
+    return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+
+  def begin_save(self) -> None:
+    """Cancels the time limit, so that a save is not cut off."""
+    self._timer.cancel()
+
+  def _ask(self) -> None:
+    if not self._asked:
+      self._asked = True
+      self._timer.start()
+
+  def _give_up(self) -> None:
+    # In the middle of a compilation or a validation that takes longer than schedulers wait.
+    end_now(
+      f'stopped by SIGTERM in a step that takes more than {GRACE:.0f} s; the same command resumes from the last checkpoint.',
+      Stopped.status,
+    )
 
 
 @contextlib.contextmanager

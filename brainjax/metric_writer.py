@@ -1,10 +1,8 @@
-"""Writes scalars of a run (JSON lines, TensorBoard, Weights & Biases if asked) and shows progress."""
+"""Writes scalars of a run (JSON lines, TensorBoard, Weights & Biases if asked)."""
 
 import hashlib
 import json
 import math
-import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tqdm import tqdm
 
 from brainjax import hosts
 from brainjax.errors import UserError
@@ -115,23 +112,3 @@ def read_metrics(path: Path) -> list[dict]:
       raise UserError(sentence) from error
     records.append(record)
   return records
-
-
-def progress(total: int, name: str, initial: int = 0) -> tqdm:
-  """Returns a progress bar with the time left, shown on the first host. Without a terminal: one line a minute.
-
-  The environment variable BRAINJAX_PROGRESS=0 switches it off for every command.
-  """
-  watched = sys.stderr.isatty()
-  return tqdm(
-    total=total,
-    initial=initial,
-    desc=name,
-    unit='step',
-    disable=not hosts.is_first() or os.environ.get('BRAINJAX_PROGRESS') == '0',
-    mininterval=0.5 if watched else 60.0,
-    maxinterval=10.0 if watched else 60.0,
-    ascii=not watched,
-    dynamic_ncols=watched,
-    bar_format='{desc:<12} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} {rate_fmt}, {remaining} left{postfix}',
-  )

@@ -121,7 +121,7 @@ def _prepare_run(
   """Checks everything before the first stage starts, which may take days."""
   for name in with_ancestors(stages):
     workdirs.refuse_other_config(given, config, workdir, name, asked and name in stages, accepted)
-  to_do = [name for name in stages if asked and STAGES[name].remade or not workdirs.is_complete(workdir / name)]
+  to_do = [name for name in stages if asked and STAGES[name].run or not workdirs.is_complete(workdir / name)]
   for position, name in enumerate(to_do):
     _check_weights(STAGES[name], config, workdir, to_do[:position])
   prepare_data(config, workdir, to_do)

@@ -18,9 +18,9 @@ from brainjax.datasets import raw
 from brainjax.datasets.responses import Betas, MaskOf, Responses, Sessions
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder
-from brainjax.metric_writer import progress
 from brainjax.models.latent_diffusion import LatentDiffusion, latent_diffusion
 from brainjax.ops import diffusion, samplers
+from brainjax.progress import progress
 from brainjax.trees import subtree, unflatten
 
 SAMPLERS = {'plms': samplers.plms, 'dpm': samplers.dpm, 'ddim': samplers.ddim}

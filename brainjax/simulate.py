@@ -9,7 +9,8 @@ from pathlib import Path
 
 from brainjax import files, hosts
 from brainjax.errors import ArgumentParser, UserError, command_line
-from brainjax.metric_writer import progress
+from brainjax.progress import progress
+from brainjax.raw_layout import GOD_CLASS_INDEX, GOD_IMAGES, GOD_LABELS
 from brainjax.simulator import cortex, god, hcp, stimuli, vision
 
 METADATA = 'simulation.json'
@@ -91,7 +92,7 @@ def simulate(
   _claim(out, parameters)
 
   god_folder, hcp_folder = out / GOD_FOLDER, out / HCP_FOLDER
-  picture_files = [god.CLASS_INDEX, *god.LABELS.values(), god.IMAGES]
+  picture_files = [GOD_CLASS_INDEX, *GOD_LABELS.values(), GOD_IMAGES]
   want_pictures = not all((god_folder / name).exists() for name in picture_files)
   want_god = [n for n in range(1, subjects + 1) if not (god_folder / god.subject_file(n)).exists()]
   want_hcp = [n for n in range(1, hcp_subjects + 1) if not (hcp_folder / hcp.subject_file(n)).exists()]

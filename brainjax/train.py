@@ -2,9 +2,6 @@
 
 import contextlib
 import math
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -16,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -24,16 +20,15 @@ from brainjax import hosts, sharding
 from brainjax.checkpoints import RunCheckpoints
 from brainjax.errors import Stopped, UserError
 from brainjax.files import atomic_write
-from brainjax.metric_writer import MetricWriter, progress
+from brainjax.metric_writer import MetricWriter
 from brainjax.models.dense import cast_kernels
+from brainjax.progress import progress
 from brainjax.stages.problem import Batch, Batches, Loss, Problem, Training
 from brainjax.trees import flatten, split, unflatten
 
 Params = Mapping[str, jax.Array]  # '/'-joined path -> array
 # Steps that the host may be ahead of the devices: enough to keep them busy, and few batches in their memory.
 IN_FLIGHT = 4
-# Seconds that a step may take to end after SIGTERM; schedulers wait 30 or more before they kill.
-GRACE = 25.0
 
 
 class LoopOptions(NamedTuple):
@@ -194,7 +189,7 @@ def train(
   inputs = dict(training.info.get('inputs', {}))
   best_metric = 'loss' if options.select == 'best' else None
   with (
-    _StopSignal() as stopping,
+    hosts.StopSignal() as stopping,
     contextlib.closing(RunCheckpoints(directory / 'checkpoints', best_metric)) as checkpoints,
   ):
     first = 0
@@ -235,7 +230,7 @@ def _run_steps(
   frozen: Params,
   writer: MetricWriter,
   save: Callable[[int, TrainState, Mapping[str, float] | None], None],
-  stopping: '_StopSignal',
+  stopping: hosts.StopSignal,
 ) -> TrainState:
   """All steps after `first`, each with the logs, validations and checkpoints that are due after it."""
   problem, num_steps = training.problem, training.num_steps
@@ -358,43 +353,3 @@ class _MetricLog:
 def _summarise(name: str, values: list) -> float:
   """One value of several steps: the largest of a `max_...`, else the mean."""
   return float(np.max(values) if name.startswith('max_') else np.mean(values))
-
-
-class _StopSignal:
-  """Notices SIGTERM, so that the loop can save and leave; the hosts of one run agree on the step through JAX's notice."""
-
-  def __init__(self):
-    self._asked = False
-    self._timer = threading.Timer(GRACE, self._give_up)
-    self._timer.daemon = True
-    self._noticing = hosts.at_sigterm(self._ask)
-
-  def __enter__(self) -> '_StopSignal':
-    self._noticing.__enter__()
-    return self
-
-  def __exit__(self, kind, error, trace) -> None:
-    self._timer.cancel()
-    self._noticing.__exit__(kind, error, trace)
-    if self._asked and error is None:  # it arrived after the last step: send it again
-      os.kill(os.getpid(), signal.SIGTERM)
-
-  def asked(self, step: int) -> bool:
-    """Whether to save after this step and leave. To be called at every step."""
-    return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
-
-  def begin_save(self) -> None:
-    """Cancels the time limit, so that a save is not cut off."""
-    self._timer.cancel()
-
-  def _ask(self) -> None:
-    if not self._asked:
-      self._asked = True
-      self._timer.start()
-
-  def _give_up(self) -> None:
-    # In the middle of a compilation or a validation that takes longer than schedulers wait.
-    hosts.end_now(
-      f'stopped by SIGTERM in a step that takes more than {GRACE:.0f} s; the same command resumes from the last checkpoint.',
-      Stopped.status,
-    )

@@ -124,7 +124,7 @@ def refuse_other_config(
     raise UserError(
       f'{folder} is a file, where the folder of stage {name} belongs; move it away or choose another --workdir.'
     )
-  remake = asked and STAGES[name].remade
+  remake = asked and STAGES[name].run
   begun = is_complete(folder) or (folder / 'weights').exists() or any((folder / 'checkpoints').glob('[0-9]*'))
   if not begun:
     return
@@ -144,7 +144,7 @@ def refuse_other_config(
     what = 'is complete and stays unchanged; it was made' if is_complete(folder) and not remake else 'resumes'
     hosts.log(f'{name}: {what} with another {", ".join(allowed)}, as --accept_changes allows')
   changed = [field for field in changed if field not in accepted]
-  own = tuple(f'{stage}.' for stage, spec in STAGES.items() if spec.remade)
+  own = tuple(f'{stage}.' for stage, spec in STAGES.items() if spec.run)
   if not changed or remake and all(field.startswith(own) for field in changed):
     return
   listed = ', '.join(f'{field} (there {before.get(field)}, here {now.get(field)})' for field in changed[:5])

@@ -10,7 +10,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from brainjax.errors import UserError
-from brainjax.metric_writer import MetricWriter, progress, read_metrics
+from brainjax.metric_writer import MetricWriter, read_metrics
+from brainjax.progress import progress
 from configs import base
 
 

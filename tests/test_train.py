@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from brainjax import metric_writer, sharding, train
+from brainjax import hosts, metric_writer, sharding, train
 from brainjax.errors import Stopped, UserError
 from brainjax.stages.problem import Problem, Training
 
@@ -198,7 +198,7 @@ def test_sigterm_saves_the_step_it_came_in_and_leaves(tmp_path):
 def test_a_step_that_takes_too_long_after_sigterm_is_not_waited_for(tmp_path, monkeypatch, capsys):
   left = []
   monkeypatch.setattr(os, '_exit', lambda status: left.append((status, time.monotonic())))
-  monkeypatch.setattr(train, 'GRACE', 0.05)
+  monkeypatch.setattr(hosts, 'GRACE', 0.05)
   ended = []
 
   def compile_for_long():

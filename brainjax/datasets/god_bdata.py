@@ -18,6 +18,7 @@ import numpy as np
 from brainjax.datasets import bdata, god_raw, paired, pictures, raw, store, transforms
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
+from brainjax.progress import progress
 
 SUBJECT = re.compile(r'Subject(\d+)\.(h5|mat)')
 PART = re.compile(r'(sub-\d+)_ImageNet(Training|Test)_\w+\.h5')
@@ -204,7 +205,7 @@ def prepare(source: Path, images: Path, out: Path, subjects: Sequence[str] | Non
   todo = [name for name in names if not _is_current(out, name, known[name])]
   if not todo and not _is_current(out, 'images', _picture_files(out, table, described)):
     todo = names  # other pictures may have other numbers
-  for name in store.show_progress(todo, 'god: reading', len(todo), 'subjects'):
+  for name in progress(len(todo), 'god: reading', steps=todo, unit='subjects', is_brief=True):
     read[name] = read_subject(known[name])
     shown = {value: tuple(np.unique(stimuli).tolist()) for value, stimuli in read[name][1].items()}
     if set(shown[TRAINING]) & set(shown[TEST]):
@@ -270,7 +271,7 @@ def _write_pictures(out: Path, table: dict[int, Path], images: Path, described: 
   index = _class_index(described, stimuli)
   for doubt in pictures.find_doubts(pictures.survey([used[s] for s in stimuli])['picture_kinds']):
     print(f'look at this: {images}: {doubt}')
-  read = store.show_progress(used, 'god: pictures', len(used), 'pictures')
+  read = progress(len(used), 'god: pictures', steps=used, unit='pictures', is_brief=True)
   by_stimulus = {stimulus: _picture(used[stimulus]) for stimulus in read}
   stacked = {split: np.stack([by_stimulus[stimulus] for stimulus in part]) for split, part in rows.items()}
   _note(out, 'images').unlink(missing_ok=True)

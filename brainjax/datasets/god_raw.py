@@ -14,10 +14,10 @@ import numpy as np
 
 from brainjax.datasets import paired, raw, store
 from brainjax.errors import UserError
+from brainjax.raw_layout import GOD_CLASS_INDEX as CLASS_INDEX
+from brainjax.raw_layout import GOD_IMAGES as IMAGES
+from brainjax.raw_layout import GOD_LABELS as LABELS
 
-IMAGES = 'images_256.npz'
-CLASS_INDEX = 'imagenet_class_index.json'
-LABELS = {'train': 'imagenet_training_label.csv', 'test': 'imagenet_testing_label.csv'}
 SUBJECT = re.compile(r'(sbj_|sub-)\d+')
 ARRAYS = ('arr_0', 'arr_1', 'arr_2', 'arr_3')
 

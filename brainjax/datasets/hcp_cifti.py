@@ -23,8 +23,9 @@ from brainjax.datasets import neuroimaging, store
 from brainjax.datasets.raw import walk
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
+from brainjax.progress import progress
+from brainjax.raw_layout import HCP_FILE as FILE
 
-FILE = 'HCP_visual_voxel.npz'
 AREAS = ('V1', 'V2', 'V3', 'V4')  # order of the arrays, and of the voxels
 RUNS = ('REST1_LR', 'REST1_RL', 'REST2_LR', 'REST2_RL')
 SUFFIX = '.dtseries.nii'
@@ -267,7 +268,7 @@ def _run(
       stack.callback(pool.shutdown, cancel_futures=True)
       outcomes = pool.map(work, jobs.values())
     try:
-      yield from zip(jobs, store.show_progress(outcomes, 'hcp', len(jobs), 'subjects'), strict=True)
+      yield from zip(jobs, progress(len(jobs), 'hcp', steps=outcomes, unit='subjects', is_brief=True), strict=True)
     except concurrent.futures.process.BrokenProcessPool:
       raise UserError(
         'a worker process was killed, probably because memory ran out; run again with fewer --workers, '

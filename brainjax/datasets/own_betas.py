@@ -50,10 +50,10 @@ def read_betas(
   if len(values) != num_trials:
     raise UserError(f'{path}: {len(values)} trials, but {events} has {num_trials} rows; expected one row per trial')
   if not masks:
-    return raw.check_fmri(_to_float32(values, scale), str(path)), {}, {}
+    return raw.check_fmri(to_float32(values, scale), str(path)), {}, {}
   chosen = {mask.name: mask.select(_read_mask(mask.path, values.shape[1:], image, path)) for mask in masks}
   union = np.logical_or.reduce(list(chosen.values()))
-  rows = raw.check_fmri(_to_float32(values[:, union], scale), f'{path} inside the masks', places=np.argwhere(union))
+  rows = raw.check_fmri(to_float32(values[:, union], scale), f'{path} inside the masks', places=np.argwhere(union))
   where = {'grid': list(union.shape), 'places': np.flatnonzero(union).tolist()}
   return rows, {name: mask[union] for name, mask in chosen.items()}, where
 
@@ -81,12 +81,17 @@ def _read_array(path: Path, masks: Sequence[Mask], num_trials: int, scale: float
     )
   if values.ndim == 4 and not masks:
     raise UserError(f'{path}: volumes of shape {values.shape} need one or more masks: --mask=V1.nii.gz,V2.nii.gz')
+  check_scale(values, scale, str(path))
+  return values, axis or _find_trials(path, values.shape, num_trials)
+
+
+def check_scale(values: np.ndarray, scale: float | None, where: str) -> None:
+  """Raises a `UserError` for whole numbers without the number that the betas were multiplied by."""
   if values.dtype.kind in 'iu' and scale is None:
     raise UserError(
-      f'{path}: whole numbers ({values.dtype}), so betas were stored times some number; name it, such as --scale=300 for '
-      'the Natural Scenes Dataset, or --scale=1 if the numbers are the betas'
+      f'{where}: whole numbers ({values.dtype}), so betas were stored times some number; name it, such as --scale=300 for '
+      'the Natural Scenes Dataset, or --scale=1 if the numbers are the betas (in Python, the argument scale)'
     )
-  return values, axis or _find_trials(path, values.shape, num_trials)
 
 
 def _read_glmsingle(path: Path) -> np.ndarray:
@@ -144,7 +149,8 @@ def _read_mask(path: Path, grid: tuple[int, ...], image, betas: Path) -> np.ndar
   return values.reshape(grid)
 
 
-def _to_float32(rows: np.ndarray, scale: float | None) -> np.ndarray:
+def to_float32(rows: np.ndarray, scale: float | None) -> np.ndarray:
+  """Betas of stored numbers: float32, divided by `scale`."""
   with np.errstate(over='ignore'):  # infinite then, which is refused later
     rows = np.ascontiguousarray(rows, np.float32)
     return rows if scale is None else rows / np.float32(scale)

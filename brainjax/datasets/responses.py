@@ -123,18 +123,14 @@ class Responses:
     """
     transform = self._transform_of(subject)
     values, name, image = _read(betas)
-    if values.dtype.kind in 'iu' and scale is None:
-      raise UserError(
-        f'{name} holds whole numbers ({values.dtype}), so betas were stored times some number; name it (scale), such as 300 '
-        'for the Natural Scenes Dataset, or 1 if the numbers are the betas.'
-      )
+    own_betas.check_scale(values, scale, name)
     if mask is None:
       if values.ndim > 2:
         raise UserError(f'{name} holds volumes of shape {values.shape}; name the masks of the training data (mask).')
       rows = values
     else:
       rows = _masked(values, mask, name, image, transform)
-    rows = rows if scale is None else rows / np.float32(scale)
+    rows = rows if scale is None else own_betas.to_float32(rows, scale)
     fmri = self._at_training_scale(rows, transform, session)
     _refuse_unlikely(fmri, transform, name)
     return transform.to_test_scale(fmri, repetitions)

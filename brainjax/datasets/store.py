@@ -21,10 +21,10 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tensorflow_datasets.core import example_serializer
-from tqdm import tqdm
 
 from brainjax.errors import UserError, as_user_error, disk_full_reason
 from brainjax.files import lock, sha256, to_disk
+from brainjax.progress import progress
 
 SHARD_BYTES = 256 << 20
 # What was done with each data set, 'god/sbj_1': 'kept', 'built' or 'rebuilt', and the names of changed raw files.
@@ -147,7 +147,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for split, (count, examples) in self._split_generators(dl_manager).items():
       template = self._get_filename_template(split_name=split)
       records = (serializer.serialize_example(self.info.features.encode_example(example)) for example in examples)
-      shown = show_progress(records, f'{self.info.full_name} {split}', count, 'rows')
+      shown = progress(count, f'{self.info.full_name} {split}', steps=records, unit='rows', is_brief=True)
       lengths, num_bytes = _write_shards(shown, count, template)
       infos.append(
         tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
@@ -178,12 +178,6 @@ def _write_shards(records: Iterable[bytes], count: int, template) -> tuple[list[
   if written != count or next(records, None) is not None:
     raise AssertionError(f'{written} rows written of {count}, or more than these came')
   return np.diff(edges).tolist(), num_bytes
-
-
-def show_progress(steps: Iterable | None, name: str, total: int, unit: str) -> tqdm:
-  """`steps` (or none, to be counted by `update`) with a progress bar, on a terminal only; BRAINJAX_PROGRESS=0: never."""
-  disable = True if os.environ.get('BRAINJAX_PROGRESS') == '0' else None
-  return tqdm(steps, name, total, unit=f' {unit}', disable=disable, leave=False)
 
 
 def file_digest(path: Path) -> str:

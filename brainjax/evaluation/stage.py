@@ -241,6 +241,5 @@ STAGE = StageSpec(
   ),
   sources=stage_data.paired_sources,
   rules=_rules,
-  remade=True,
   results=('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.png', 'report.html'),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from brainjax import files
+from brainjax.raw_layout import GOD_CLASS_INDEX, GOD_IMAGES, GOD_LABELS
 from brainjax.simulator import cortex, stimuli, vision
 
 IMAGES_PER_CATEGORY = 8
@@ -16,10 +17,6 @@ REPEATS = 35  # presentations of every test image
 SESSIONS = {'train': 3, 'test': 4}  # between which the baselines drift
 # Voxels of the visual cortex of the five real subjects.
 SUBJECT_VOXELS = (4466, 4404, 4643, 4133, 4370)
-
-IMAGES = 'images_256.npz'
-CLASS_INDEX = 'imagenet_class_index.json'
-LABELS = {'train': 'imagenet_training_label.csv', 'test': 'imagenet_testing_label.csv'}
 
 # Seeds of the pictures start here; those of prior and classifier training are smaller, or come from generators.
 _FIRST_IMAGE_SEED = 1_000_000_000
@@ -73,15 +70,15 @@ def pictures(seed: int, size: int = 256, progress: Callable[[int], object] = lam
 def write_pictures(folder: Path, shown: Pictures) -> None:
   """Writes the pictures, the class index and the two label files."""
   categories = stimuli.categories()
-  with files.atomic_write(folder / CLASS_INDEX) as path:
+  with files.atomic_write(folder / GOD_CLASS_INDEX) as path:
     entries = zip(categories.wordnet_ids, categories.names, strict=True)
     path.write_text(json.dumps({str(i): entry for i, entry in enumerate(entries)}, indent=1))
   for split, rows in {'train': slice(shown.num_train), 'test': slice(shown.num_train, None)}.items():
-    with files.atomic_write(folder / LABELS[split]) as path, open(path, 'w', newline='') as handle:
+    with files.atomic_write(folder / GOD_LABELS[split]) as path, open(path, 'w', newline='') as handle:
       writer = csv.writer(handle, lineterminator='\n')
       for index, instance in zip(shown.class_index[rows], shown.instance[rows], strict=True):
         writer.writerow([f'{categories.ids[index]}.{instance:06d}'])
-  with files.atomic_write(folder / IMAGES) as path:
+  with files.atomic_write(folder / GOD_IMAGES) as path:
     train, test = shown.images[: shown.num_train], shown.images[shown.num_train :]
     np.savez_compressed(path, train_images=train, test_images=test)
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from brainjax import files
+from brainjax.raw_layout import HCP_FILE
 from brainjax.simulator import cortex
 
 FRAMES = 1200  # of one resting run
 # Padded to whole patches, the 4192 voxels of the published checkpoint (262 patches of 16).
 NUM_VOXELS = 4186
-FILE = 'HCP_visual_voxel.npz'
 
 
 def subject_file(number: int) -> Path:
   """Returns the path of subject 1, 2, ... in the `npz` folder; the name resembles that of a real subject."""
-  return Path(f'{900_000 + number}') / FILE
+  return Path(f'{900_000 + number}') / HCP_FILE
 
 
 def write_subject(folder: Path, number: int, config: cortex.CortexConfig, seed: int, frames: int = FRAMES) -> None:

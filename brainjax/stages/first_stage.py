@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from brainjax import sharding
 from brainjax.datasets import transforms
-from brainjax.metric_writer import progress
 from brainjax.models import autoencoder
 from brainjax.models.autoencoder import KLModel, VQModel
+from brainjax.progress import progress
 from brainjax.simulator.batches import RenderedBatches
 from brainjax.stages import common
 from brainjax.stages.data import StageData

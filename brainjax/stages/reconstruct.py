@@ -76,6 +76,5 @@ STAGE = StageSpec(
   sources=stage_data.paired_sources,
   rules=_rules,
   check=_check,
-  remade=True,
   check_result=_check_result,
 )

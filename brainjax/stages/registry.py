@@ -82,7 +82,8 @@ class StageSpec(NamedTuple):
     name: of its section of the config and of its folder in the workdir.
     after: the stage whose result it starts from, unless `init_from` names other weights; empty: none.
     make: (config, mesh) -> what to train. None for a stage that trains nothing.
-    run: (config, workdir) -> None, for a stage that trains nothing.
+    run: (config, workdir) -> None, for a stage that trains nothing. It runs again when the user names the stage, and the old
+      result is kept.
     weights: fields of its config that name weights.
     sources: the data that it reads.
     train_rows: the training rows, checked before the first stage begins; None where they are rendered during training.
@@ -92,7 +93,6 @@ class StageSpec(NamedTuple):
     unused: sections of the config that do not change its result.
     batch_size: rows of a training batch over all devices; None: the field of its section.
     uses_devices: whether its result depends on the number of devices.
-    remade: runs again when the user names the stage; the old result is kept.
     results: files that it leaves in the workdir itself.
     rebuild: (config, parameters, kwargs of the models, fMRI B V, rows that it comes from) -> 'pred' and 'mask' of the masked
       autoencoder, which the report draws.
@@ -113,7 +113,6 @@ class StageSpec(NamedTuple):
   unused: tuple[str, ...] = ()
   batch_size: Callable[[ConfigDict], int] | None = None
   uses_devices: Callable[[ConfigDict], bool] = lambda config: False
-  remade: bool = False
   results: tuple[str, ...] = ()
   rebuild: Callable[[ConfigDict, Any, Mapping[str, Any], Any, Any], Mapping[str, Any]] | None = None
   release: Release | None = None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from brainjax.datasets import god_raw
+from brainjax.raw_layout import GOD_CLASS_INDEX, GOD_LABELS
 from brainjax.simulator import cortex, god, stimuli
 from tests import golden_files
 
@@ -30,7 +31,7 @@ def subject(folder):
 
 def _labels(path):
   """Class indices by the rule of the release: the integer before the first dot is the WordNet id."""
-  index = json.loads((path.parent / god.CLASS_INDEX).read_text())
+  index = json.loads((path.parent / GOD_CLASS_INDEX).read_text())
   by_id = {int(entry[0][1:]): int(key) for key, entry in index.items()}
   return np.array([by_id[int(line.split('.')[0])] for line in path.read_text().splitlines()])
 
@@ -57,7 +58,7 @@ def test_files_have_the_published_form(folder, subject):
 
 
 def test_labels_name_the_pictures(folder):
-  train, test = (_labels(folder / god.LABELS[split]) for split in ('train', 'test'))
+  train, test = (_labels(folder / GOD_LABELS[split]) for split in ('train', 'test'))
   assert np.array_equal(np.bincount(train), [8] * 150)
   assert np.array_equal(np.sort(test), np.arange(150, 200))
   categories = stimuli.categories()
@@ -97,8 +98,8 @@ def _ridge(train, target, test, penalty=0.3):
 
 def test_a_ridge_regression_decodes_unseen_categories(folder, subject):
   categories = stimuli.categories()
-  train = categories.attributes[_labels(folder / god.LABELS['train'])][subject['arr_3']]
-  test = categories.attributes[_labels(folder / god.LABELS['test'])]
+  train = categories.attributes[_labels(folder / GOD_LABELS['train'])][subject['arr_3']]
+  test = categories.attributes[_labels(folder / GOD_LABELS['test'])]
   one_hot = [np.eye(size, dtype=np.float32) for size in stimuli.NUM_VALUES]
   target, truth = (
     np.concatenate([h[c] for h, c in zip(one_hot, rows.T, strict=True)], axis=1) for rows in (train, test)
