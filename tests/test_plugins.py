@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 def _run(*command):
   environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
   return subprocess.run(
-    [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment
+    [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=900, env=environment
   )
 
 

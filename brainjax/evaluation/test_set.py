@@ -78,10 +78,8 @@ def load_trials(
   """Single test trials of each test subject, by the weights' transforms; the reason as text for a subject without them."""
   result: dict[str, ArrayDataset | str] = {}
   for subject in config.data.subjects:
-    single = config.copy_and_resolve_references()
-    single.data.subjects, single.data.other_subjects = (subject,), ()
     try:
-      result[subject] = stage_data.rows(single, 'test_trials', image_size=0, fitted=fitted)
+      result[subject] = stage_data.rows(config, 'test_trials', (subject,), image_size=0, fitted=fitted)
     except UserError as error:
       result[subject] = str(error)
   return result

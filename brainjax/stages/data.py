@@ -53,11 +53,18 @@ def row_options(config: ConfigDict) -> dict[str, Any]:
   }
 
 
-def rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
-  """fMRI with pictures of `config.data.subjects`, then of `other_subjects`; options are those of `paired_rows.load`."""
+def rows(config: ConfigDict, split: str, subjects: Sequence[str] = (), **options: Any) -> arrays.ArrayDataset:
+  """fMRI with pictures.
+
+  Args:
+    config: the run's.
+    split: see `paired_rows.load`.
+    subjects: whose; empty: `config.data.subjects`, then `other_subjects`.
+    **options: of `paired_rows.load`, in place of the config's.
+  """
   data = config.data
-  subjects = (*data.subjects, *data.other_subjects)
-  shares = {data.subjects[0]: data.target_train_proportion}
+  subjects = subjects or (*data.subjects, *data.other_subjects)
+  shares = {name: data.target_train_proportion for name in data.subjects[:1] if name in subjects}
   options = row_options(config) | {'train_proportion': shares} | options
   return paired_rows.load(registry.get(data.dataset), data.prepared, subjects, split=split, **options)
 
