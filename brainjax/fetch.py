@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from brainjax import convert, files, hub
+from brainjax.datasets.registry import DATA_SETS
 from brainjax.errors import ArgumentParser, UserError, command_line
 
 
@@ -82,16 +83,7 @@ BY_HAND = {
     'https://figshare.com/s/94cd778e6afafb00946e (figshare; also holds label2img with its config, and data)',
     'brainjax convert pretrains/GOD/finetuned.pth --kind=ldm --out=weights/mind_vis',
   ),
-  'god': (
-    'https://1drv.ms/u/s!AlmPyF18ti-A3Xec-3-PdsaO230u?e=uL35tO (npz files, a OneDrive page), or figshare 7387130 with the '
-    'pictures, for which https://github.com/KamitaniLab/GenericObjectDecoding has a form',
-    'brainjax prepare god --raw=data/Kamitani',
-  ),
-  'hcp': (
-    'https://db.humanconnectome.org/data/projects/HCP_1200 (needs an account, and its terms accepted)',
-    'brainjax prepare hcp --raw=data/HCP',
-  ),
-  'bold5000': ('https://bold5000-dataset.github.io/website/', 'brainjax prepare bold5000 --raw=data/BOLD5000'),
+  **{name: (each.origin, f'brainjax prepare {each.command}') for name, each in DATA_SETS.items() if each.origin},
   'nsd': (
     'https://naturalscenesdataset.org (needs its data access form)',
     'brainjax prepare own --betas=FILE --events=FILE --images=DIR --scale=300',

@@ -273,6 +273,7 @@ DATA_SET = data_set.DataSet(
   rois=('VC', *ROIS),
   zscore='subject',  # the paper's way
   raw_field='bold5000',
+  origin='https://bold5000-dataset.github.io/website/',
 )
 prepare = Bold5000.prepare
 load = functools.partial(paired_rows.load, DATA_SET)

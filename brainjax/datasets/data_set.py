@@ -47,6 +47,7 @@ class DataSet:
     builder: TFDS builder class, a `paired.Builder` if it has pictures. It holds the description, home page, citation,
       licence and version.
     has_raw: whether a folder holds raw files of this data set.
+    origin: where people get its raw files, for `brainjax fetch`; empty: it says nothing of this data set.
     prepare: (out=..., and each of `arguments` by name) -> `store.States`; None: the builder's own.
     arguments: of its `prepare` command, without `--out`.
     rois: masks that every subject has.
@@ -78,6 +79,7 @@ class DataSet:
   zscore: str = 'voxel'
   has_pictures: bool = True
   raw_field: str = ''
+  origin: str = ''
   fields: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
   unpaired: Callable[..., arrays.Dataset] | None = None
   check: Callable[[Any], list[checks.Subject]] | None = None

@@ -84,6 +84,8 @@ DATA_SET = data_set.DataSet(
   rois=('VC', 'V1', 'V2', 'V3', 'V4', 'LOC', 'FFA', 'PPA', 'HVC'),
   zscore='subject',  # the paper's way
   raw_field='god',
+  origin='https://1drv.ms/u/s!AlmPyF18ti-A3Xec-3-PdsaO230u?e=uL35tO (npz files, a OneDrive page), or figshare 7387130 with the '
+  'pictures, for which https://github.com/KamitaniLab/GenericObjectDecoding has a form',
   released_raw_scale=True,
   needs_command=_needs_images,
 )

@@ -327,5 +327,6 @@ DATA_SET = data_set.DataSet(
     'hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
   },
   raw_field='hcp',
+  origin='https://db.humanconnectome.org/data/projects/HCP_1200 (needs an account, and its terms accepted)',
   needs_command=hcp_cifti.has_files,  # --runs
 )
