@@ -60,8 +60,8 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
         section.update({field: value for field, value in kwargs.items() if field in section})
   config_check.check(config, stages)
   config.data.zscore = data_sets.zscore_of(config.data.dataset, config.data.zscore)
-  for name, spec in STAGES.items():
-    if spec.make and name in config and registry.starts_here(config, workdir, name):
+  for name in STAGES:
+    if 'init_from' in config.get(name, {}) and registry.starts_here(config, workdir, name):
       config[name].init_from = registry.weights_before(workdir, name)
   return config
 
