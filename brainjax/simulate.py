@@ -10,7 +10,7 @@ from pathlib import Path
 from brainjax import files, hosts
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.progress import progress
-from brainjax.raw_layout import GOD_CLASS_INDEX, GOD_IMAGES, GOD_LABELS
+from brainjax.raw_layout import GOD_CLASS_INDEX, GOD_IMAGES, GOD_LABELS, HCP_FILE
 from brainjax.simulator import cortex, god, hcp, stimuli, vision
 
 METADATA = 'simulation.json'
@@ -164,7 +164,7 @@ def _claim(out: Path, parameters: dict) -> None:
     'files': {
       str(GOD_FOLDER / 'sbj_<k>.npz'): 'arr_0 single training trials; arr_1 test trials, row = 35 * picture + run; '
       'arr_2 mean of the 35 runs; arr_3 image of each training row; boolean masks of the areas',
-      str(HCP_FOLDER / '<subject>' / hcp.FILE): 'V1 to V4: resting-state frames by voxels, z-scored over time',
+      str(HCP_FOLDER / '<subject>' / HCP_FILE): 'V1 to V4: resting-state frames by voxels, z-scored over time',
     },
     'attributes': stimuli.ATTRIBUTES,
     'categories': [
