@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tqdm import tqdm
 
-from brainjax import hosts, metric_writer, sharding, train
+from brainjax import hosts, sharding, train
 from brainjax.errors import Stopped, UserError
 from brainjax.stages.problem import Problem, Training
 
@@ -225,9 +226,7 @@ def test_the_host_waits_for_the_device_at_logs_only(tmp_path, monkeypatch):
   device_get = jax.device_get
   monkeypatch.setattr(jax, 'device_get', lambda tree: fetched.append(len(tree)) or device_get(tree))
   bars = []
-  monkeypatch.setattr(
-    train, 'progress', lambda *args: bars.append(io.StringIO()) or metric_writer.tqdm(total=6, file=bars[0])
-  )
+  monkeypatch.setattr(train, 'progress', lambda *args: bars.append(io.StringIO()) or tqdm(total=6, file=bars[0]))
   monkeypatch.setattr(train.RunCheckpoints, 'save', lambda *args: None)
   # A transfer that is not asked for by device_get is refused (on accelerators; on CPU nothing is transferred).
   with jax.transfer_guard_device_to_host('disallow'):
