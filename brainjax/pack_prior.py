@@ -21,8 +21,7 @@ def main(argv: list[str] | None = None) -> None:
   args = parser.parse_args(argv)
   latent_diffusion, facts = load_weights(args.workdir / 'label2img' / 'weights')
   image_mae, image_facts = load_weights(args.workdir / 'image_mae_training' / 'weights')
-  prior = {path: x for path, x in latent_diffusion.items() if not path.startswith('class_embedder/')}
-  prior |= add_prefix('image_mae', image_mae)
+  prior = latent_diffusion | add_prefix('image_mae', image_mae)
   info = {'kind': 'demo_prior', 'settings': facts['settings'] | {'image_mae': image_facts['settings']}}
   classifier, classifier_facts = load_weights(args.workdir / 'scene_classifier' / 'weights')
   for name, params, facts in (

@@ -176,6 +176,8 @@ def get_config() -> ConfigDict:
   # Share of the training rows whose context is zero, so that reconstruct.guidance extrapolates from a context that was
   # trained; 0: none, as published.
   config.diffuse.condition_dropout = 0.0
+  # Spread the diffusion steps of a batch evenly; False: an own draw for each row, as published.
+  config.diffuse.stratified_steps = False
   config.diffuse.train_unet = r'(attn2|norm2)/|time_embed_condition'  # regular expression: UNet parameters that train
 
   # Sampling --------------------------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ def denoising_loss(
   context: Float[Array, 'B T D'],
   key: jax.Array,
   weight: Float[Array, ' B'],
+  stratified: bool = False,
 ) -> tuple[Float[Array, ''], Float[Array, 'B h w C']]:
   """The training loss of a latent diffusion model (Rombach et al. 2022, equation 3), with its draws of t and noise.
 
@@ -87,12 +88,20 @@ def denoising_loss(
     latent, context: pictures and their condition.
     key: of the draws.
     weight: 0 for padding.
+    stratified: spread the steps t of a batch evenly, with one draw for all (Kingma et al. 2021), instead of one
+      draw for each row. The gradient has the same mean and less variance.
 
   Returns:
     The loss, and the predicted noise.
   """
   key_t, key_eps = jax.random.split(key)
-  t = jax.random.randint(key_t, latent.shape[:1], 0, schedule.num_steps)
+  draw = diffusion.stratified_steps if stratified else diffusion.uniform_steps
+  t = draw(key_t, len(latent), schedule.num_steps)
   eps = jax.random.normal(key_eps, latent.shape)
   prediction = predict_noise(unet, params, schedule, latent, context, t, eps)
   return losses.weighted_mean(diffusion.eps_loss(prediction, eps), weight), prediction
+
+
+def drop_context(context: Float[Array, 'B T E'], share: float, key: jax.Array) -> Float[Array, 'B T E']:
+  """The context with zeros in a drawn share of its rows: what guidance extrapolates from (Ho and Salimans 2022)."""
+  return context * jax.random.bernoulli(key, 1 - share, (len(context), 1, 1))

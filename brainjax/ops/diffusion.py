@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -66,6 +67,17 @@ def make_schedule(num_steps: int = 1000, start: float = 0.0015, end: float = 0.0
 def at_steps(table: Float[np.ndarray, ' T'], t: Int[Array, ' B'], like: Float[Array, 'B ...']) -> Float[Array, 'B ...']:
   """Looks up a table at the steps t, in a shape that multiplies `like`: B 1 1 1 for B H W C."""
   return jnp.asarray(table)[t].reshape(-1, *[1] * (like.ndim - 1))
+
+
+def uniform_steps(key: jax.Array, count: int, num_steps: int) -> Int[Array, ' B']:
+  """Draws a step in 0..num_steps - 1 for each of B = `count` rows."""
+  return jax.random.randint(key, (count,), 0, num_steps)
+
+
+def stratified_steps(key: jax.Array, count: int, num_steps: int) -> Int[Array, ' B']:
+  """As `uniform_steps` for each row alone, but the B rows lie evenly on the circle of steps (Kingma et al. 2021)."""
+  place = (jax.random.uniform(key) + jnp.arange(count) / count) % 1.0
+  return jnp.minimum((place * num_steps).astype(jnp.int32), num_steps - 1)
 
 
 def q_sample(

@@ -14,7 +14,7 @@ from brainjax.datasets import transforms
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.dense import cast_kernels
-from brainjax.models.latent_diffusion import LatentDiffusion, denoising_loss, latent_diffusion
+from brainjax.models.latent_diffusion import LatentDiffusion, denoising_loss, drop_context, latent_diffusion
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
 from brainjax.rules import NOT_NEGATIVE, SHARE, Rule
@@ -89,7 +89,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     if stage.condition_dropout:
       key, drop = jax.random.split(key)
       context = drop_context(context, stage.condition_dropout, drop)
-    value, prediction = denoising_loss(parts.unet, params['unet'], schedule, latent, context, key, batch['weight'])
+    value, prediction = denoising_loss(
+      parts.unet, params['unet'], schedule, latent, context, key, batch['weight'], stage.stratified_steps
+    )
     return value, common.extremes(batch['weight'], context=context, prediction=prediction)
 
   return common.training(
@@ -127,11 +129,6 @@ def _start_conditioner(
   transfer.log_resized('diffuse', source, transfer.fmri_kwargs(info), num_voxels)
   drop_norms = config.released.pool_drops_norms and parts.conditioner.global_pool
   return transfer.mae_to_conditioner(transfer.fmri_weights(weights), shapes, drop_norms, source)
-
-
-def drop_context(context: jax.Array, share: float, key: jax.Array) -> jax.Array:
-  """The context B T E with zeros in a drawn share of its rows: what guidance extrapolates from (Ho and Salimans 2022)."""
-  return context * jax.random.bernoulli(key, 1 - share, (len(context), 1, 1))
 
 
 def check_prior(source: str, sizes: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import arrays, loader
 from brainjax.errors import UserError
-from brainjax.models.latent_diffusion import denoising_loss
+from brainjax.models.latent_diffusion import denoising_loss, drop_context
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
 from brainjax.simulator import stimuli
@@ -24,6 +24,7 @@ from brainjax.trees import add_prefix, subtree
 
 # Each attribute value is a row of one embedding; attribute k starts at OFFSETS[k].
 OFFSETS = np.cumsum((0, *stimuli.NUM_VALUES[:-1]))
+CONDITION_DROPOUT = 0.1  # so that guidance extrapolates from a context that the prior knows
 
 
 def _scenes(count: int, size: int, seed: int) -> dict[str, np.ndarray]:
@@ -84,7 +85,10 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
 
   def loss(params, batch, key):
     context = embedder.apply({'params': params['class_embedder']}, batch['attributes'] + OFFSETS)
-    return denoising_loss(unet, params['unet'], schedule, batch['latent'], context, key, batch['weight'])[0], {}
+    key, drop = jax.random.split(key)
+    context = drop_context(context, CONDITION_DROPOUT, drop)
+    value, _ = denoising_loss(unet, params['unet'], schedule, batch['latent'], context, key, batch['weight'], True)
+    return value, {}
 
   return common.training(
     config,

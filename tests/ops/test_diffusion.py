@@ -96,3 +96,13 @@ def test_ema_update(golden):
 def test_ema_decay_is_reached():
   average = published.ema_update(jnp.array([1.0]), jnp.array([0.0]), 10**7, 0.9)
   np.testing.assert_allclose(average, [0.9], rtol=1e-6)
+
+
+def test_stratified_steps_spread_a_batch_and_leave_each_row_uniform():
+  draw = jax.jit(lambda key: diffusion.stratified_steps(key, 7, 1000))
+  steps = np.stack([draw(key) for key in jax.random.split(jax.random.key(0), 2000)])
+  assert steps.min() == 0 and steps.max() == 999
+  gaps = np.diff(np.sort(steps, axis=1), axis=1)
+  assert gaps.min() >= 142 and gaps.max() <= 143 + 1  # 1000 / 7
+  counts = [np.histogram(row, 10, (0, 1000))[0] for row in steps.T]
+  assert np.abs(np.array(counts) - 200).max() < 70  # five deviations of a uniform draw

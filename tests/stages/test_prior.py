@@ -70,6 +70,6 @@ def test_the_prior_trains_and_is_packed(tmp_path):
     assert all(np.isfinite(x).all() for x in flat.values()), stage
   assert pack_prior.main([f'--workdir={tmp_path / "run"}', f'--out={tmp_path}']) == 0
   prior, info = load_weights(tmp_path / 'demo_prior.safetensors')
-  assert {path.split('/')[0] for path in prior} == {'first_stage', 'unet', 'image_mae'}
+  assert {path.split('/')[0] for path in prior} == {'first_stage', 'unet', 'class_embedder', 'image_mae'}
   diffuse.check_prior('demo_prior', info['settings'])
   assert read_info(tmp_path / 'demo_classifier.safetensors')['settings']['num_classes'] == 200
