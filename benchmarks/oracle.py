@@ -8,7 +8,6 @@ each attribute correctly.
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import flax.linen as nn

@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
   config.data.image_size = 64
   config.data.num_val_stimuli = 100
   config.data.sparse_augmentation = 0.2
+  config.data.test_scale = 'single_trial'
 
   config.remat = 'nothing'
   config.fmri_mae.patch_size = 512  # wide patches: kernels are shared between patches, and data are few
@@ -46,13 +47,17 @@ def get_config() -> ConfigDict:
   config.attend.update({'num_steps': 300, 'batch_size': 64, 'warmup_epochs': 2.0})
   config.attend.update({'decoder_depth': 1, 'cross_depth': 2, 'eval_every': 100, 'checkpoint_every': 200})
   config.attend.image_mask_ratio = 0.98  # one visible patch: the rest must come from fMRI
+  config.attend.encoder_rate = 0.1  # faster, attend loses what contrast has learned (docs/method.md)
   config.attend.image_init_from = PRIOR
   config.diffuse.update({'num_steps': 850, 'batch_size': 32, 'eval_every': 200})
   config.diffuse.update({'checkpoint_every': 200, 'cosine_schedule': True})
   config.diffuse.update({'cached_crops': 1, 'crop_probability': 0.0})
+  config.diffuse.encoder_rate = 0.2
+  config.diffuse.stratified_steps = True
   config.diffuse.prior_init_from = PRIOR
 
-  config.reconstruct.num_steps = 50
+  config.reconstruct.sampler = 'dpm'
+  config.reconstruct.num_steps = 25
   config.reconstruct.batch_size = 50
   config.evaluate.classifier = CLASSIFIER
   return config
