@@ -41,10 +41,12 @@ class Arm(NamedTuple):
   Attributes:
     changes: field of the config -> value.
     stages: those that train. The first one starts from random weights.
+    of_stage: stage -> changes for this stage alone.
   """
 
   changes: Mapping[str, Any] = {}
   stages: tuple[str, ...] = ('contrast', 'attend', 'diffuse')
+  of_stage: Mapping[str, Mapping[str, Any]] = {}
 
 
 FULL = {'full': Arm()}
@@ -63,7 +65,7 @@ QUIRKS = (
   'contrast_outer_half', 'self_weight_half', 'no_mask_loss', 'god_test_raw_scale', 'double_rescale', 'batch_of_two',
   'pool_drops_norms', 'full_extra_patch', 'train_decoder_positions', 'train_conditioner_positions', 'wrap_to_pretrained_width',
 )  # fmt: skip
-OTHERS = {
+MORE = {
   'no_mask_loss': Arm({'contrast.mask_loss': False}),
   'released': Arm({f'released.{quirk}': True for quirk in QUIRKS} | {'contrast.negatives': 'per_device'}),
 }
@@ -76,6 +78,27 @@ REGIME = {
   for count in TRIALS
   for name, arm in (FULL | {'no_pretraining': STAGES_OFF['no_pretraining']}).items()
 }
+# Few paired trials of one subject, 1,200 of each of two others that share its cortical sheet but for a fifth: the others' pictures
+# enter attend alone, or diffuse too.
+SHEET_TRIALS = (75, 150, 300)
+OTHERS = {'data.other_subjects': ('sbj_2', 'sbj_3')}
+SHEET_WORLD = {
+  'simulate.subjects': 3,
+  'simulate.subject_jitter': 0.2,
+  'data.contrast_god_subjects': ('sbj_1', 'sbj_2', 'sbj_3'),
+  'data.num_val_stimuli': 0,
+  'attend.encoder_rate': 0.3,
+  'diffuse.num_steps': 400,
+}
+SHEET = {
+  f'{name}_{count}': arm._replace(changes=SHEET_WORLD | {'data.target_train_proportion': count / 1200} | arm.changes)
+  for count in SHEET_TRIALS
+  for name, arm in {
+    'full': Arm({'diffuse.encoder_rate': 0.1}, of_stage={'attend': OTHERS}),
+    'no_pretraining': STAGES_OFF['no_pretraining'],
+    'no_pretraining_all_subjects': STAGES_OFF['no_pretraining']._replace(of_stage={'diffuse': OTHERS}),
+  }.items()
+}
 # docs/method.md: a slower fMRI encoder keeps more of what it has learned. The config itself is the reference.
 RATES = {
   'full': Arm(),
@@ -85,10 +108,11 @@ RATES = {
   'train_scale': Arm({'data.test_scale': 'train'}),
 }
 SETS = {
-  'main': FULL | STAGES_OFF | LOSSES_OFF | OTHERS,
+  'main': FULL | STAGES_OFF | LOSSES_OFF | MORE,
   'paper': FULL | LOSSES_OFF | {'no_attend': STAGES_OFF['no_attend']},  # the two ablation tables of the paper
   'rates': RATES,
   'regime': REGIME,
+  'sheet': SHEET,
 }
 PAIRED_ONLY = ('data.target_train_proportion',)  # fields that contrast does not read
 
@@ -100,7 +124,7 @@ def run_arm(config: ConfigDict, arm: Arm, out: Path) -> Path:
     group = (name, 'reconstruct', 'evaluate') if name == arm.stages[-1] else (name,)
     changes = {field: x for field, x in arm.changes.items() if name != 'contrast' or field not in PAIRED_ONLY}
     changed = config.copy_and_resolve_references()
-    changed.update_from_flattened_dict(changes)
+    changed.update_from_flattened_dict(changes | arm.of_stage.get(name, {}))
     if STAGES[name].after:
       changed[name].init_from = start
     changed = _with_shared_data(changed, out)
@@ -312,7 +336,7 @@ def main(argv: list[str] | None = None) -> None:
     '--set',
     default='main',
     choices=SETS,
-    help='main, paper (its ablation tables), rates (of the encoder), regime (trials)',
+    help='main, paper (its ablation tables), rates (of the encoder), regime (trials), sheet (few trials, other subjects)',
   )
   parser.add_argument('--config', default='configs/demo.py')
   parser.add_argument('--arms', default='', help='some arms of the set, joined by commas; default: all')

@@ -84,9 +84,21 @@ def test_an_unknown_arm_is_refused(capsys):
 def test_every_field_that_an_arm_changes_exists():
   for arms in ablation.SETS.values():
     for arm in arms.values():
-      ablation.load_config('configs/god_sbj3.py').update_from_flattened_dict(dict(arm.changes))
+      for changes in (arm.changes, *arm.of_stage.values()):
+        ablation.load_config('configs/god_sbj3.py').update_from_flattened_dict(dict(changes))
   config = ablation.load_config('configs/god_sbj3.py')
-  assert {f'released.{quirk}' for quirk in config.released} < ablation.OTHERS['released'].changes.keys()
+  assert {f'released.{quirk}' for quirk in config.released} < ablation.MORE['released'].changes.keys()
+
+
+def test_a_change_of_one_stage_reaches_no_other(tmp_path, monkeypatch):
+  seen = {}
+  monkeypatch.setattr(ablation.pipeline, 'run', lambda config, workdir, group, asked: seen.update({group[0]: config}))
+  arm = ablation.SETS['sheet']['full_150']
+  ablation.run_arm(ablation.load_config('configs/demo.py'), arm, tmp_path)
+  assert {name: config.data.other_subjects for name, config in seen.items()} == {
+    'contrast': (), 'attend': ('sbj_2', 'sbj_3'), 'diffuse': ()
+  }  # fmt: skip
+  assert [seen[name].data.target_train_proportion for name in ('contrast', 'attend', 'diffuse')] == [1, 0.125, 0.125]
 
 
 @pytest.mark.slow
