@@ -21,6 +21,8 @@ COMMANDS = {
   'convert': ('convert', [], 'released PyTorch weights -> brainjax, and back'),
   'reconstruct': ('reconstruct', [], 'weights and responses -> pictures'),
   'evaluate': ('evaluate', [], 'compares two runs, or scores any reconstructions'),
+  'interpret': ('interpret', [], 'which areas and voxels made the pictures of a run'),
+  'report': ('report', [], 'figures of a run for a paper, their numbers, and the table of scores in LaTeX'),
   'fetch': ('fetch', [], 'takes public weights from where they are published, and converts them'),
   'pack': ('pack', [], 'the weights of a run -> one folder to share, with its model card'),
   'info': ('info', [], 'describes weights, a run, a data set or a raw file'),

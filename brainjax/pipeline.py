@@ -20,6 +20,7 @@ from brainjax.datasets import arrays
 from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
 from brainjax.evaluation import stage as evaluate
+from brainjax.evaluation.interpretation import stage as interpret
 from brainjax.files import write_json
 from brainjax.models import recompute
 from brainjax.ops import attention
@@ -41,7 +42,9 @@ from brainjax.stages.problem import Training
 from brainjax.stages.registry import RANDOM, STAGES, StageSpec, register, starts_here, with_ancestors
 from brainjax.train import LoopOptions, train
 
-for _module in (contrast, attend, diffuse, reconstruct, evaluate, first_stage, image_mae, label2img, scene_classifier):
+for _module in (
+  contrast, attend, diffuse, reconstruct, evaluate, interpret, first_stage, image_mae, label2img, scene_classifier,
+):  # fmt: skip
   register(_module.STAGE)
 
 

@@ -1,5 +1,6 @@
 """Reconstructs what was seen: weights + fMRI -> uint8 pictures. Python: `Reconstructor`; command: python -m brainjax.reconstruct."""
 
+import copy
 import os
 import zipfile
 from functools import partial
@@ -38,6 +39,8 @@ class Reconstructor:
     info: what was saved with the weights.
     responses: turns responses into model input.
     transforms: subject -> `InputTransform`, its way from responses to model input. Empty for converted weights.
+    models, params: conditioner, UNet and first stage, and their parameters on the devices of `mesh`.
+    schedule: of the diffusion.
   """
 
   def __init__(self, weights: str | os.PathLike, dtype: Any = jnp.float32, mesh: Mesh | None = None):
@@ -58,21 +61,21 @@ class Reconstructor:
       raise UserError(
         f'{weights} holds {", ".join(kwargs) or "no models"}; expected the weights of the diffuse stage or a converted LDM.'
       )
-    self._models = latent_diffusion(kwargs, dtype)
-    self._schedule = diffusion.make_schedule(**kwargs.get('schedule', {}))
-    self._mesh = sharding.make_mesh(devices=jax.local_devices()) if mesh is None else mesh
-    params = {path: sharding.put_param(path, x, self._mesh) for path, x in flat.items()}
-    self._params = {name: unflatten(subtree(params, name)) for name in self._models._fields}
+    self.models = latent_diffusion(kwargs, dtype)
+    self.schedule = diffusion.make_schedule(**kwargs.get('schedule', {}))
+    self.mesh = sharding.make_mesh(devices=jax.local_devices()) if mesh is None else mesh
+    params = {path: sharding.put_param(path, x, self.mesh) for path, x in flat.items()}
+    self.params = {name: unflatten(subtree(params, name)) for name in self.models._fields}
     static = ('num_steps', 'sampler', 'guided', 'noisy')
     # Every device gets the pictures, so that every host can read them all.
-    whole = sharding.replicated(self._mesh)
+    whole = sharding.replicated(self.mesh)
     sample, denoise = (
-      sharding.on_mesh(self._mesh, partial(program, self._models, self._schedule)) for program in (_sample, _denoise)
+      sharding.on_mesh(self.mesh, partial(program, self.models, self.schedule)) for program in (_sample, _denoise)
     )
     self._sample = jax.jit(sample, static_argnames=static, out_shardings=whole)
     self._denoise = jax.jit(denoise, static_argnames=(*static, 'at'))
     self.info = info
-    self.responses = Responses(info, self._models.conditioner.num_voxels)
+    self.responses = Responses(info, self.models.conditioner.num_voxels)
     self.num_voxels, self.transforms = self.responses.num_voxels, self.responses.transforms
 
   @classmethod
@@ -82,6 +85,12 @@ class Reconstructor:
     `options` and errors are those of the class.
     """
     return cls(source, **options)
+
+  def with_params(self, params: Any) -> Self:
+    """The same model with other parameters: a tree like `params`."""
+    other = copy.copy(self)
+    other.params = params
+    return other
 
   def from_betas(
     self,
@@ -139,19 +148,19 @@ class Reconstructor:
         the weights carry no input transform; an unknown subject or sampler; an impossible number.
     """
     fmri = self.responses.model_input(fmri, subject, normalised, repetitions, session)
-    check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance, num_samples, batch_size)
-    options = _program_options(num_steps, sampler, eta, guidance)
+    check_options(self.schedule.num_steps, num_steps, sampler, seed, eta, guidance, num_samples, batch_size)
+    options = program_options(num_steps, sampler, eta, guidance)
     total = len(fmri) * num_samples
     # Few sizes, so that few programs are compiled: powers of two up to the batch size.
-    batch_size = sharding.padded(min(batch_size, 1 << (total - 1).bit_length()), self._mesh.size)
+    batch_size = sharding.padded(min(batch_size, 1 << (total - 1).bit_length()), self.mesh.size)
     item, sample = (x.reshape(-1) for x in np.mgrid[: len(fmri), :num_samples])
-    root = sharding.put_same(jax.random.key(seed), self._mesh)
+    root = sharding.put_same(jax.random.key(seed), self.mesh)
     pictures = []
     bar = progress(total, 'reconstruct')
     for start in range(0, total, batch_size):
       rows = np.arange(start, start + batch_size) % total  # the last batch is padded
-      batch = sharding.put_rows({'fmri': fmri[item[rows]], 'item': item[rows], 'sample': sample[rows]}, self._mesh)
-      pictures.append(np.asarray(self._sample(self._params, batch, root, **options)))
+      batch = sharding.put_rows({'fmri': fmri[item[rows]], 'item': item[rows], 'sample': sample[rows]}, self.mesh)
+      pictures.append(np.asarray(self._sample(self.params, batch, root, **options)))
       bar.update(min(batch_size, total - start))
     bar.close()
     pictures = np.concatenate(pictures)[:total]
@@ -183,12 +192,12 @@ class Reconstructor:
       the noise.
     """
     fmri = self.responses.model_input(fmri, subject, normalised, repetitions, session)
-    check_options(self._schedule.num_steps, num_steps, sampler, seed, eta, guidance)
-    options = _program_options(num_steps, sampler, eta, guidance)
-    total = len(diffusion.sample_steps(self._schedule.num_steps, num_steps))
+    check_options(self.schedule.num_steps, num_steps, sampler, seed, eta, guidance)
+    options = program_options(num_steps, sampler, eta, guidance)
+    total = len(diffusion.sample_steps(self.schedule.num_steps, num_steps))
     at = np.unique(np.linspace(0, total, min(num_pictures, total + 1)).round().astype(int))
     batch = {'fmri': fmri[:1], 'item': np.zeros(1, int), 'sample': np.zeros(1, int)}
-    pictures = self._denoise(self._params, batch, jax.random.key(seed), at=tuple(at.tolist()), **options)
+    pictures = self._denoise(self.params, batch, jax.random.key(seed), at=tuple(at.tolist()), **options)
     return at, *(np.asarray(x) for x in pictures)
 
 
@@ -230,13 +239,13 @@ def _is_whole(value: Any) -> bool:
   return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _program_options(num_steps: int, sampler: str, eta: float, guidance: float) -> dict[str, Any]:
+def program_options(num_steps: int, sampler: str, eta: float, guidance: float) -> dict[str, Any]:
   """Arguments of the compiled programs: a new program only where guidance or noise is switched on or off."""
   static = {'num_steps': num_steps, 'sampler': sampler, 'guided': guidance != 1, 'noisy': eta != 0}
   return static | {'eta': eta, 'guidance': guidance}
 
 
-def _latent(
+def sample_latent(
   models: LatentDiffusion,
   schedule: diffusion.Schedule,
   params: Any,
@@ -276,15 +285,15 @@ def _decode(models: LatentDiffusion, params: Any, latent: jax.Array) -> jax.Arra
 
 
 def _sample(models: LatentDiffusion, schedule: diffusion.Schedule, params: Any, *inputs: Any, **options: Any):
-  """fMRI B V -> uint8 B H W 3, as one program; `inputs` and `options` are those of `_latent`."""
-  return _decode(models, params, _latent(models, schedule, params, *inputs, **options))
+  """fMRI B V -> uint8 B H W 3, as one program; `inputs` and `options` are those of `sample_latent`."""
+  return _decode(models, params, sample_latent(models, schedule, params, *inputs, **options))
 
 
 def _denoise(
   models: LatentDiffusion, schedule: diffusion.Schedule, params: Any, *inputs: Any, at: tuple[int, ...], **options: Any
 ) -> tuple[jax.Array, jax.Array]:
   """Noisy latents and predicted results of one row after the steps `at`, decoded: uint8 K H W 3 each."""
-  _, trajectory = _latent(models, schedule, params, *inputs, return_trajectory=True, **options)
+  _, trajectory = sample_latent(models, schedule, params, *inputs, return_trajectory=True, **options)
   return tuple(_decode(models, params, x[np.array(at), 0]) for x in trajectory)
 
 

@@ -18,7 +18,8 @@ from brainjax.files import put_aside
 from brainjax.stages import registry
 from brainjax.stages.registry import STAGES
 from brainjax.train import check_same_inputs
-from brainjax.trees import flatten
+from brainjax.trees import flatten, lists_to_tuples
+from configs import base
 
 DEVICES = 'mesh.devices'  # as a field of --accept_changes: their number, where results depend on it
 # Fields that may differ between the runs of one workdir, because they do not change results. The same holds for how often
@@ -91,6 +92,24 @@ def relevant(config: ConfigDict, workdir: Path, name: str) -> dict[str, Any]:
   if STAGES[name].uses_devices(config):
     kept['mesh'] = {'devices': jax.device_count()}
   return _portable(kept, workdir)
+
+
+def read_config(workdir: Path, stages: Sequence[str]) -> ConfigDict:
+  """The resolved config of a run, as the first of `stages` that is complete saved it.
+
+  Sections that this stage does not depend on have the values of configs/base.py.
+
+  Raises:
+    UserError: none of them is complete, or the file is damaged.
+  """
+  complete = [name for name in stages if is_complete(workdir / name)]
+  if not complete:
+    raise UserError(f'{workdir} has no finished stage {" or ".join(stages)}; give the workdir of a finished run.')
+  fields = base.get_config().to_dict()
+  for name, value in _read_json(workdir / complete[0] / 'config.json').items():
+    value = lists_to_tuples(value) if isinstance(value, dict) else lists_to_tuples({name: value})[name]
+    fields[name] = fields.get(name, {}) | value if isinstance(value, dict) else value
+  return fill_in_paths(ConfigDict(fields), workdir.absolute()).lock()
 
 
 def refuse_unknown_fields(config: ConfigDict, accepted: Sequence[str]) -> None:

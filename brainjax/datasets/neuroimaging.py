@@ -234,6 +234,16 @@ def _format_rows(affine: np.ndarray) -> str:
   return str(np.round(affine[:3], 4).tolist())
 
 
+def read_affine(path: Path) -> list[list[float]]:
+  """The affine of a NIfTI file, from indices to millimetres: 4 4.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  with _faults(path, 'a NIfTI file'):
+    return _open_volumes(path).affine.tolist()
+
+
 def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
   """The one array of numbers at the root of an HDF5 file that has one of the names; its name, and the array.
 

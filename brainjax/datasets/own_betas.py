@@ -33,7 +33,7 @@ def read_betas(
 
   Returns:
     `N V` float32; each ROI over these voxels: name -> `V` bool; and where masks chose voxels, `grid` (the shape of a mask)
-    and `places` (their flat indices in it, `V`).
+    and `places` (their flat indices in it, `V`), with NIfTI masks also `affine` (4 4, from indices to millimetres).
 
   Raises:
     UserError: a file cannot be read, or betas, masks and number of trials do not fit together.
@@ -55,6 +55,8 @@ def read_betas(
   union = np.logical_or.reduce(list(chosen.values()))
   rows = raw.check_fmri(to_float32(values[:, union], scale), f'{path} inside the masks', places=np.argwhere(union))
   where = {'grid': list(union.shape), 'places': np.flatnonzero(union).tolist()}
+  if suffix_of(masks[0].path) in NIFTI:
+    where['affine'] = neuroimaging.read_affine(masks[0].path if image is None else path)
   return rows, {name: mask[union] for name, mask in chosen.items()}, where
 
 

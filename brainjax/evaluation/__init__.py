@@ -9,5 +9,7 @@
 | `statistics/` | intervals, nulls, p values; reliability of repeated trials |
 | `baselines/` | ridge regression and the pictures it makes |
 | `networks/` | networks that judge pictures: classifiers, embedders, LPIPS |
+| `breakdown` | scores by category and attribute, confusions, items chosen by a rule |
+| `interpretation/` | lesions, saliency, attention, brain maps; the stage interpret |
 | `report/` | report.html, pictures.png, training_curves.png |
 """

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from brainjax.evaluation import breakdown
 from brainjax.evaluation.images import Images
 from brainjax.evaluation.networks import lpips
 from brainjax.evaluation.scores import nearest, tables
@@ -65,6 +66,50 @@ def evaluate(
   return result
 
 
+class Judge:
+  """Measures samples against the stimuli of a set of images, as often as needed.
+
+  Attributes:
+    stimuli: U H W 3 uint8, each once.
+    stimulus: N, the place of each item's stimulus in `stimuli`.
+    classes: U, what the classifier says about the stimuli; None without a classifier.
+    perceptual: whether LPIPS is measured.
+  """
+
+  def __init__(
+    self,
+    images: Images,
+    classifier: Network | None = None,
+    features: Mapping[str, Network] | None = None,
+    perceptual: bool | None = None,
+    attributes: tables.Attributes | None = None,
+  ):
+    """Arguments and errors are those of `score_images`."""
+    self._classifier, self._features = classifier, features or {}
+    if perceptual is None:
+      perceptual = lpips.installed() and min(images.stimuli.shape[1:3]) >= lpips.MIN_SIDE
+    self.perceptual = perceptual
+    self._weights = lpips.read_weights() if perceptual else None
+    _, first, self.stimulus = np.unique(images.stimulus, return_index=True, return_inverse=True)
+    self.stimuli = images.stimuli[first]
+    self.classes = None if classifier is None else tables.classify(classifier, self.stimuli).argmax(axis=-1)
+    self._targets = {name: tables.in_blocks(function, self.stimuli) for name, function in self._features.items()}
+    self._attributes = {name: (of_class, of_item[first]) for name, (of_class, of_item) in (attributes or {}).items()}
+
+  def __call__(self, samples: np.ndarray) -> Measured:
+    """Measures N S H W 3 uint8, the items in the order of the images."""
+    return tables.measure_samples(
+      samples,
+      self.stimuli,
+      self.classes,
+      self._targets,
+      self._classifier,
+      self._features,
+      self._weights,
+      self._attributes if self._classifier else None,
+    )
+
+
 def score_images(
   images: Images,
   classifier: Network | None = None,
@@ -78,6 +123,7 @@ def score_images(
   subsets: Mapping[str, np.ndarray] | None = None,
   features: Mapping[str, Network] | None = None,
   perceptual: bool | None = None,
+  attributes: tables.Attributes | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Scores the reconstructions; writes nothing.
 
@@ -95,6 +141,7 @@ def score_images(
       and null are drawn inside the subset.
     features: name -> function of uint8 B H W 3 that gives B D (Inception, CLIP, ...): two-way identification and FID.
     perceptual: whether to score LPIPS; None does where the weights are installed and the images large enough.
+    attributes: attribute -> its value in each class of the classifier C, and in each item N.
 
   Returns:
     (plain values for scores.json, arrays for scores_items.npz: 'scores/<score>' N S, 'candidates/<score>' N,
@@ -103,18 +150,9 @@ def score_images(
   Raises:
     UserError: LPIPS is asked for, and its package is not installed.
   """
-  features, baselines = features or {}, baselines or {}
-  if perceptual is None:
-    perceptual = lpips.installed() and min(images.stimuli.shape[1:3]) >= lpips.MIN_SIDE
-  weights = lpips.read_weights() if perceptual else None
-  _, first, stimulus = np.unique(images.stimulus, return_index=True, return_inverse=True)
-  stimuli = images.stimuli[first]
-  classes = None if classifier is None else tables.classify(classifier, stimuli).argmax(axis=-1)
-  targets = {name: tables.in_blocks(function, stimuli) for name, function in features.items()}
-
-  def measure(samples: np.ndarray) -> Measured:
-    return tables.measure_samples(samples, stimuli, classes, targets, classifier, features, weights)
-
+  baselines = baselines or {}
+  measure = Judge(images, classifier, features, perceptual, attributes)
+  stimuli, stimulus, classes = measure.stimuli, measure.stimulus, measure.classes
   draws = {'num_bootstrap': num_bootstrap, 'num_shuffles': num_shuffles, 'seed': seed}
   resamplings, measured = resampling.draw(stimulus, **draws), measure(images.samples)
   scores = measured.scores(num_ways)
@@ -127,7 +165,7 @@ def score_images(
     'image_size': [height, width],
     'classifier': classifier_name,
     'num_classes': None if classifier is None else measured.probabilities.shape[-1],
-    'protocol': _protocol(perceptual) | draws,
+    'protocol': _protocol(measure.perceptual) | draws,
     'scores': _summaries(scores, classifier_name, *resamplings),
     'fid': {
       name: {'first_sample': value, 'num_images': [n, len(stimuli)], 'baselines': {}}
@@ -142,6 +180,7 @@ def score_images(
   arrays = {f'scores/{name}': value for name, value in values.items()}
   # By item, as items are what scores_items.npz is about.
   arrays |= {f'candidates/{name}': value[stimulus] for name, value in influence.items() if value.any()}
+  result |= breakdown.describe(scores, measured, stimulus, images.categories, attributes or {}, num_bootstrap, seed)
   result['baselines'] = {}
   for baseline, pictures in baselines.items():
     other = measure(pictures[:, None])

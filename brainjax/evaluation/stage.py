@@ -1,5 +1,6 @@
 """The evaluate stage: scores a run's reconstructions and writes scores.json, report.html and two PNGs."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,15 +17,18 @@ from brainjax.errors import UserError
 from brainjax.evaluation import report, test_set
 from brainjax.evaluation.baselines import pictures as baselines
 from brainjax.evaluation.images import Images, read_images
+from brainjax.evaluation.interpretation import results as interpretation
 from brainjax.evaluation.networks import classifiers
 from brainjax.evaluation.networks.classifiers import Classifier
 from brainjax.evaluation.report import provenance, showcase
-from brainjax.evaluation.score import ITEMS_FILE, evaluate, score_images
+from brainjax.evaluation.score import ITEMS_FILE, SCORES_FILE, evaluate, score_images
 from brainjax.reconstruct import Reconstructor
 from brainjax.rules import NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.stages import common, reconstruct
 from brainjax.stages import data as stage_data
 from brainjax.stages.registry import StageSpec, WeightsField
+
+REPORT = 'report.html'
 
 
 def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -82,6 +86,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     out=workdir,
     baselines={name: baseline.pictures for name, baseline in drawn.items()},
     subsets=test_set.split_by_category(train, test),
+    attributes=test_set.known_attributes(config, classifier, images.class_index),
     training_images=train.pictures,
     facts=facts,
     **judges | options,
@@ -91,8 +96,18 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   report.draw_grid(images.stimuli, images.samples, workdir / 'pictures.png', captions=captions, title=title)
   report.draw_curves(workdir, workdir / 'training_curves.png')
   page = _page(config, workdir, images, scores, train, test, drawn, reconstructor)
-  report.write_page(page, workdir / 'report.html')
+  page = dataclasses.replace(page, confused_classes=_name_classes(scores, classifier.classes if classifier else ()))
+  report.write_page(page, workdir / REPORT)
+  if explained := interpretation.read(workdir):
+    report.put_brain_section(workdir / REPORT, *explained)
   return scores
+
+
+def _name_classes(scores: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+  """The most frequent mistakes of the classifier with the names of its classes, or their numbers."""
+  named = lambda number: names[number] if names else f'class {number}'
+  pairs = scores['confusion'].get('classes', [])
+  return [pair | {key: named(pair[key]) for key in ('of', 'taken_for')} for pair in pairs]
 
 
 def _features(sources: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -231,6 +246,11 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
   }
 
 
+def _check_result(folder: Path) -> None:
+  if not (folder.parent / SCORES_FILE).is_file():
+    raise UserError(f'{folder.parent / SCORES_FILE} does not exist; run stage evaluate first.')
+
+
 STAGE = StageSpec(
   'evaluate',
   after='reconstruct',
@@ -241,5 +261,6 @@ STAGE = StageSpec(
   ),
   sources=stage_data.paired_sources,
   rules=_rules,
-  results=('scores.json', 'scores_items.npz', 'pictures.png', 'training_curves.png', 'report.html'),
+  check_result=_check_result,
+  results=(SCORES_FILE, ITEMS_FILE, 'pictures.png', 'training_curves.png', REPORT),
 )

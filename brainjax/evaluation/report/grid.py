@@ -37,6 +37,7 @@ def draw_grid(
   title: str = '',
   num_columns: int | None = None,
   cell: int | None = None,
+  labels: Sequence[str] = (),
 ) -> None:
   """Writes a PNG: a row per item: the framed stimulus, then its samples. Many items are arranged in columns.
 
@@ -49,6 +50,7 @@ def draw_grid(
     num_columns: columns of items; by default about as wide as high.
     cell: side of a picture in pixels; by default the images' own size, at least 64 and at most 128. Images that fit
       a whole number of times are enlarged without smoothing.
+    labels: above each of the S pictures; none: one word for all.
 
   Raises:
     ValueError: stimuli, samples and captions are not of the same items and size.
@@ -83,8 +85,13 @@ def draw_grid(
   for column in range(columns):
     x = margin + column * (block_w + column_gap)
     draw.text((x, top), _fit(draw, 'stimulus', font, cell_w), STIMULUS_FRAME, font=font)
-    label = 'sample' if s == 1 else f'{s} samples'
-    draw.text((x + cell_w + gap, top), _fit(draw, label, font, block_w - cell_w - gap), FAINT, font=font)
+    if labels:
+      for k, label in enumerate(labels):
+        place = x + cell_w + gap + k * (cell_w + gutter)
+        draw.text((place, top), _fit(draw, label, font, cell_w), FAINT, font=font)
+    else:
+      label = 'sample' if s == 1 else f'{s} samples'
+      draw.text((x + cell_w + gap, top), _fit(draw, label, font, block_w - cell_w - gap), FAINT, font=font)
   for item in range(n):
     # Down the first column, then the next: neighbours in the list stay neighbours on the sheet.
     column, row = divmod(item, rows)

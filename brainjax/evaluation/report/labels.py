@@ -24,6 +24,8 @@ def format_label(name: str) -> str:
   kind, _, rest = name.partition('_')
   if kind == 'class':
     return f'{rest.replace("way", "-way").replace("_top", " top-")} class'
+  if kind == 'attribute':
+    return rest
   if kind == 'pairwise':
     return f'pairwise {_measure(rest)}'
   if kind == 'identification':

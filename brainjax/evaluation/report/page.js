@@ -27,22 +27,35 @@ function arrange() {
     given: (a, b) => a - b,
     category: (a, b) => data.items[a].category.localeCompare(data.items[b].category) || a - b,
     best: (a, b) => better * (value[a] - value[b]) || a - b,
+    rule: (a, b) => better * (value[a] - value[b]) || a - b,
     worst: (a, b) => better * (value[b] - value[a]) || a - b,
   }[order];
   const indices = data.items.map((_, i) => i).sort(compare);
+  const passes = (i) => data.items[i].category.toLowerCase().includes(words)
+    && (!subject || data.items[i].subject === subject) && value[i] >= low - 1e-9 && value[i] <= high + 1e-9;
+  // By the rule: the first, middle and last three of what passes the filters, in the order of the score.
+  const chosen = new Map();
+  if (order === 'rule') {
+    const passing = indices.filter(passes), few = Math.min(3, passing.length);
+    const middle = Math.floor((passing.length - few) / 2);
+    for (const [word, start] of [['worst', passing.length - few], ['median', middle], ['best', 0]]) {
+      for (const i of passing.slice(start, start + few)) chosen.set(i, word);
+    }
+  }
   let shown = 0;
   for (const i of indices) {
-    const item = data.items[i];
-    const keep = item.category.toLowerCase().includes(words) && (!subject || item.subject === subject)
-      && value[i] >= low - 1e-9 && value[i] <= high + 1e-9;
+    const keep = order === 'rule' ? chosen.has(i) : passes(i);
     cards[i].hidden = !keep;
+    cards[i].querySelector('h3').dataset.rule = chosen.has(i) ? chosen.get(i) + ': ' : '';
     shown += keep;
     cards[i].querySelector('.chosen').hidden = data.headline.includes(name);
     cards[i].querySelector('.chosen dt').textContent = data.scores[name].label;
     cards[i].querySelector('.chosen dd').textContent = text(name, value[i]);
     gallery.append(cards[i]);
   }
-  get('count').textContent = `${shown} of ${cards.length} items shown`;
+  get('count').textContent = `${shown} of ${cards.length} items shown` + (order === 'rule'
+    ? `: of the items that pass the filters, in the order of ${data.scores[name].label} (mean over samples, equal ones `
+      + 'as in the data), the first three, the three in the middle and the last three.' : '');
   get('unit').textContent = scale === 100 ? ' (per cent)' : '';
 }
 for (const id of ['score', 'order', 'category', 'subject', 'low', 'high']) {
@@ -100,3 +113,42 @@ viewer.addEventListener('keydown', (event) => {
 viewer.addEventListener('close', () => { if (current) current.focus(); });
 arrange();
 rows();
+
+// The pictures without an area.
+if (get('area')) {
+  get('area').addEventListener('change', () => {
+    for (const figure of document.querySelectorAll('[data-lesion]')) {
+      figure.hidden = figure.dataset.lesion !== get('area').value;
+    }
+  });
+  get('lesions').addEventListener('submit', (event) => event.preventDefault());
+}
+
+// Figures and their numbers as files.
+function save(name, address) {
+  const link = document.createElement('a');
+  link.download = name;
+  link.href = address;
+  link.click();
+}
+// A drawing of the page with the colours that the style sheet gives it.
+function standalone(svg) {
+  const copy = svg.cloneNode(true);
+  const parts = [svg, ...svg.querySelectorAll('*')], copies = [copy, ...copy.querySelectorAll('*')];
+  parts.forEach((part, i) => {
+    const style = getComputedStyle(part);
+    for (const name of ['fill', 'stroke', 'stroke-width', 'stroke-dasharray']) {
+      copies[i].setAttribute(name, style.getPropertyValue(name));
+    }
+  });
+  copy.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
+  return 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(copy.outerHTML);
+}
+document.addEventListener('click', (event) => {
+  const button = event.target.closest('.save button');
+  if (!button) return;
+  const { name, csv } = button.parentElement.dataset;
+  const drawn = button.parentElement.previousElementSibling;
+  if (button.dataset.kind === 'csv') save(name + '.csv', 'data:text/csv;charset=utf-8,' + encodeURIComponent(csv));
+  else save(name + '.svg', drawn.tagName === 'IMG' ? drawn.src : standalone(drawn));
+});

@@ -1,28 +1,48 @@
 """The self-contained report.html: scores, gallery, curves, provenance in one file that opens from disk."""
 
 import json
+import re
+from collections.abc import Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
-from brainjax.evaluation.report import charts, encode, gallery, labels, score_section
+import numpy as np
+
+from brainjax.evaluation.report import brain_section, charts, encode, figures, gallery, labels, score_section
 from brainjax.evaluation.report.contents import Page
 from brainjax.files import atomic_write
 
+BRAIN_SECTION = re.compile(r'<section id="brain".*?</section>\n|<a href="#brain">.*?</a>', re.DOTALL)
 ASSETS = Path(__file__).parent
 MAX_BYTES = 15_000_000
+BRAIN_BYTES = 3_000_000  # of these, kept for the section that the stage interpret adds
+
+
+def _groups_section(page: Page) -> str:
+  """Scores by category and attribute, and what is taken for what."""
+  drawn = [
+    f'<figure>{charts.to_image(figure)}<figcaption>{escape(figure.alt)}</figcaption></figure>'
+    for figure in figures.of_categories(page.scores)
+  ]
+  listed = [
+    f'<li>{escape(pair["of"])} taken for {escape(pair["taken_for"])}: {pair["samples"]}</li>'
+    for pair in page.confused_classes
+  ]
+  mistakes = f'<h3>Most frequent mistakes of the classifier (samples)</h3><ol>{"".join(listed)}</ol>' if listed else ''
+  return f'<div class="charts">{"".join(drawn)}</div>{mistakes}'
 
 
 def _charts_section(page: Page) -> str:
   parts = []
   for stage, panels in page.curves.items():
-    figures = []
+    drawn = []
     for name, splits in panels.items():
-      ends = '; '.join(f'{split} ends at {values[-1]:.4g}' for split, (_, values) in splits.items())
-      chart = charts.to_image(f'{stage} {name}: {ends}', partial(charts.draw_curve, splits=splits))
-      figures.append(f'<figure>{chart}<figcaption>{escape(labels.explain_curve(name))}</figcaption></figure>')
-    parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(figures)}</div>')
+      chart = charts.to_image(figures.curve(stage, name, splits, partial(charts.draw_curve, splits=splits)))
+      drawn.append(f'<figure>{chart}<figcaption>{escape(labels.explain_curve(name))}</figcaption></figure>')
+    parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(drawn)}</div>')
   return ''.join(parts)
 
 
@@ -31,12 +51,11 @@ def _traces_section(page: Page) -> str:
     '<p class="note">Some neighbouring voxels of test responses, which no stage has learned from. Shaded: masked.</p>'
   ]
   for stage, samples in page.traces.items():
-    figures = []
+    drawn = []
     for number, trace in enumerate(samples, 1):
-      label = f'{stage}, response {number}: original and predicted fMRI'
-      chart = charts.to_image(label, partial(charts.draw_trace, trace=trace))
-      figures.append(f'<figure>{chart}<figcaption>response {number}. {escape(trace.caption)}</figcaption></figure>')
-    parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(figures)}</div>')
+      chart = charts.to_image(charts.trace_figure(stage, number, trace))
+      drawn.append(f'<figure>{chart}<figcaption>response {number}. {escape(trace.caption)}</figcaption></figure>')
+    parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(drawn)}</div>')
   return ''.join(parts)
 
 
@@ -67,16 +86,17 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
   copying = score_section.format_copying(page.scores)
   body = {
     'scores': ('Scores', score_section.format_section(page)),
+    'groups': ('Categories', _groups_section(page)) if page.scores.get('groups') else None,
     'training': ('Training curves', _charts_section(page)) if page.curves else None,
     'fmri': ('fMRI reconstructions', _traces_section(page)) if page.traces else None,
     'provenance': ('Provenance', _provenance_section(page)),
   }
   assets = {name: (ASSETS / f'page.{name}').read_text() for name in ('html', 'css', 'js')}
   fixed = len(copying) + sum(len(part[1]) for part in body.values() if part) + sum(map(len, assets.values()))
-  data, pictures, strip = _gallery(page, max_bytes - fixed)
+  data, pictures, strip = _gallery(page, max_bytes - fixed - min(BRAIN_BYTES, max_bytes // 5))
   body['gallery'] = ('Gallery', copying + pictures)
   body['denoising'] = ('Denoising', strip) if strip else None
-  order = [key for key in ('scores', 'gallery', 'denoising', 'training', 'fmri', 'provenance') if body[key]]
+  order = [key for key in ('scores', 'groups', 'gallery', 'denoising', 'training', 'fmri', 'provenance') if body[key]]
   shown = ' data-shown="mean_of_samples"'
   sections = (
     f'<section id="{key}" aria-labelledby="{key}-title"{shown * (key == "scores")}>'
@@ -92,6 +112,22 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
     navigation=''.join(f'<a href="#{key}">{body[key][0]}</a>' for key in order),
     sections='\n'.join(sections),
   )
+  with atomic_write(path) as temporary:
+    temporary.write_text(text)
+
+
+def put_brain_section(path: Path, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+  """Adds what made the pictures to a report, or replaces what it says about that.
+
+  Args:
+    path: of the report.
+    plain, arrays: what interpret.json and interpret.npz hold.
+  """
+  text = BRAIN_SECTION.sub('', path.read_text())
+  body = brain_section.format_section(plain, arrays, min(BRAIN_BYTES, MAX_BYTES - len(text)) - 1000)
+  section = f'<section id="brain" aria-labelledby="brain-title"><h2 id="brain-title">Brain</h2>{body}</section>\n'
+  text = text.replace('<a href="#provenance">', '<a href="#brain">Brain</a><a href="#provenance">', 1)
+  text = text.replace('<section id="provenance"', f'{section}<section id="provenance"', 1)
   with atomic_write(path) as temporary:
     temporary.write_text(text)
 

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable
 from html import escape
 
-from brainjax.evaluation.report import drawings
+from brainjax.evaluation.report import charts, drawings, figures
 from brainjax.evaluation.report.contents import Page
 from brainjax.evaluation.report.labels import choose_headline, format_baseline, format_label
 
@@ -23,6 +23,9 @@ def format_section(page: Page) -> str:
     )
     against += f'shuffled {drawings.format_number(mean["null"]["mean"], entry["unit"])}'
     drawn = drawings.draw_score(mean, entry['unit'], entry['chance'], _baseline_values(page.scores, name))
+    drawn += charts.save_buttons(
+      f'score_{name}', figures.to_csv(figures.score_table(page.scores, [name])), format_label(name)
+    )
     cards.append(
       f'<div class="headline">{escape(format_label(name))}<strong>{drawings.format_number(mean["value"], entry["unit"])}</strong>'
       f'{drawn}<span>95 % interval {low} to {high}</span><span>{against}</span></div>'
@@ -51,6 +54,8 @@ def format_section(page: Page) -> str:
     f'{baseline_key} ┆ chance. '
     f'Best of samples is chosen with knowledge of the stimulus: an upper bound, not an accuracy.{classifier}</p>'
     f'{_table("Table of scores", heads, rows, "scores")}'
+    f'<details><summary>All fractions in one figure</summary><figure class="wide">{charts.to_image(figures.scores(page.scores))}'
+    '</figure></details>'
     f'{_frechet(page.scores.get("fid", {}))}{_differences(page.scores["baselines"])}{_zero_shot(page.scores)}'
     f'{_parts(page.scores, least)}{_ceiling(page.scores)}'
   )

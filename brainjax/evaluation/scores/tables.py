@@ -15,6 +15,8 @@ from brainjax.evaluation.statistics import resampling
 TOP_KS = (1, 5)
 RELEASED_WAYS, RELEASED_TRIALS = 50, 1000
 Network = Callable[[np.ndarray], np.ndarray]  # uint8 B H W 3 -> B D: probabilities or features
+# Attribute -> its value (a text) in each class C of the classifier, and in each stimulus U.
+Attributes = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 _TEXTS = {
   'mse': 'mean squared error on 0..255',
@@ -73,12 +75,14 @@ class Measured:
     probabilities: N S C of the samples, None without a classifier.
     classes: U, the class of each stimulus, None without a classifier.
     distances: network -> Frechet distance of the first samples to the stimuli.
+    attributes: attribute -> its value in each class C, and in each stimulus U; see `attribute_scores`.
   """
 
   measures: dict[str, Measure]
   probabilities: np.ndarray | None = None
   classes: np.ndarray | None = None
   distances: dict[str, float] = dataclasses.field(default_factory=dict)
+  attributes: Attributes = dataclasses.field(default_factory=dict)
 
   def select(self, items: np.ndarray, stimuli: np.ndarray) -> 'Measured':
     """The same of some items (indices or N bool), with some stimuli (indices) as the only candidates."""
@@ -88,7 +92,8 @@ class Measured:
     }
     if self.classes is None:
       return Measured(measures)
-    return Measured(measures, self.probabilities[items], self.classes[stimuli])
+    attributes = {name: (of_class, values[stimuli]) for name, (of_class, values) in self.attributes.items()}
+    return Measured(measures, self.probabilities[items], self.classes[stimuli], attributes=attributes)
 
   def scores(self, num_ways: Sequence[int]) -> dict[str, Score]:
     """All scores: each measure, identification by it, and class accuracy.
@@ -108,6 +113,7 @@ class Measured:
             table = class_accuracy.expected_table(self.probabilities, self.classes, n, k)
             text = f'{n}-way top-{k} class accuracy, expected over all draws'
             result[f'class_{n}way_top{k}'] = Score(table, True, k / n, text, 'fraction')
+      result |= attribute_scores(self.probabilities, self.attributes)
     return result
 
 
@@ -125,6 +131,25 @@ def _identification(name: str, measure: Measure, num_ways: Sequence[int]) -> dic
   return scores
 
 
+def attribute_scores(probabilities: np.ndarray, attributes: Attributes) -> dict[str, Score]:
+  """Whether the value of each attribute (colour, ...) is the most probable one, of all values that classes have.
+
+  The probability of a value is the sum over the classes that have it. Ties are ordered by a fair draw.
+
+  Args:
+    probabilities: N S C of the samples.
+    attributes: see `Attributes`.
+  """
+  result = {}
+  for name, (of_class, of_stimulus) in attributes.items():
+    values, column = np.unique(of_class, return_inverse=True)
+    marginal = probabilities @ (column[:, None] == np.arange(len(values)))  # N S K
+    table = class_accuracy.expected_table(marginal, np.searchsorted(values, of_stimulus), len(values), 1)
+    text = f'the {name} of the stimulus is the most probable of {len(values)}'
+    result[f'attribute_{name}'] = Score(table, True, 1 / len(values), text, 'fraction')
+  return result
+
+
 def measure_samples(
   samples: np.ndarray,
   stimuli: np.ndarray,
@@ -133,6 +158,7 @@ def measure_samples(
   classifier: Network | None,
   features: Mapping[str, Network],
   perceptual: lpips.Params | None,
+  attributes: Attributes | None = None,
 ) -> Measured:
   """Measures every sample against every stimulus.
 
@@ -144,6 +170,7 @@ def measure_samples(
     classifier: pictures to class probabilities, or None.
     features: network -> pictures to features.
     perceptual: weights of LPIPS, None without it.
+    attributes: see `attribute_scores`; none without a classifier.
   """
   measures = {
     name: Measure(pixels.table(name, samples, stimuli), higher, _TEXTS[name])
@@ -157,7 +184,8 @@ def measure_samples(
     measures[name] = Measure(correlation_table(values, targets[name]), True)
     # One sample of each item, so that samples of one item do not count as different pictures.
     distances[name] = frechet_distance(values[:, 0], targets[name])
-  return Measured(measures, None if classifier is None else classify(classifier, samples), classes, distances)
+  probabilities = None if classifier is None else classify(classifier, samples)
+  return Measured(measures, probabilities, classes, distances, attributes or {})
 
 
 def in_blocks(function: Network, images: np.ndarray, block: int = 64) -> np.ndarray:

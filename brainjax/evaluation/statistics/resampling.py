@@ -125,7 +125,7 @@ def p_value(value: float, null: np.ndarray, higher_is_better: bool) -> float:
 
 
 def paired_difference(
-  a: np.ndarray, b: np.ndarray, bootstrap: Bootstrap, influence: np.ndarray | float = 0.0
+  a: np.ndarray, b: np.ndarray, bootstrap: Bootstrap, influence: np.ndarray | float = 0.0, level: float = 0.95
 ) -> dict[str, object]:
   """Mean of a - b over the same items, with a paired bootstrap over stimuli.
 
@@ -134,14 +134,29 @@ def paired_difference(
     b: N per-item scores of the other, the same items in the same order.
     bootstrap: resamplings of those items' stimuli.
     influence: U, influence of the candidates on a minus that on b.
+    level: of the interval.
 
   Returns:
-    difference, 95 % interval, two-sided bootstrap p value.
+    difference, its interval, two-sided bootstrap p value.
   """
   draws = bootstrap.means(np.asarray(a, np.float64) - np.asarray(b, np.float64), influence)
   tail = min(np.sum(draws <= 0), np.sum(draws >= 0))
   return {
     'difference': float(np.mean(a) - np.mean(b)),
-    'interval': list(percentile_interval(draws)),
+    'interval': list(percentile_interval(draws, level)),
     'p_value': float(min(1.0, 2 * (1 + tail) / (1 + len(draws)))),
   }
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+  """Adjusts p values of a family of tests (Holm 1979): N -> N.
+
+  The chance that any true hypothesis among them has an adjusted p of at most a is at most a, however they depend on each
+  other.
+  """
+  order = np.argsort(p_values)
+  factors = np.arange(len(p_values), 0, -1)
+  adjusted = np.minimum(np.maximum.accumulate(factors * np.asarray(p_values, np.float64)[order]), 1.0)
+  result = np.empty(len(p_values))
+  result[order] = adjusted
+  return result

@@ -6,6 +6,7 @@ import numpy as np
 
 from brainjax import evaluate
 from brainjax.evaluation import report
+from brainjax.evaluation.interpretation import results
 
 ZERO_SHOT = {
   'matched_by': 'WordNet id',
@@ -21,6 +22,42 @@ CEILING = {
   'split_half_identification': {'description': '', 'value': 0.91, 'interval': [0.88, 0.94], 'chance': 0.5},
 }
 CATEGORIES = ['red disc', 'blue ring', 'red star', 'green <b>cube</b> & co', 'blue disc', 'striped ring', 'red ring']
+
+AREAS = ('V1', 'V<2>')
+
+
+def explained(count=5, size=16, seed=0):
+  """What a finished interpretation holds."""
+  rng = np.random.default_rng(seed)
+  plain = {
+    'format': results.FORMAT,
+    'stimulus': list(range(count)),
+    'names': [f'thing <{n}>' for n in range(count)],
+    'areas': {'sbj_1': {area: 4 for area in AREAS}},
+  }
+
+  def entry(difference, p):
+    return {
+      'value': 0.7 + difference, 'intact': 0.7, 'difference': difference, 'interval': [difference - 0.1, difference + 0.1],
+      'p_value': p, 'p_corrected': p, 'higher_is_better': True, 'unit': 'fraction',
+    }  # fmt: skip
+
+  scores = {'V1': {'pairwise_pcc': entry(-0.3, 0.01)}, 'V<2>': {'pairwise_pcc': entry(0.02, 0.6)}}
+  plain['lesion'] = {'mean': scores, 'swap': scores}
+  plain['alone'] = scores
+  magnitude = {'gradient': {area: [1.5, 0.5] for area in AREAS}}
+  plain['saliency'] = {'noise': [0.9, 0.4], 'mean_magnitude': {'sbj_1': {'latent': magnitude}}}
+  layers = ['input_2/transformer/block_0/attn2', 'middle_transformer/block_0/attn2']
+  plain['attention'] = {
+    'layers': layers,
+    'resolutions': [4, 2],
+    'steps_done': [2, 10],
+    'relative_entropy': [[0.9, 0.8]] * 2,
+  }
+  arrays = {'items/stimuli': rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)}
+  for key in ('lesion/intact', *(f'lesion/{kind}/{area}' for kind in ('mean', 'swap') for area in AREAS)):
+    arrays[key] = rng.integers(0, 256, (count, 1, size, size, 3), dtype=np.uint8)
+  return plain, arrays
 
 
 def make_page(folder: Path, size: int = 16) -> report.Page:

@@ -1,11 +1,17 @@
 """The page in a real browser."""
 
+import base64
+import csv
+import io
+import urllib.parse
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 from brainjax.evaluation import report
 from tests import webdriver
-from tests.evaluation.report.pages import CATEGORIES, make_page
+from tests.evaluation.report.pages import CATEGORIES, explained, make_page
 
 
 @pytest.fixture(scope='module')
@@ -15,6 +21,7 @@ def opened(tmp_path_factory):
   folder = tmp_path_factory.mktemp('page')
   page = make_page(folder)
   report.write_page(page, folder / 'report.html')
+  report.put_brain_section(folder / 'report.html', *explained())
   with webdriver.Browser() as browser:
     browser.open(folder / 'report.html')
     yield browser, page
@@ -200,3 +207,46 @@ def test_browser_pictures_are_whole_and_captions_below_them(opened):
   })""")
   for width, height, bottom, caption, button in boxes:
     assert width == pytest.approx(height, abs=1) and width > 20 and button >= height and caption >= bottom
+
+
+def test_browser_shows_the_pictures_without_the_chosen_area(opened):
+  browser, _ = opened
+  shown = "return [...document.querySelectorAll('[data-lesion]')].filter(f => !f.hidden).map(f => f.dataset.lesion)"
+  assert set(browser.run(shown)) == {'mean/V1'} and len(browser.run(shown)) == 5
+  browser.select('#area', 'swap/V<2>')
+  assert set(browser.run(shown)) == {'swap/V<2>'}
+
+
+def test_browser_saves_figures_and_their_numbers(opened):
+  browser, page = opened
+  # What a click on a link would save, without a file.
+  browser.run(
+    'window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push([this.download, this.href]); };'
+    "document.querySelectorAll('.save button').forEach((button) => button.click());"
+  )
+  saved = dict(browser.run('return saved'))
+  assert {'scores.csv', 'contrast_loss.svg', 'lesion_pairwise_pcc.csv', 'score_pairwise_pcc.svg'} <= set(saved)
+  for name, address in saved.items():
+    kind, data = address.split(',', 1)
+    text = base64.b64decode(data).decode() if kind.endswith('base64') else urllib.parse.unquote(data)
+    if name.endswith('.svg'):
+      assert ElementTree.fromstring(text).tag == '{http://www.w3.org/2000/svg}svg'
+      assert 'var(--' not in text
+    else:
+      assert len({len(row) for row in csv.reader(io.StringIO(text))}) == 1
+  rows = list(csv.DictReader(io.StringIO(urllib.parse.unquote(saved['score_pairwise_pcc.csv'].split(',', 1)[1]))))
+  value = page.scores['scores']['pairwise_pcc']['mean_of_samples']['value']
+  assert float(rows[0]['value']) == pytest.approx(value, rel=1e-5)
+
+
+def test_browser_finds_the_best_median_and_worst_items(opened):
+  browser, page = opened
+  browser.select('#score', 'pcc')
+  browser.select('#order', 'rule')
+  values = page.items['scores/pcc'].mean(axis=1).round(5)
+  order = np.argsort(-values, kind='stable')
+  assert shown(browser) == order.tolist()  # three of each kind are all seven; the middle ones are also best or worst
+  words = "return [...document.querySelectorAll('#cards article h3')].map(h => h.dataset.rule)"
+  assert browser.run(words) == ['best: '] * 3 + ['median: '] * 2 + ['worst: '] * 2
+  assert 'the three in the middle' in browser.run("return document.getElementById('count').textContent")
+  browser.click('#clear')

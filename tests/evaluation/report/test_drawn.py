@@ -1,7 +1,9 @@
 """The sample grid, the training curves, and the drawings of the page."""
 
 import base64
+import html
 import json
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from brainjax.errors import UserError
 from brainjax.evaluation import report
-from brainjax.evaluation.report import charts, drawings
+from brainjax.evaluation.report import charts, drawings, figures
 from brainjax.evaluation.report.labels import choose_headline, format_label
 
 
@@ -157,7 +159,12 @@ def test_a_long_curve_is_drawn_with_few_points_around_its_running_mean():
 
 
 def test_a_chart_is_a_whole_svg_with_its_description():
-  image = ElementTree.fromstring(charts.to_image('a < b', lambda axis: axis.plot([0.0])).replace('">', '"/>'))
+  drawn = figures.Figure('x', 'a < b', [['name', 'value'], ['"q", <b>', 1 / 3]], lambda axis: axis.plot([0.0]))
+  image, save = charts.to_image(drawn).split('<span', 1)
+  image = ElementTree.fromstring(image.replace('">', '"/>'))
+  name, csv = re.search('data-name="(.*?)" data-csv="(.*?)"', save, re.DOTALL).groups()
+  assert html.unescape(csv) == 'name,value\n"""q"", <b>",0.333333\n' and name == 'x' and '<b>' not in save
+  assert save.count('<button') == 2 and 'aria-label="Save as SVG: a &lt; b"' in save
   kind, data = image.get('src').split(',')
   assert image.get('alt') == 'a < b' and kind == 'data:image/svg+xml;base64'
   assert ElementTree.fromstring(base64.b64decode(data)).tag == '{http://www.w3.org/2000/svg}svg'

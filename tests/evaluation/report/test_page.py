@@ -70,8 +70,8 @@ def test_page_is_whole_self_contained_and_escaped(tmp_path):
   identities = [attributes['id'] for _, attributes in reader.tags if 'id' in attributes]
   assert len(identities) == len(set(identities))
   assert 'alert(1)' in text and '<script>alert' not in text and '<b>cube' not in text and '<subject>' not in text
-  # 7 stimuli, 21 samples, 7 baselines, 21 nearest, 2 x 4 of the strip, 1 in the viewer; a curve, a trace
-  assert sum(tag == 'img' for tag, _ in reader.tags) == 7 + 21 + 7 + 21 + 8 + 1 + 2
+  # 7 stimuli, 21 samples, 7 baselines, 21 nearest, 2 x 4 of the strip, 1 in the viewer; all scores, categories, a curve, a trace
+  assert sum(tag == 'img' for tag, _ in reader.tags) == 7 + 21 + 7 + 21 + 8 + 1 + 4
   # A drawing each of the headline scores and of every score three ways.
   scores = page.scores['scores']
   assert sum(tag == 'svg' for tag, _ in reader.tags) == len(choose_headline(scores)) + 3 * len(scores)

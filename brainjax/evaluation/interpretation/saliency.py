@@ -1,0 +1,195 @@
+"""Saliency: how what the model predicts changes with each voxel.
+
+A target is one number that the model computes from fMRI at a step of the sampler. Its state there is that of the sampler
+for the unchanged response, and is held fixed. With x0 the latent that the model predicts at this step:
+
+* 'latent': how far x0 moves from the x0 of an uninformative response (the training mean), along the line between them;
+* 'class': the classifier's logit of the class of the stimulus, of the decoded x0;
+* any direction in the space of latents, such as from pictures without an attribute to those with it: the product with x0.
+
+Methods: 'gradient'; 'integrated' gradients from the training mean to the response (Sundararajan et al. 2017), whose sum over
+voxels is the change of the target; 'smooth', the mean gradient over noisy copies of the response (SmoothGrad; Smilkov et
+al. 2017).
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brainjax import sharding
+from brainjax.ops import diffusion
+from brainjax.progress import progress
+from brainjax.reconstruct import Reconstructor, program_options, sample_latent
+
+METHODS = ('gradient', 'integrated', 'smooth')
+LATENT, CLASS = 'latent', 'class'
+
+
+class Saliency(NamedTuple):
+  """Derivatives of targets with respect to the model input.
+
+  Attributes:
+    targets: K names.
+    steps: L, sampler steps done before each noise level.
+    noise: L, share of noise in the variance of the sampler's state there.
+    maps: method -> L K N W float32. 'integrated' is already times the difference to the training mean.
+    change: L K N, target at the response minus target at the training mean: what 'integrated' sums to.
+  """
+
+  targets: tuple[str, ...]
+  steps: np.ndarray
+  noise: np.ndarray
+  maps: dict[str, np.ndarray]
+  change: np.ndarray
+
+
+def compute(
+  reconstructor: Reconstructor,
+  fmri: np.ndarray,
+  baseline: np.ndarray,
+  *,
+  directions: Mapping[str, np.ndarray] | None = None,
+  logits: Callable[[Any, jax.Array], jax.Array] | None = None,
+  logits_params: Any = None,
+  classes: np.ndarray | None = None,
+  at: tuple[float, ...] = (0.1, 0.5, 0.9),
+  num_points: int = 8,
+  noise: float = 0.2,
+  num_steps: int = 20,
+  sampler: str = 'dpm',
+  seed: int = 0,
+  guidance: float = 1.0,
+  batch_size: int = 8,
+) -> Saliency:
+  """Saliency of sample 0 of each row, as one compiled program over batches.
+
+  Args:
+    reconstructor: the model.
+    fmri: model input N W.
+    baseline: the uninformative response, N W.
+    directions: name -> h w C, in the space of latents; each is brought to length 1.
+    logits: (params, pictures B H W 3 in [-1, 1]) -> B C, differentiable; None: no target 'class'.
+    logits_params: of `logits`.
+    classes: N, whose logit; with `logits`.
+    at: noise levels, as shares of the sampler's way: 0 is pure noise, towards 1 the finished latent.
+    num_points: points of the integral, and noisy copies of SmoothGrad.
+    noise: deviation of these copies over the root mean square of the row.
+    num_steps, sampler, seed, guidance: as of `Reconstructor`; DDIM without noise. The gradients are those of the conditional
+      prediction.
+    batch_size: rows at a time.
+
+  Raises:
+    UserError: as of `Reconstructor`.
+    ValueError: a level of `at` is not in [0, 1).
+  """
+  if not all(0 <= share < 1 for share in at):
+    raise ValueError(f'levels must be at least 0 and less than 1, found {at}')
+  directions = {name: np.asarray(x, np.float32) / np.linalg.norm(x) for name, x in (directions or {}).items()}
+  shape = reconstructor.models.first_stage.latent_shape
+  stacked = np.stack(list(directions.values())) if directions else np.zeros((0, *shape), np.float32)
+  taken = diffusion.sample_steps(reconstructor.schedule.num_steps, num_steps)[::-1]
+  places = np.array([int(share * len(taken)) for share in at])
+  program = partial(
+    _program,
+    reconstructor.models,
+    reconstructor.schedule,
+    logits,
+    places=tuple(places.tolist()),
+    num_points=num_points,
+    **program_options(num_steps, sampler, 0.0, guidance),
+  )
+  program = jax.jit(sharding.on_mesh(reconstructor.mesh, program))
+  size = sharding.padded(min(batch_size, len(fmri)), reconstructor.mesh.size)
+  root, judge, stacked = sharding.put_same(jax.random.key(seed), reconstructor.mesh), logits_params, jnp.array(stacked)
+  classes = np.zeros(len(fmri), np.int32) if classes is None else np.asarray(classes, np.int32)
+  parts = []
+  bar = progress(len(fmri), 'saliency')
+  for start in range(0, len(fmri), size):
+    rows = np.arange(start, start + size) % len(fmri)  # the last batch is padded
+    batch = {'fmri': fmri[rows], 'baseline': baseline[rows], 'item': rows, 'sample': 0 * rows, 'class': classes[rows]}
+    batch = sharding.put_rows(batch, reconstructor.mesh)
+    maps, change = program(reconstructor.params, judge, batch, root, stacked, jnp.float32(noise))
+    count = min(size, len(fmri) - start)
+    parts.append(({name: np.asarray(x)[:, :, :count] for name, x in maps.items()}, np.asarray(change)[:, :, :count]))
+    bar.update(count)
+  bar.close()
+  targets = (LATENT, *([CLASS] if logits else []), *directions)
+  alpha = reconstructor.schedule.alphas_cumprod[taken[places]]
+  maps = {name: np.concatenate([part[name] for part, _ in parts], axis=2) for name in METHODS}
+  return Saliency(targets, places, 1 - alpha, maps, np.concatenate([change for _, change in parts], axis=2))
+
+
+def _program(
+  models: Any,
+  schedule: diffusion.Schedule,
+  logits: Callable[[Any, jax.Array], jax.Array] | None,
+  params: Any,
+  logits_params: Any,
+  batch: dict[str, jax.Array],
+  root: jax.Array,
+  directions: jax.Array,
+  noise: jax.Array,
+  *,
+  places: tuple[int, ...],
+  num_points: int,
+  **options: Any,
+) -> tuple[dict[str, jax.Array], jax.Array]:
+  """The maps of one batch: method -> L K B W, and the change of the targets L K B."""
+  fmri, baseline = batch['fmri'], batch['baseline']
+  _, trajectory = sample_latent(models, schedule, params, batch, root, return_trajectory=True, **options)
+  steps = diffusion.sample_steps(schedule.num_steps, options['num_steps'])[::-1]
+  state = jax.lax.stop_gradient(trajectory.x[np.array(places)])  # L B h w C
+  t = jnp.array(steps[np.array(places)])
+  alpha = jnp.array(schedule.alphas_cumprod[steps[np.array(places)]])
+
+  # Points: the response itself, those between it and the baseline, noisy copies.
+  between = (jnp.arange(num_points) + 0.5) / num_points
+  rms = jnp.sqrt(jnp.mean(jnp.square(fmri), axis=-1, keepdims=True))
+  # Of each row its own noise, whatever batch it is in.
+  keys = jax.vmap(lambda item: jax.random.fold_in(jax.random.fold_in(root, item), 2))(batch['item'])
+  drawn = jax.vmap(lambda key: jax.random.normal(key, (num_points, fmri.shape[1])), out_axes=1)(keys)
+  points = jnp.concatenate(
+    [fmri[None], baseline + between[:, None, None] * (fmri - baseline), fmri + noise * rms * drawn]
+  )  # 1 + 2M B W
+
+  def at_level(level):
+    x, t, alpha = level
+
+    def predict(fmri):
+      context = models.conditioner.apply({'params': params['conditioner']}, fmri)
+      eps = models.unet.apply({'params': params['unet']}, x, jnp.full(len(x), t), context)
+      return (x - jnp.sqrt(1 - alpha) * eps) / jnp.sqrt(alpha)
+
+    start, end = predict(baseline), predict(fmri)
+    way = end - start
+    length = jnp.sqrt(jnp.sum(jnp.square(way), axis=(1, 2, 3), keepdims=True))
+    way = way / jnp.where(length > 0, length, 1)
+
+    def targets(fmri):
+      x0 = predict(fmri)
+      values = [jnp.sum((x0 - start) * way, axis=(1, 2, 3))]
+      if logits:
+        pictures = models.first_stage.apply({'params': params['first_stage']}, x0, method='to_image')
+        every = logits(logits_params, jnp.clip(pictures, -1, 1))
+        values.append(jnp.take_along_axis(every, batch['class'][:, None], axis=1)[:, 0])
+      return jnp.stack([*values, *jnp.einsum('bhwc,dhwc->db', x0, directions)])  # K B
+
+    def gradients(point):
+      values, pull = jax.vjp(targets, point)
+      # A row depends on its own fMRI alone, so one pull-back gives the gradients of all rows.
+      units = jnp.eye(len(values))[:, :, None] * jnp.ones(len(x))
+      return jax.vmap(lambda unit: pull(unit)[0])(units)  # K B W
+
+    each = jax.lax.map(gradients, points)  # 1 + 2M K B W
+    maps = {
+      'gradient': each[0],
+      'integrated': each[1 : 1 + num_points].mean(axis=0) * (fmri - baseline),
+      'smooth': each[1 + num_points :].mean(axis=0),
+    }
+    return maps, targets(fmri) - targets(baseline)
+
+  return jax.lax.map(at_level, (state, t, alpha))

@@ -1,0 +1,106 @@
+"""Command: which areas and voxels made the pictures of a run: brainjax interpret --run=DIR [--method=lesion,...]
+
+Writes interpret/interpret.json and interpret/interpret.npz into the workdir. Methods that are left out keep their earlier
+result where model, items and settings are the same. docs/interpretation.md says what each method shows, and what it does not.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from brainjax import checkpoints, config_check, hosts, workdirs
+from brainjax import pipeline as _stages  # noqa: F401 - registers the stages of the package
+from brainjax.datasets import registry
+from brainjax.datasets.input_transform import InputTransform
+from brainjax.errors import ArgumentParser, UserError, command_line
+from brainjax.evaluation.interpretation import maps, stage
+from brainjax.stages import reconstruct
+
+# Options that are fields of config.interpret: name -> what they do.
+FIELDS = {
+  'areas': 'ROIs of the data set, or unions such as V1+V2+V3 (default: all)',
+  'attribute': 'saliency of the direction to training pictures whose name has this text, such as left',
+  'num_samples': 'pictures of each item and lesion (default 1)',
+  'num_steps': 'of the sampler (default 20)',
+  'num_points': 'of integrated gradients and SmoothGrad (default 8)',
+}
+
+
+def read_run(run: Path, changes: dict[str, Any]) -> ConfigDict:
+  """The config of a finished run with changes of `config.interpret`.
+
+  Raises:
+    UserError: the run is not finished, or a value is impossible.
+  """
+  if not run.is_dir():
+    raise UserError(f'--run={run} is no folder; give the workdir of a finished run.')
+  config = workdirs.read_config(run, ('evaluate', 'reconstruct'))
+  registry.import_plugins(config.plugins)
+  config.interpret.update(changes)
+  config_check.check(config, ('interpret',))
+  return config
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+  """'0,3,7-9' -> 0, 3, 7, 8, 9."""
+  result: list[int] = []
+  for part in text.split(','):
+    first, _, last = part.partition('-')
+    if not first.isdigit() or not (last or first).isdigit():
+      raise UserError(f'--items={text}: expected numbers of test items from 0, such as 0,3,7-9.')
+    result += range(int(first), int(last or first) + 1)
+  return tuple(result)
+
+
+def _write_map(run: Path, name: str, subject: str | None, out: Path) -> list[Path]:
+  if out.exists():
+    raise UserError(f'--out={out} exists already; nothing is overwritten, choose another file.')
+  config = read_run(run, {})
+  info = checkpoints.read_info(reconstruct.weights_of(run))
+  fitted = {each.subject: each for each in map(InputTransform.from_json, info.get('input', []))}
+  return maps.write_of_run(config, run, fitted, name, subject or config.data.subjects[0], out)
+
+
+@command_line
+def main(argv: Sequence[str] | None = None) -> None:
+  """Command line.
+
+  Raises:
+    UserError: an option, the run or its data cannot be used.
+  """
+  parser = ArgumentParser(prog='brainjax interpret', description=__doc__.splitlines()[0])
+  parser.add_argument('--run', type=Path, required=True, help='workdir of a finished run')
+  parser.add_argument(
+    '--method', default=','.join(stage.METHODS), help=f'some of {", ".join(stage.METHODS)} (default: all)'
+  )
+  parser.add_argument('--items', help='test items from 0, such as 0,3,7-9 (default: the first 50)')
+  for name, text in FIELDS.items():
+    parser.add_argument(f'--{name}', type=int if name.startswith('num_') else str, help=text)
+  parser.add_argument(
+    '--map', help='write a map of voxels to --out: noise_ceiling, saliency/TARGET/METHOD/LEVEL or lesion/KIND/SCORE'
+  )
+  parser.add_argument('--subject', help='of --map (default: the first of the run)')
+  parser.add_argument('--out', type=Path, help='of --map: .png, .svg, .pdf, .nii.gz, .dscalar.nii or .func.gii')
+  args = parser.parse_args(argv)
+  if (args.map is None) != (args.out is None):
+    raise UserError('--map and --out go together: which quantity, and the file that it is written to.')
+  if args.map:
+    print(*_write_map(args.run, args.map, args.subject, args.out), sep='\n')
+    return
+  methods = tuple(args.method.split(','))
+  changes = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+  if 'areas' in changes:
+    changes['areas'] = tuple(changes['areas'].split(','))
+  config = read_run(args.run, {'methods': methods, **changes})
+  workdir = args.run.absolute()
+  with workdirs.lock(workdir):
+    plain = stage.interpret(config, workdir, methods, _numbers(args.items) if args.items else ())
+  for line in stage.summarise(plain):
+    hosts.log(line)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

