@@ -60,8 +60,9 @@ def test_golden_file(capsys, tmp_path, name):
   assert all(result['ok'] for result in report['files'][0]['results'])
   # Ten times better than asked for.
   relative = [result for result in report['files'][0]['results'] if result['measure'] == 'relative']
-  # Sines of angles near 1000 lose three digits of float32.
-  relative = [result for result in relative if not result['name'].startswith('timestep_embedding/')]
+  # Sines of angles near 1000 lose three digits of float32. Those near 262 lose two, and NumPy's powers of float32, which the angles
+  # are made of, differ between processors with and without AVX-512.
+  relative = [result for result in relative if not result['name'].startswith(('timestep_embedding/', 'sincos1d/'))]
   assert relative and all(result['error'] <= result['bound'] / 10 for result in relative)
 
 

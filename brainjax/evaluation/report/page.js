@@ -141,7 +141,7 @@ function standalone(svg) {
       copies[i].setAttribute(name, style.getPropertyValue(name));
     }
   });
-  copy.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
+  copy.setAttribute('xmlns', svg.namespaceURI);
   return 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(copy.outerHTML);
 }
 document.addEventListener('click', (event) => {
