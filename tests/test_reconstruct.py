@@ -214,16 +214,16 @@ def test_denoising_of_a_mean_over_repetitions(weights, tmp_path):
   params, info = load_weights(weights)
   raw = np.random.default_rng(5).normal(500, 20, (9, NUM_VOXELS)).astype(np.float32)
   options = dict(data_set='own', subject='a', roi='VC', mask=np.ones(NUM_VOXELS, bool), patch_size=8)
-  transform = InputTransform.fit(raw, test_scale='repetitions', explained=np.full(NUM_VOXELS, 0.25), **options)
+  transform = InputTransform.fit(raw, test_scale='repetitions', explained=np.full(NUM_VOXELS, 0.01), **options)
   save_weights(tmp_path / 'weights', params, info | {'input': [transform.to_json()]})
   model = Reconstructor(tmp_path / 'weights')
   z = (raw[0] - raw.mean(dtype=np.float64)) / raw.std(dtype=np.float64)
-  options = dict(num_steps=3, num_pictures=2)
+  options = dict(num_steps=4, num_pictures=2)
   last = []
-  for repetitions in (1, 4):  # the variance of such a mean is 1/4 from the stimulus and 3/4 of noise over their number
+  for repetitions in (1, 36):  # the variance of such a mean: 0.01 from the stimulus and 0.99 of noise over their number
     steps, noisy, expected = model.denoising(raw[0], repetitions=repetitions, **options)
-    scaled = model.denoising(z / np.sqrt(0.25 + 0.75 / repetitions), normalised=True, **options)
-    assert steps.tolist() == [0, 3]
+    scaled = model.denoising(z / np.sqrt(0.01 + 0.99 / repetitions), normalised=True, **options)
+    assert steps.tolist() == [0, 4]
     np.testing.assert_allclose(noisy.astype(int), scaled[1].astype(int), atol=1)
     np.testing.assert_allclose(expected.astype(int), scaled[2].astype(int), atol=1)
     last.append(noisy[-1].astype(int))
