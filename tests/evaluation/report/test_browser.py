@@ -127,7 +127,7 @@ def test_browser_links_lead_to_sections_and_details_open(opened):
   browser.run('document.querySelector(".skip").focus()')
   assert browser.run('return document.querySelector(".skip").getBoundingClientRect().left >= 0')
   count = browser.run('return document.querySelectorAll("details").length')
-  assert count == 3  # a baseline, the protocol, the config
+  assert count == 5  # the fractions of groups, a baseline, the areas, the protocol, the config
   for i in range(count):
     browser.run('document.querySelectorAll("details summary")[arguments[0]].click()', i)
   assert browser.run('return [...document.querySelectorAll("details")].every(d => d.open)')
@@ -191,7 +191,7 @@ def test_browser_phone_and_dark(opened):
     # With five samples they wrap, and none is too small to see.
     widths = """document.querySelector('.pictures').classList.add('many');
       document.querySelector('.pictures').style.setProperty('--columns', 6);
-      return [...document.querySelectorAll('article:first-child img')].map(e => e.getBoundingClientRect().width);"""
+      return [...document.querySelectorAll('#gallery article:first-child img')].map(e => e.getBoundingClientRect().width);"""
     assert min(browser.run(widths)) >= 65  # its button has a border of 2 pixels
     assert browser.run('return document.documentElement.scrollWidth') <= 360
   finally:
