@@ -49,7 +49,7 @@ def _numbers(text: str) -> tuple[int, ...]:
   result: list[int] = []
   for part in text.split(','):
     first, _, last = part.partition('-')
-    if not first.isdigit() or not (last or first).isdigit():
+    if not first.isdigit() or not (last or first).isdigit() or int(last or first) < int(first):
       raise UserError(f'--items={text}: expected numbers of test items from 0, such as 0,3,7-9.')
     result += range(int(first), int(last or first) + 1)
   return tuple(result)

@@ -166,6 +166,16 @@ class InputTransform:
     rows = transforms.fit_width(padded, self.width)
     return self.to_test_scale(rows, repetitions) if is_test else rows
 
+  def to_raw_scale(self, rows: np.ndarray) -> np.ndarray:
+    """Z-scored model input `N W` or `W`, back in the unit of the responses, as the release leaves its test rows (quirk B2)."""
+    mean, std = (
+      transforms.fit_width(
+        transforms.pad_to_patch_size(x[None], self.patch_size, self.full_extra_patch), rows.shape[-1]
+      )[0]
+      for x in np.broadcast_arrays(self.mean, self.std, np.empty(self.num_voxels))[:2]
+    )
+    return rows * std + mean
+
   def to_test_scale(self, rows: np.ndarray, repetitions: np.ndarray | float = 1.0) -> np.ndarray:
     """Test rows `N W` at the scale of the training rows -> at the test scale.
 

@@ -1,6 +1,6 @@
 """Phase 2: fMRI and image autoencoders reconstruct each other's masked input by cross-attention (paper, section 3.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -164,8 +164,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
     fmri = transfer.mae_to_mae(transfer.fmri_weights(phase1), subtree(shapes, 'fmri'), stage.init_from)
     pretrained |= add_prefix('fmri', fmri)
   if vit:
-    # The demo's prior has its image autoencoder beside other parts.
-    image = transfer.mae_to_mae(subtree(vit, 'image_mae') or vit, subtree(shapes, 'image'), stage.image_init_from)
+    image = transfer.mae_to_mae(_image_part(vit, subtree), subtree(shapes, 'image'), stage.image_init_from)
     pretrained |= add_prefix('image', image)
 
   def loss(params, batch, key):
@@ -201,6 +200,11 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   )
 
 
+def _image_part(tree: Mapping[str, Any], get: Callable[[Mapping[str, Any], str], Any]) -> Mapping[str, Any]:
+  """The image autoencoder, which the demo's prior and weights of attend have beside other parts."""
+  return get(tree, 'image_mae') or get(tree, 'image') or tree
+
+
 def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[Sizes]:
   stage, sizes = config.attend, []
   if 'init_from' in infos:
@@ -209,8 +213,7 @@ def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[S
     if stage.cross_attention and kwargs.get('cross_depth'):  # weights of phase 2
       sizes.append(Sizes('attend', {'cross_depth': kwargs['cross_depth']}, stage.init_from))
   if 'image_init_from' in infos:
-    saved = infos['image_init_from'].get('settings', {})
-    kwargs = saved.get('image_mae') or saved.get('image') or saved
+    kwargs = _image_part(infos['image_init_from'].get('settings', {}), Mapping.get)
     sizes.append(Sizes('image_mae', kwargs, stage.image_init_from))
   return sizes
 

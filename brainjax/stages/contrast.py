@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from brainjax import sharding
 from brainjax.datasets import arrays, paired_rows
 from brainjax.datasets import registry as data_sets
+from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 from brainjax.models.dense import cast_kernels
 from brainjax.models.fmri_mae import FmriMAE
@@ -157,8 +158,10 @@ def train_rows(config: ConfigDict) -> arrays.JoinedDataset:
   return arrays.JoinedDataset(parts, max(part.num_voxels for part in parts))
 
 
-def _paired_rows(config: ConfigDict, split: str) -> list[arrays.ArrayDataset]:
-  options = stage_data.row_options(config) | {'image_size': 0}
+def _paired_rows(
+  config: ConfigDict, split: str, fitted: Mapping[str, InputTransform] | None = None
+) -> list[arrays.ArrayDataset]:
+  options = stage_data.row_options(config) | {'image_size': 0, 'fitted': fitted}
   parts = []
   for name, subjects in _paired(config).items():
     data_set = data_sets.get(name)
@@ -170,10 +173,12 @@ def _paired_rows(config: ConfigDict, split: str) -> list[arrays.ArrayDataset]:
 
 def _data(config: ConfigDict) -> stage_data.StageData:
   train, val = train_rows(config), None
-  fitted = [part.info['transforms'].values() for part in train.parts if 'transforms' in part.info]
-  transforms = [transform.with_width(train.num_voxels) for of_part in fitted for transform in of_part]
+  fitted = {
+    subject: transform for part in train.parts for subject, transform in part.info.get('transforms', {}).items()
+  }
+  transforms = [transform.with_width(train.num_voxels) for transform in fitted.values()]
   if fitted and config.data.num_val_stimuli:
-    val = arrays.JoinedDataset(_paired_rows(config, 'val'), train.num_voxels)
+    val = arrays.JoinedDataset(_paired_rows(config, 'val', fitted), train.num_voxels)
   return stage_data.make(config, 'contrast', sources(config), train, val, transforms)
 
 

@@ -154,14 +154,14 @@ def paired(
   """
   options = {'image_size': image_size, 'signed_unit': encode is None, 'num_voxels': num_voxels}
 
-  def load(split: str) -> arrays.ArrayDataset:
-    data = rows(config, split, **options)
+  def load(split: str, fitted: Mapping[str, InputTransform] | None = None) -> arrays.ArrayDataset:
+    data = rows(config, split, fitted=fitted, **options)
     if not encode:
       return data
     return dataclasses.replace(data, pictures=encode(data.pictures, split), picture_name='latent')
 
   train = load('train')
-  val = load('val') if config.data.num_val_stimuli else None
+  val = load('val', train.info['transforms']) if config.data.num_val_stimuli else None
   sources = paired_sources(config)
   return make(config, stage, sources, train, val, list(train.info['transforms'].values()), transform)
 

@@ -72,6 +72,14 @@ def test_test_rows_keep_their_scale_as_released():
   np.testing.assert_array_equal(again(x), _fit()[1](x))
 
 
+@pytest.mark.parametrize('zscore', ['voxel', 'subject'])
+def test_model_input_goes_back_to_the_unit_of_the_responses(zscore):
+  x, transform = _fit(zscore=zscore)
+  np.testing.assert_allclose(transform.to_raw_scale(transform(x)), np.concatenate([x, x[:, :2]], axis=1), atol=1e-4)
+  wide = np.concatenate([transform(x), transform(x)[:, :3]], axis=1)  # of a model that another subject made wider
+  np.testing.assert_allclose(transform.to_raw_scale(wide)[:, 8:], x[:, :3], atol=1e-4)
+
+
 def test_rows_without_variance_are_refused():
   with pytest.raises(UserError, match='here: 0 training rows are left and the voxels of V1.V2 have no variance'):
     _fit(rows=0)

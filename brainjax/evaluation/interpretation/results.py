@@ -37,7 +37,9 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
 def write(
   workdir: Path, about: Mapping[str, Any], parts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """Writes results of some methods; those of others stay if they are about the same model, items and settings.
+  """Writes results of some methods; those of others stay if they are about the same model, items and options.
+
+  Otherwise the earlier files are kept under other names.
 
   Args:
     workdir: of the run.
@@ -57,7 +59,9 @@ def write(
     arrays = {name: x for name, x in before[1].items() if name.split('/')[0] not in own} | dict(arrays)
     parts = kept | dict(parts)
   elif before:
-    print(f'interpret: the earlier result is of another model or setting; it is now in {put_aside(folder)}')
+    # The stage's own files, such as its config, stay.
+    aside = [put_aside(path) for path in (folder / JSON_FILE, folder / ARRAYS_FILE, *sorted(folder.glob('*.png')))]
+    print(f'interpret: the model or the options changed. The earlier result is kept as {aside[0]} and its neighbours.')
   folder.mkdir(parents=True, exist_ok=True)
   with atomic_write(folder / ARRAYS_FILE) as path:
     np.savez_compressed(path, **arrays)

@@ -178,13 +178,7 @@ class Run:
 
 def _as_test_input(row: np.ndarray, transform: InputTransform) -> np.ndarray:
   """A training row as test rows come: on the raw scale where the weights treat test rows so."""
-  if not transform.test_raw_scale:
-    return row
-  mean, std = (
-    transforms.fit_width(transforms.pad_to_patch_size(np.broadcast_to(x, transform.num_voxels)), transform.width)
-    for x in (transform.mean, transform.std)
-  )
-  return row * transforms.fit_width(std, len(row)) + transforms.fit_width(mean, len(row))
+  return transform.to_raw_scale(row) if transform.test_raw_scale else row
 
 
 def interpret(
