@@ -192,7 +192,7 @@ class Reconstructor:
       the noise.
     """
     fmri = self.responses.model_input(fmri, subject, normalised, repetitions, session)
-    check_options(self.schedule.num_steps, num_steps, sampler, seed, eta, guidance)
+    check_options(self.schedule.num_steps, num_steps, sampler, seed, eta, guidance, num_pictures=num_pictures)
     options = program_options(num_steps, sampler, eta, guidance)
     total = len(diffusion.sample_steps(self.schedule.num_steps, num_steps))
     at = np.unique(np.linspace(0, total, min(num_pictures, total + 1)).round().astype(int))
@@ -210,13 +210,15 @@ def check_options(
   guidance: float,
   num_samples: int = 1,
   batch_size: int = 1,
+  num_pictures: int = 1,
 ) -> None:
   """Checks the options of `Reconstructor`, which config.reconstruct has too, against a schedule of `num_train_steps`.
 
   Raises:
     UserError: one is impossible; the sentence begins with its name.
   """
-  for name, value in (('num_steps', num_steps), ('num_samples', num_samples), ('batch_size', batch_size)):
+  counts = {'num_steps': num_steps, 'num_samples': num_samples, 'batch_size': batch_size, 'num_pictures': num_pictures}
+  for name, value in counts.items():
     if not _is_whole(value) or value < 1:
       raise UserError(f'{name} is {value}; expected a whole number, 1 or more.')
   if sampler not in SAMPLERS:

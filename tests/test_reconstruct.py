@@ -124,6 +124,8 @@ def test_wrong_options_are_one_sentence(model):
   ):
     with pytest.raises(UserError, match=words):
       model(fmri(), normalised=True, **options)
+  with pytest.raises(UserError, match='num_pictures is 2.5; expected a whole number'):
+    model.denoising(fmri()[0], normalised=True, num_pictures=2.5)
 
 
 def test_command_writes_pictures_and_never_over_others(weights, model, tmp_path, capsys):

@@ -92,12 +92,6 @@ def flat_surface() -> tuple[np.ndarray, np.ndarray]:
   return np.asarray(points), np.asarray(triangles)
 
 
-def inflated_surface() -> tuple[np.ndarray, np.ndarray]:
-  """The inflated cortex, as `flat_surface`."""
-  points, triangles = _hcp().mesh['inflated']
-  return np.asarray(points), np.asarray(triangles)
-
-
 def _save(image: Any, path: Path) -> None:
   """Writes a nibabel image, compressed if its name says so."""
   data = image.to_bytes()

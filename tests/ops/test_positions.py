@@ -10,10 +10,12 @@ from tests import golden_files
 
 
 @pytest.mark.parametrize('width', [1024, 512])
-def test_1d_table_equals_the_reference_to_the_bit(width):
+def test_1d_table_equals_the_reference(width):
   golden, _ = golden_files.load('phase1')
   table = positions.sincos_1d(262, width)
-  np.testing.assert_array_equal(table[golden['sincos1d/rows']], golden[f'sincos1d/dim{width}_len262'])
+  # To the bit on a processor like the reference's. NumPy's float32 powers differ in the last places without AVX-512, and a last
+  # place of a rate is 3e-5 of an angle near 262.
+  np.testing.assert_allclose(table[golden['sincos1d/rows']], golden[f'sincos1d/dim{width}_len262'], rtol=0, atol=3e-5)
   assert table.shape == (263, width) and table.dtype == np.float32
 
 

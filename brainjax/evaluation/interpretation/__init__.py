@@ -6,6 +6,7 @@
 | `lesions` | pictures and scores without an area, or with it alone |
 | `saliency` | gradients with respect to fMRI: plain, integrated, SmoothGrad |
 | `attention` | which tokens of fMRI the UNet attends to |
+| `maps` | maps of the brain as pictures |
 | `truth` | how well maps agree with the simulated cortex that made the data; the shuffled model |
 | `results` | interpret.json and interpret.npz |
 | `stage` | the stage interpret |
