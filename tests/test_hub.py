@@ -167,7 +167,7 @@ def test_fetch_takes_one_form_of_weights_from_the_hub(server, tmp_path, monkeypa
 def test_what_cannot_be_fetched_is_explained(capsys):
   assert fetch.main(['hcp', 'phase1']) == 2
   told = capsys.readouterr().out
-  assert 'https://db.humanconnectome.org' in told and 'brainjax prepare hcp --raw=data/HCP' in told
+  assert 'https://db.humanconnectome.org' in told and 'brainjax prepare hcp --raw=DIR' in told
   assert 'brainjax convert FILE --kind=phase1' in told
   assert fetch.main(['everything']) == 2 and 'expected some of vit_mae' in capsys.readouterr().err
   assert fetch.main([]) == 0 and 'label2img' in capsys.readouterr().out
