@@ -12,8 +12,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from ml_collections import ConfigDict
 
-from brainjax.datasets import brain_maps, registry
+from brainjax.datasets import brain_maps, checks, registry
+from brainjax.datasets.arrays import select_mask
 from brainjax.datasets.input_transform import InputTransform
+from brainjax.datasets.store import Metadata
 from brainjax.errors import UserError
 from brainjax.evaluation.interpretation import results, truth
 from brainjax.files import atomic_write
@@ -42,7 +44,7 @@ def quantity(
   arrays: Mapping[str, np.ndarray],
   subject: str,
   transform: InputTransform,
-  facts: Mapping[str, Any],
+  facts: Metadata,
 ) -> np.ndarray:
   """One number per stored voxel: V float32; NaN where the quantity does not exist.
 
@@ -64,7 +66,8 @@ def quantity(
   if kind == 'noise_ceiling':
     if 'explainable_variance' not in facts:
       raise UserError(f'--map={name}: {subject} has no repeated test pictures, so the noise ceiling is not known.')
-    return np.asarray(facts['explainable_variance'], np.float32)
+    explainable = np.asarray(facts['explainable_variance'], np.float64)
+    return checks.noise_ceiling(explainable, np.mean(facts['repetitions'])).astype(np.float32)
   if kind == 'saliency':
     target, method, level = rest
     result[transform.mask] = np.abs(arrays[f'saliency/{subject}/{target}/{method}'][int(level)]).mean(axis=0)
@@ -72,7 +75,7 @@ def quantity(
   how, score = rest
   areas = sorted(plain['lesion'][how], key=lambda area: -plain['areas'][subject][area])  # the smallest one is on top
   for area in areas:
-    inside = np.logical_or.reduce([np.asarray(facts[f'roi/{part}'], bool) for part in area.split('+')])
+    inside = select_mask(facts.masks, area, subject)
     result[inside & transform.mask] = plain['lesion'][how][area][score]['difference']
   return result
 

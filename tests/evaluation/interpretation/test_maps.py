@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainjax.datasets import brain_maps
+from brainjax.datasets import brain_maps, store
+from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 from brainjax.evaluation.interpretation import maps
 from brainjax.simulator import cortex
@@ -61,3 +62,23 @@ def test_the_simulated_cortex_is_drawn_by_its_fields(tmp_path):
   np.testing.assert_allclose(np.sort(x), np.sort(fields[:, 0]), rtol=1e-6)
   np.testing.assert_allclose(np.asarray(drawn.get_array()), np.arange(len(fields)))
   assert np.abs(y).max() > 0
+
+
+def test_values_of_stored_voxels():
+  rows = np.random.default_rng(0).normal(size=(8, 3))
+  mask = np.array([True, True, False, True])
+  options = {'patch_size': 4, 'full_extra_patch': False, 'test_raw_scale': False}
+  transform = InputTransform.fit(rows, data_set='own', subject='s', roi='A+B', mask=mask, **options)
+  rois = {'A': [1, 1, 0, 0], 'B': [0, 0, 0, 1], 'C': [0, 0, 1, 0]}
+  facts = store.Metadata({f'roi/{name}': np.array(x, bool) for name, x in rois.items()})
+  facts |= {'explainable_variance': [0.25, 0.0, 0.5, 1.0], 'repetitions': [3, 5]}
+  plain = {'lesion': {'mean': {name: {'pcc': {'difference': x}} for name, x in (('A', -0.5), ('A+B', -0.75))}}}
+  plain['areas'] = {'s': {'A': 2, 'A+B': 3}}
+  arrays = {'saliency/s/latent/gradient': np.array([[[1.0, -2.0, 3.0], [-3.0, 2.0, 5.0]]])}
+  read = lambda name: maps.quantity(name, plain, arrays, 's', transform, facts)
+  # A mean over four trials: a quarter of the noise is left.
+  np.testing.assert_allclose(read('noise_ceiling'), [4 / 7, 0, 0.8, 1], rtol=1e-6)
+  np.testing.assert_array_equal(read('saliency/latent/gradient/0'), [2, 2, np.nan, 4])
+  np.testing.assert_array_equal(read('lesion/mean/pcc'), [-0.5, -0.5, np.nan, -0.75])
+  with pytest.raises(UserError, match='there is no such map of s; those that exist: noise_ceiling, saliency/latent'):
+    read('lesion/mean/ssim')
