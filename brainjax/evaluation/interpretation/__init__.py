@@ -4,6 +4,7 @@
 |---|---|
 | `areas` | where each area of the cortex lies in the model input |
 | `lesions` | pictures and scores without an area, or with it alone |
+| `looks` | what both of the next share: a program at some steps of the sampler, over batches |
 | `saliency` | gradients with respect to fMRI: plain, integrated, SmoothGrad |
 | `attention` | which tokens of fMRI the UNet attends to |
 | `maps` | maps of the brain as pictures |

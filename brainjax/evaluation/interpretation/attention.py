@@ -1,6 +1,5 @@
 """Attention: which tokens of fMRI the UNet looks at, by layer, resolution and diffusion step."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainjax import sharding
+from brainjax.evaluation.interpretation import looks
 from brainjax.evaluation.interpretation.areas import Areas
 from brainjax.models.unet import Attention as UNetAttention
-from brainjax.ops import diffusion
-from brainjax.reconstruct import Reconstructor, program_options, sample_latent
+from brainjax.reconstruct import Reconstructor
 
 CROSS = 'attn2'  # the UNet's name of attention to the context
 
@@ -70,33 +69,33 @@ def compute(
   guidance: float = 1.0,
   batch_size: int = 8,
 ) -> Attention:
-  """Attention while sample 0 of each row is made; arguments are those of `saliency.compute`.
+  """Attention while sample 0 of each row is made; for the other arguments see `looks.over_batches`.
 
   Raises:
-    UserError: as of `Reconstructor`.
+    UserError: the number of steps is impossible.
+    ValueError: a level of `at` is not in [0, 1).
   """
-  taken = diffusion.sample_steps(reconstructor.schedule.num_steps, num_steps)[::-1]
-  places = np.array([int(share * len(taken)) for share in at])
-  options = program_options(num_steps, sampler, 0.0, guidance)
-  program = partial(_program, reconstructor.models, reconstructor.schedule, places=tuple(places.tolist()), **options)
-  program = jax.jit(sharding.on_mesh(reconstructor.mesh, program))
-  size = sharding.padded(min(batch_size, len(fmri)), reconstructor.mesh.size)
-  root = sharding.put_same(jax.random.key(seed), reconstructor.mesh)
-  parts = []
-  for start in range(0, len(fmri), size):
-    rows = np.arange(start, start + size) % len(fmri)
-    batch = sharding.put_rows({'fmri': fmri[rows], 'item': rows, 'sample': 0 * rows}, reconstructor.mesh)
-    found = program(reconstructor.params, batch, root)
-    parts.append({name: np.asarray(x)[:, : min(size, len(fmri) - start)] for name, x in found.items()})
-  layers = tuple(sorted(parts[0], key=_in_order))
-  every = {name: np.concatenate([part[name] for part in parts], axis=1) for name in layers}  # L N Q T
+  steps, _, every = looks.over_batches(
+    reconstructor,
+    _program,
+    {'fmri': fmri},
+    axis=1,
+    name='attention',
+    at=at,
+    num_steps=num_steps,
+    sampler=sampler,
+    seed=seed,
+    guidance=guidance,
+    batch_size=batch_size,
+  )
+  every = {name: every[name] for name in sorted(every, key=_in_order)}  # L N Q T
   sides = np.array([round(x.shape[2] ** 0.5) for x in every.values()])
   maps = {
-    name: x.mean(axis=1).reshape(len(places), side, side, -1)
+    name: x.mean(axis=1).reshape(len(steps), side, side, -1)
     for (name, x), side in zip(every.items(), sides, strict=True)
   }
   weights = np.stack([x.mean(axis=2) for x in every.values()], axis=1)
-  return Attention(layers, sides, places, weights, maps, _patches_of(reconstructor))
+  return Attention(tuple(every), sides, steps, weights, maps, _patches_of(reconstructor))
 
 
 def _in_order(layer: str) -> tuple[int, int, str]:
@@ -107,22 +106,14 @@ def _in_order(layer: str) -> tuple[int, int, str]:
 
 
 def _program(
-  models: Any,
-  schedule: diffusion.Schedule,
-  params: Any,
-  batch: dict[str, jax.Array],
-  root: jax.Array,
-  *,
-  places: tuple[int, ...],
-  **options: Any,
+  models: Any, params: Any, batch: dict[str, jax.Array], root: jax.Array, levels: looks.Levels
 ) -> dict[str, jax.Array]:
   """Attention of one batch: layer -> L B queries T, mean over heads."""
-  _, trajectory = sample_latent(models, schedule, params, batch, root, return_trajectory=True, **options)
-  steps = diffusion.sample_steps(schedule.num_steps, options['num_steps'])[::-1]
+  del root
   context = models.conditioner.apply({'params': params['conditioner']}, batch['fmri'])
 
   def look(level):
-    x, t = level
+    x, t, _ = level
     found = {}
 
     def intercept(call, args, kwargs, at):
@@ -139,8 +130,7 @@ def _program(
       models.unet.apply({'params': params['unet']}, x, jnp.full(len(x), t), context)
     return found
 
-  chosen = np.array(places)
-  return jax.lax.map(look, (trajectory.x[chosen], jnp.array(steps[chosen])))
+  return jax.lax.map(look, levels)
 
 
 def _patches_of(reconstructor: Reconstructor) -> np.ndarray:

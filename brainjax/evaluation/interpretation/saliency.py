@@ -20,10 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from brainjax import sharding
-from brainjax.ops import diffusion
-from brainjax.progress import progress
-from brainjax.reconstruct import Reconstructor, program_options, sample_latent
+from brainjax.evaluation.interpretation import looks
+from brainjax.reconstruct import Reconstructor
 
 METHODS = ('gradient', 'integrated', 'smooth')
 LATENT, CLASS = 'latent', 'class'
@@ -75,77 +73,52 @@ def compute(
     logits: (params, pictures B H W 3 in [-1, 1]) -> B C, differentiable; None: no target 'class'.
     logits_params: of `logits`.
     classes: N, whose logit; with `logits`.
-    at: noise levels, as shares of the sampler's way: 0 is pure noise, towards 1 the finished latent.
     num_points: points of the integral, and noisy copies of SmoothGrad.
     noise: deviation of these copies over the root mean square of the row.
-    num_steps, sampler, seed, guidance: as of `Reconstructor`; DDIM without noise. The gradients are those of the conditional
+    at, num_steps, sampler, seed, guidance, batch_size: see `looks.over_batches`. The gradients are those of the conditional
       prediction.
-    batch_size: rows at a time.
 
   Raises:
-    UserError: as of `Reconstructor`.
+    UserError: the number of steps is impossible.
     ValueError: a level of `at` is not in [0, 1).
   """
-  if not all(0 <= share < 1 for share in at):
-    raise ValueError(f'levels must be at least 0 and less than 1, found {at}')
   directions = {name: np.asarray(x, np.float32) / np.linalg.norm(x) for name, x in (directions or {}).items()}
   shape = reconstructor.models.first_stage.latent_shape
   stacked = np.stack(list(directions.values())) if directions else np.zeros((0, *shape), np.float32)
-  taken = diffusion.sample_steps(reconstructor.schedule.num_steps, num_steps)[::-1]
-  places = np.array([int(share * len(taken)) for share in at])
-  program = partial(
-    _program,
-    reconstructor.models,
-    reconstructor.schedule,
-    logits,
-    places=tuple(places.tolist()),
-    num_points=num_points,
-    **program_options(num_steps, sampler, 0.0, guidance),
-  )
-  program = jax.jit(sharding.on_mesh(reconstructor.mesh, program))
-  size = sharding.padded(min(batch_size, len(fmri)), reconstructor.mesh.size)
-  root, judge, stacked = sharding.put_same(jax.random.key(seed), reconstructor.mesh), logits_params, jnp.array(stacked)
   classes = np.zeros(len(fmri), np.int32) if classes is None else np.asarray(classes, np.int32)
-  parts = []
-  bar = progress(len(fmri), 'saliency')
-  for start in range(0, len(fmri), size):
-    rows = np.arange(start, start + size) % len(fmri)  # the last batch is padded
-    batch = {'fmri': fmri[rows], 'baseline': baseline[rows], 'item': rows, 'sample': 0 * rows, 'class': classes[rows]}
-    batch = sharding.put_rows(batch, reconstructor.mesh)
-    maps, change = program(reconstructor.params, judge, batch, root, stacked, jnp.float32(noise))
-    count = min(size, len(fmri) - start)
-    parts.append(({name: np.asarray(x)[:, :, :count] for name, x in maps.items()}, np.asarray(change)[:, :, :count]))
-    bar.update(count)
-  bar.close()
-  targets = (LATENT, *([CLASS] if logits else []), *directions)
-  alpha = reconstructor.schedule.alphas_cumprod[taken[places]]
-  maps = {name: np.concatenate([part[name] for part, _ in parts], axis=2) for name in METHODS}
-  return Saliency(targets, places, 1 - alpha, maps, np.concatenate([change for _, change in parts], axis=2))
+  steps, share, (maps, change) = looks.over_batches(
+    reconstructor,
+    partial(_program, logits, num_points),
+    {'fmri': fmri, 'baseline': baseline, 'class': classes},
+    logits_params,
+    jnp.array(stacked),
+    jnp.float32(noise),
+    axis=2,
+    name='saliency',
+    at=at,
+    num_steps=num_steps,
+    sampler=sampler,
+    seed=seed,
+    guidance=guidance,
+    batch_size=batch_size,
+  )
+  return Saliency((LATENT, *([CLASS] if logits else []), *directions), steps, share, maps, change)
 
 
 def _program(
-  models: Any,
-  schedule: diffusion.Schedule,
   logits: Callable[[Any, jax.Array], jax.Array] | None,
+  num_points: int,
+  models: Any,
   params: Any,
-  logits_params: Any,
   batch: dict[str, jax.Array],
   root: jax.Array,
+  levels: looks.Levels,
+  logits_params: Any,
   directions: jax.Array,
   noise: jax.Array,
-  *,
-  places: tuple[int, ...],
-  num_points: int,
-  **options: Any,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
   """The maps of one batch: method -> L K B W, and the change of the targets L K B."""
   fmri, baseline = batch['fmri'], batch['baseline']
-  _, trajectory = sample_latent(models, schedule, params, batch, root, return_trajectory=True, **options)
-  steps = diffusion.sample_steps(schedule.num_steps, options['num_steps'])[::-1]
-  state = jax.lax.stop_gradient(trajectory.x[np.array(places)])  # L B h w C
-  t = jnp.array(steps[np.array(places)])
-  alpha = jnp.array(schedule.alphas_cumprod[steps[np.array(places)]])
-
   # Points: the response itself, those between it and the baseline, noisy copies.
   between = (jnp.arange(num_points) + 0.5) / num_points
   rms = jnp.sqrt(jnp.mean(jnp.square(fmri), axis=-1, keepdims=True))
@@ -192,4 +165,4 @@ def _program(
     }
     return maps, targets(fmri) - targets(baseline)
 
-  return jax.lax.map(at_level, (state, t, alpha))
+  return jax.lax.map(at_level, levels)
