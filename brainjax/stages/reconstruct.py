@@ -1,6 +1,7 @@
 """Samples pictures of the averaged test trials (paper, section 3.3): no training."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -55,13 +56,22 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
   return {'reconstruct.num_items': NOT_NEGATIVE}
 
 
-def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
-  options = config.reconstruct.to_dict()
-  options.pop('num_items')
+def check_sampling(config: ConfigDict, section: str, **options: Any) -> None:
+  """Checks options of `Reconstructor` that a section of the config names.
+
+  Raises:
+    UserError: one is impossible; the sentence begins with the field.
+  """
   try:
     check_options(config.noise_schedule.num_steps, **options)
   except UserError as error:
-    raise UserError(f'config.reconstruct.{error}') from error
+    raise UserError(f'config.{section}.{error}') from error
+
+
+def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
+  options = config.reconstruct.to_dict()
+  options.pop('num_items')
+  check_sampling(config, 'reconstruct', **options)
 
 
 def _check_result(folder: Path) -> None:

@@ -24,7 +24,7 @@ from brainjax.evaluation.networks import classifiers
 from brainjax.evaluation.networks.classifiers import Classifier
 from brainjax.evaluation.report.labels import choose_headline, format_label
 from brainjax.evaluation.score import Judge
-from brainjax.reconstruct import Reconstructor, check_options
+from brainjax.reconstruct import Reconstructor
 from brainjax.rules import NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.sharding import RowMap
 from brainjax.stages import common, reconstruct
@@ -408,18 +408,16 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
 
 def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
   own, sampling = config.interpret, config.reconstruct
-  try:
-    check_options(
-      config.noise_schedule.num_steps,
-      own.num_steps,
-      own.sampler,
-      sampling.seed,
-      0.0,
-      sampling.guidance,
-      own.num_samples,
-    )
-  except UserError as error:
-    raise UserError(f'config.interpret.{error}') from error
+  reconstruct.check_sampling(
+    config,
+    'interpret',
+    num_steps=own.num_steps,
+    sampler=own.sampler,
+    seed=sampling.seed,
+    eta=0.0,
+    guidance=sampling.guidance,
+    num_samples=own.num_samples,
+  )
 
 
 STAGE = StageSpec(
