@@ -167,6 +167,8 @@ def _in_session(transform: InputTransform, rows: np.ndarray, session: Sessions) 
         'these weights were trained on responses z-scored within each session (data.zscore = voxel_session); found '
         f'{own.sum()} trials{of_session}, expected all trials of one session, at least {MIN_SESSION}{known}.'
       )
+    if name:
+      hosts.log(f'session {name} is not one of the training data: its {own.sum()} trials are z-scored by themselves.')
     statistics |= session_statistics(rows[own], names[own])
   return standardise_sessions(rows, names, statistics)
 

@@ -61,7 +61,7 @@ def test_rows_are_standardised_within_their_session(tmp_path, column):
     assert len(set(test.columns['stimulus'].tolist())) == len(pictures)
 
 
-def test_no_split_is_read_again_for_its_statistics(tmp_path, monkeypatch):
+def test_no_split_is_read_again_for_its_statistics(tmp_path, monkeypatch, capsys):
   out, fmri, sessions, table = prepared(tmp_path)
   is_train = table['split'] == 'train'
   saved = load(out, 'train').info['transforms']['sub-01'].to_json()
@@ -81,6 +81,7 @@ def test_no_split_is_read_again_for_its_statistics(tmp_path, monkeypatch):
   alone = (of_b - of_b.mean(0)) / of_b.std(0)
   names = ['b'] * len(of_b) + ['c'] * len(of_b)
   rows = reader.model_input(np.concatenate([of_b, of_b]), session=names)
+  assert f'its {len(of_b)} trials are z-scored by themselves' in capsys.readouterr().out
   np.testing.assert_allclose(rows, np.concatenate([z[sessions == 'b'], alone]), rtol=1e-3, atol=2e-3)
   np.testing.assert_allclose(reader.model_input(of_b[1], session='b'), z[sessions == 'b'][1:2], rtol=1e-3, atol=2e-3)
   np.testing.assert_allclose(reader.model_input(of_b), alone, rtol=1e-3, atol=2e-3)
