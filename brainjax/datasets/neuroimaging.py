@@ -5,7 +5,7 @@ import gzip
 import importlib
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,7 +50,7 @@ def glasser_parcels() -> np.ndarray:
     logger.setLevel(level)
 
 
-def _open_nifti(path: Path) -> Any:
+def open_nifti(path: Path) -> Any:
   """The nibabel image of a NIfTI or CIFTI file, after its header was compared with its name and size."""
   nibabel = need('nibabel')
   raw.check_file(path)
@@ -81,7 +81,7 @@ def _open_nifti(path: Path) -> Any:
 
 def _open_volumes(path: Path) -> Any:
   """The nibabel image of volumes of numbers that have a place in space and fit into memory."""
-  image = _open_nifti(path)
+  image = open_nifti(path)
   if isinstance(image, need('nibabel').Cifti2Image):
     raise UserError(f'{path}: CIFTI grayordinates; expected NIfTI volumes, or betas as .npy (trials, voxels)')
   if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(image.affine) < 4:
@@ -117,7 +117,7 @@ def read_dense_series(
   """
   nibabel = need('nibabel')
   with _faults(path, 'a CIFTI-2 dense time series'):
-    image = _open_nifti(path)
+    image = open_nifti(path)
     if not isinstance(image, nibabel.Cifti2Image) or len(image.shape) != 2:
       raise UserError(f'{path}: not a CIFTI-2 dense time series; expected a .dtseries.nii file')
     models = image.header.get_axis(1)
@@ -152,7 +152,7 @@ def describe_nifti(path: Path) -> str:
   """
   nibabel = need('nibabel')
   with _faults(path, 'a NIfTI file'):
-    image = _open_nifti(path)
+    image = open_nifti(path)
     if isinstance(image, nibabel.Cifti2Image):
       return f'CIFTI, shape {image.shape}'
     axes = ''.join(str(axis) for axis in nibabel.aff2axcodes(image.affine))
@@ -244,11 +244,12 @@ def read_affine(path: Path) -> list[list[float]]:
     return _open_volumes(path).affine.tolist()
 
 
-def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
-  """The one array of numbers at the root of an HDF5 file that has one of the names; its name, and the array.
+@contextlib.contextmanager
+def open_hdf5(path: Path, names: Collection[str]) -> Iterator[tuple[str, Any]]:
+  """The one array of numbers at the root of an HDF5 file that has one of the names: its name, and the h5py data set.
 
   Raises:
-    UserError: the file is no HDF5 file, is damaged, holds none or several of them, or the array is too large.
+    UserError: the file is no HDF5 file, is damaged (also while the body reads), or holds none or several of them.
   """
   h5py = need('h5py')
   if not h5py.is_hdf5(raw.check_file(path)):
@@ -263,6 +264,16 @@ def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
       raise UserError(f'{path}: {known[0]} is not an array in this file; write the array itself into it')
     if item.dtype.kind not in 'fiu' or item.size is None:
       raise UserError(f'{path}: {known[0]} is {item.dtype} of shape {item.shape}; expected numbers')
+    yield known[0], item
+
+
+def read_hdf5(path: Path, names: Collection[str]) -> tuple[str, np.ndarray]:
+  """The array of `open_hdf5`, read.
+
+  Raises:
+    UserError: as `open_hdf5`, or the array is too large.
+  """
+  with open_hdf5(path, names) as (name, item):
     if (size := raw.num_bytes(item.shape, item.dtype)) > raw.MAX_ARRAY_BYTES:
-      raise UserError(f'{path}: {known[0]} would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted')
-    return known[0], item[:]
+      raise UserError(f'{path}: {name} would take {size / 2**30:.1f} GiB; at most 2 GiB is accepted')
+    return name, item[:]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -32,12 +32,21 @@ class Label:
   name: str
 
 
+class Rows(Protocol):
+  """Responses `N V` that are too many for memory: as much of an array as `Trials.fmri` needs."""
+
+  shape: tuple[int, int]
+
+  def __getitem__(self, rows: Any) -> np.ndarray:
+    """One row `V`, or the rows of an array of numbers: float32."""
+
+
 @dataclasses.dataclass
 class Trials:
   """What one subject saw, and all pictures of the data set, which every subject numbers alike.
 
   Attributes:
-    fmri: single trials in order, `N V` float32, on their raw scale.
+    fmri: single trials in order, `N V` float32, on their raw scale; an array, or what reads rows from disk when indexed (`Rows`).
     names: the picture of each trial: `N`.
     rois: mask name -> `V` bool.
     train: names of all training pictures, in the order of their numbers.
@@ -49,7 +58,7 @@ class Trials:
     facts: more entries of the metadata; they replace those of the same name.
   """
 
-  fmri: np.ndarray
+  fmri: 'np.ndarray | Rows'
   names: list[str]
   rois: dict[str, np.ndarray]
   train: list[str]
@@ -200,7 +209,8 @@ def _facts(subject: str, trials: Trials) -> dict[str, Any]:
   if trials.sessions:
     session = np.array(trials.sessions)
     facts['sessions'] = {'train': session[~is_test].tolist(), 'test_trials': session[is_test].tolist()}  # in row order
-  ceiling = explainable_variance(trials.fmri[is_test], stimulus[is_test]) if is_test.any() else None
+  test = np.flatnonzero(is_test)
+  ceiling = explainable_variance(trials.fmri[test], stimulus[test]) if len(test) else None
   return facts | ({} if ceiling is None else {'explainable_variance': ceiling}) | trials.facts
 
 
@@ -215,7 +225,7 @@ def _splits(trials: Trials) -> dict[str, tuple[int, Iterator[dict]]]:
   """Splits for `store.Builder`: name -> number of rows, rows."""
   names = [*trials.train, *trials.test]
   stimulus, is_test = _stimuli(trials)
-  test, test_stimulus = trials.fmri[is_test], stimulus[is_test]
+  test, test_stimulus = trials.fmri[np.flatnonzero(is_test)], stimulus[is_test]
   means, mean_stimulus = trials.test_means, np.arange(len(trials.train), len(names))
   if means is None:
     in_order = np.argsort(test_stimulus, kind='stable')
@@ -226,7 +236,7 @@ def _splits(trials: Trials) -> dict[str, tuple[int, Iterator[dict]]]:
     labels = [trials.label(names[i]) for i in seen]
     yield from make_examples(fmri, place, lambda number: trials.picture(names[seen[number]]), labels, seen.tolist())
 
-  train = (trials.fmri[row] for row in np.flatnonzero(~is_test))  # not copied: it may have 2 GiB
+  train = (trials.fmri[row] for row in np.flatnonzero(~is_test))  # one by one: it may have 2 GiB
   splits = {
     'train': (int((~is_test).sum()), rows(train, stimulus[~is_test])),
     'test': (len(means), rows(means, np.array(mean_stimulus))),

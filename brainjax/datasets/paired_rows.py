@@ -212,8 +212,8 @@ def _means(trials: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _repetitions(facts: store.Metadata, stimulus: np.ndarray, source: store.Builder) -> np.ndarray:
   """Trials that the mean response to each test stimulus was made of: N."""
   counts = np.array(facts['repetitions'])
-  place = stimulus - facts['num_train_stimuli']
-  if place.max() >= len(counts):
+  seen, place = np.unique(stimulus, return_inverse=True)  # a subject may not have seen all test stimuli
+  if len(seen) != counts.size:
     raise UserError(
       f'{source.data_dir}: the single trials behind the mean test responses are not known, but the test scale repetitions '
       'needs their number; choose config.data.test_scale=single_trial or train.'
