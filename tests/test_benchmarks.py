@@ -118,6 +118,8 @@ def test_the_script_for_a_gpu_at_tiny_size_on_the_cpu(tmp_path):
   assert done.returncode == 0 and len(steps) == 12, done.stderr
   assert [step for step in steps if ': status 0 after' not in step] == []
   assert 'contrast: losses of 20 steps differ by' in (tmp_path / 'losses.txt').read_text()
+  differences = [float(line.split(' differ by ')[1].split()[0]) for line in (tmp_path / 'losses_bfloat16.txt').open()]
+  assert len(differences) == 3 and min(differences) > 0, 'a loss that rounding cannot move depends on no network'
   assert {'contrast-2', 'sample-2'} <= set(json.loads((tmp_path / 'cpu_quick.json').read_text())['rows'])
 
 
