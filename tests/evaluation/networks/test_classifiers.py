@@ -6,7 +6,7 @@ import pytest
 from brainjax.checkpoints import save_weights
 from brainjax.errors import UserError
 from brainjax.evaluation.networks import classifiers
-from brainjax.models.efficientnet import EfficientNetLite
+from brainjax.models.efficientnet import EfficientNet
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import unflatten
 
@@ -58,7 +58,7 @@ def test_equals_pytorch(weights):
   images = np.random.default_rng(0).normal(size=(2, 224, 224, 3)).astype(np.float32)
   with torch.no_grad():
     expected = torch_lite0(torch, state, torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
-  found = EfficientNetLite(**weights.kwargs).apply({'params': unflatten(weights.params)}, images)
+  found = EfficientNet(**weights.kwargs).apply({'params': unflatten(weights.params)}, images)
   np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
 
