@@ -11,10 +11,9 @@ from brainjax.models.resnet import ResNet
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import lists_to_tuples, unflatten
 from tests.models.converted import assert_close
-
-torch = pytest.importorskip('torch')
 from tests.models.test_efficientnet import randomise
 
+torch = pytest.importorskip('torch')
 if importlib.util.find_spec('timm') is None:
   pytest.skip('timm is not installed', allow_module_level=True)
 
