@@ -84,10 +84,6 @@ BY_HAND = {
     'brainjax convert pretrains/GOD/finetuned.pth --kind=ldm --out=weights/mind_vis',
   ),
   **{name: (each.origin, f'brainjax prepare {each.command}') for name, each in DATA_SETS.items() if each.origin},
-  'nsd': (
-    'https://naturalscenesdataset.org (needs its data access form)',
-    'brainjax prepare own --betas=FILE --events=FILE --images=DIR --scale=300',
-  ),
 }  # fmt: skip
 
 

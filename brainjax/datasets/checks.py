@@ -13,7 +13,11 @@ from brainjax.datasets import pictures, store
 MAX_SUBJECTS = 4  # drawn; facts are reported of all
 MAX_ROWS = 150  # of a heat map
 NUM_PICTURES = 7  # of each split, and of kinds of picture files
-WAYS = {'subject': 'one z-score for all voxels', 'voxel': 'one z-score for each voxel'}
+WAYS = {
+  'subject': 'one z-score for all voxels',
+  'voxel': 'one z-score for each voxel',
+  'voxel_session': 'one z-score for each voxel and session',
+}
 MAX_OFFSET_SHARE = 0.5  # of the variance
 
 
@@ -25,7 +29,7 @@ class Subject:
     name: of the subject.
     facts: one sentence each.
     doubts: what may be wrong, one sentence each.
-    rows: the first training rows with one z-score for all voxels and with one for each voxel: `R V` each.
+    rows: the first training rows in the ways of WAYS: `R V` each; by session only where the data set is z-scored so.
     rois: name -> `V` bool.
     values: ROI -> noise ceilings of its voxels, or their deviations.
     pictures: (strip, caption, `H H 3` uint8); the strips are 'train', 'test' and 'kinds of files'.
@@ -73,9 +77,12 @@ def check_pictures(source: Any, zscore: str) -> Subject:
   stimuli: dict[str, set[int]] = {}  # of each picture
   for split in ('train', 'test'):
     seen = seen_in.setdefault(split, {})
-    statistics = Statistics()
-    for row in store.read_rows(source, split):
+    statistics, first_session = Statistics(), Statistics()
+    names = facts['sessions'][split] if zscore == 'voxel_session' and split == 'train' else []
+    for number, row in enumerate(store.read_rows(source, split)):
       statistics.add(row['fmri'])
+      if names and names[number] == names[0]:
+        first_session.add(row['fmri'])
       digest = hashlib.sha256(row['image']).hexdigest()
       if digest not in seen and len(seen) < NUM_PICTURES:
         subject.pictures.append((split, row['name'].decode(), store.decode_png(row['image'])))
@@ -86,6 +93,8 @@ def check_pictures(source: Any, zscore: str) -> Subject:
     subject.doubts += statistics.find_doubts(split)
     if split == 'train':
       subject.rows = statistics.standardise()
+      if names:
+        subject.rows['voxel_session'] = first_session.standardise()['voxel']
       _check_offsets(statistics, zscore, subject)
   if copies := sum(len(numbers) - 1 for numbers in stimuli.values()):
     subject.doubts.append(f'{copies} pictures are copies of another one, but count as different stimuli')
@@ -176,7 +185,7 @@ class Statistics:
     return float(mean.var() / max(mean.var() + variance.mean(), 1e-300))
 
   def standardise(self) -> dict[str, np.ndarray]:
-    """The first rows `R V` in both ways of `config.data.zscore`, with the mean and deviation of all rows."""
+    """The first rows `R V` z-scored as a whole and voxel by voxel, with the mean and deviation of all rows."""
     mean, variance = self._moments()
     rows = np.stack(self._rows)
     whole = max(np.sqrt(mean.var() + variance.mean()), 1e-6)

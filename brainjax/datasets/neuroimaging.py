@@ -51,7 +51,11 @@ def glasser_parcels() -> np.ndarray:
 
 
 def open_nifti(path: Path) -> Any:
-  """The nibabel image of a NIfTI or CIFTI file, after its header was compared with its name and size."""
+  """The nibabel image of a NIfTI or CIFTI file, after its header was compared with its name and size.
+
+  Raises:
+    UserError: they do not agree.
+  """
   nibabel = need('nibabel')
   raw.check_file(path)
   with open(path, 'rb') as stream:
@@ -77,6 +81,21 @@ def open_nifti(path: Path) -> Any:
       f'{path}: the header claims {size} bytes of data, the file has {path.stat().st_size} in all; {raw.AGAIN}'
     )
   return nibabel.load(path, mmap=True)
+
+
+def check_same_place(path: Path, image: Any, masks_image: Any) -> None:
+  """Checks that volumes of the shape of a mask lie where it lies. Headers that do not say where are believed, with a remark.
+
+  Raises:
+    UserError: they lie elsewhere.
+  """
+  if image.header['sform_code'] == image.header['qform_code'] == 0:
+    print(f'{path}: holds no orientation, so the masks are used voxel by voxel as they are stored')
+  elif not np.allclose(image.affine, masks_image.affine, atol=1e-3):
+    raise UserError(
+      f'{path}: another affine than that of the masks: {_format_rows(image.affine)}, not '
+      f'{_format_rows(masks_image.affine)}; {_RESAMPLE}'
+    )
 
 
 def _open_volumes(path: Path) -> Any:
@@ -176,6 +195,23 @@ def read_volumes(path: Path) -> tuple[np.ndarray, Any]:
     return np.asanyarray(image.dataobj).reshape(shape), image
 
 
+def open_mask(path: Path) -> Any:
+  """The nibabel image of a mask of three axes; further axes of length 1 are dropped.
+
+  Raises:
+    UserError: the file is damaged, or has other axes.
+  """
+  with _faults(path, 'a NIfTI file'):
+    return _squeeze(path, _open_volumes(path))
+
+
+def _squeeze(path: Path, image: Any) -> Any:
+  image = need('nibabel').squeeze_image(image)
+  if len(image.shape) != 3:
+    raise UserError(f'{path}: shape {image.shape}; expected one volume of 3 axes')
+  return image
+
+
 def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) -> np.ndarray:
   """A NIfTI mask on the grid of the betas: `X Y Z`. Axes that are only flipped or in another order are put right.
 
@@ -191,9 +227,7 @@ def read_mask(path: Path, grid: tuple[int, ...], betas_image: Any, betas: Path) 
   nibabel = need('nibabel')
   with _faults(path, 'a NIfTI file'):
     opened = _open_volumes(path)
-    image = nibabel.squeeze_image(opened)
-    if len(image.shape) != 3:
-      raise UserError(f'{path}: shape {image.shape}; expected one volume of 3 axes')
+    image = _squeeze(path, opened)
     if betas_image is not None and not _is_same_grid(image, grid, betas_image):
       image = _reorient(nibabel, path, image, grid, betas_image, betas)
     if image.shape != grid:
