@@ -30,8 +30,11 @@ def get_config() -> ConfigDict:
   config.data.hcp = 'data/HCP'  # raw folder with npz/<subject>/HCP_visual_voxel.npz; empty: no resting-state data
   config.data.god = 'data/Kamitani/npz'  # raw folder with sbj_1.npz .. sbj_5.npz, images_256.npz, label csv files
   config.data.bold5000 = 'data/BOLD5000'  # raw folder with BOLD5000_GLMsingle_ROI_betas and BOLD5000_Stimuli
+  config.data.mosaic = 'data/MOSAIC'  # raw folder of MOSAIC: files sub-01_GOD.hdf5, ..., split and stimuli at any depth
   config.data.prepared = 'data/prepared'  # folder of the TFDS datasets that are made from the raw folders
-  config.data.dataset = 'god'  # for attend and all later stages: god, bold5000, own (docs/your_data.md) or a plugin's
+  config.data.dataset = (
+    'god'  # for attend and all later stages: god, bold5000, mosaic, own (docs/your_data.md) or a plugin's
+  )
   config.data.subjects = ('sbj_3',)  # attend and diffuse train on these, evaluate tests on these   (--kam_subs)
   config.data.other_subjects = ()  # attend and diffuse train on these too; nothing is tested on them
   config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
@@ -50,6 +53,7 @@ def get_config() -> ConfigDict:
   )
   # Subjects whose training fMRI contrast learns from; a field contrast_<data set>_subjects does the same for other data.
   config.data.contrast_god_subjects = ('sbj_1', 'sbj_2', 'sbj_3', 'sbj_4', 'sbj_5')
+  config.data.contrast_mosaic_subjects = ()
   config.data.num_val_stimuli = 0  # training stimuli held out for validation; 0: the paper's protocol, no selection
   # Share of the first subject's training stimuli that is used (--target_sub_train_proportion).
   config.data.target_train_proportion = 1.0

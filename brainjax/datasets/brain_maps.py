@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from brainjax.datasets import neuroimaging
-from brainjax.datasets.hcp_cifti import CORTEX, NUM_GRAYORDINATES
+from brainjax.datasets.glasser import NUM_GRAYORDINATES
+from brainjax.datasets.hcp_cifti import CORTEX
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
 

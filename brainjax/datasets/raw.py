@@ -214,34 +214,36 @@ def check_fmri(
   return fmri
 
 
-def read_bytes(path: Path) -> bytes:
-  """A small file.
+def read_bytes(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
+  """A small file, of at most so many bytes.
 
   Raises:
-    UserError: it is missing, larger than 16 MiB or unreadable.
+    UserError: it is missing, larger or unreadable.
   """
   check_file(path)
-  if path.stat().st_size > MAX_TEXT_BYTES:
-    raise UserError(f'{path}: {path.stat().st_size} bytes are too many for this text file; at most 16 MiB are accepted')
+  if path.stat().st_size > most:
+    raise UserError(
+      f'{path}: {path.stat().st_size} bytes are too many for this text file; at most {most >> 20} MiB are accepted'
+    )
   with as_user_error(f'{path}: cannot be read', 'give yourself the right to read it'):
     return path.read_bytes()
 
 
-def read_text(path: Path) -> str:
-  """A small UTF-8 text file.
+def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
+  """A small UTF-8 text file, of at most so many bytes.
 
   Raises:
     UserError: it cannot be read, or is not UTF-8.
   """
   with as_user_error(f'{path}: not readable as UTF-8 text', 'save it as UTF-8, or download it again'):
-    return io.StringIO(read_bytes(path).decode('utf-8-sig'), newline=None).read()
+    return io.StringIO(read_bytes(path, most).decode('utf-8-sig'), newline=None).read()
 
 
-def read_json(path: Path) -> Any:
-  """A small JSON file.
+def read_json(path: Path, most: int = MAX_TEXT_BYTES) -> Any:
+  """A small JSON file, of at most so many bytes.
 
   Raises:
     UserError: it cannot be read, or is not JSON.
   """
   with as_user_error(f'{path}: not valid JSON'):
-    return json.loads(read_text(path))
+    return json.loads(read_text(path, most))

@@ -31,7 +31,7 @@ import importlib
 import traceback
 from collections.abc import Sequence
 
-from brainjax.datasets import bold5000, god, hcp, nsd, own
+from brainjax.datasets import bold5000, god, hcp, mosaic, nsd, own
 from brainjax.datasets.data_set import RAW, SUBJECTS, Argument, DataSet
 from brainjax.errors import ArgumentParser, UserError, format_error
 
@@ -133,5 +133,5 @@ def add_plugins_option(parser: ArgumentParser) -> None:
   )
 
 
-for _module in (god, bold5000, nsd, own, hcp):
+for _module in (god, bold5000, mosaic, nsd, own, hcp):
   register(_module.DATA_SET)

@@ -153,7 +153,7 @@ def train_rows(config: ConfigDict) -> arrays.JoinedDataset:
     fields = [each.raw_field for each in data_sets.DATA_SETS.values() if each.unpaired]
     fields += _subject_fields(config).values()
     raise UserError(
-      f'contrast has no data to learn from: config.data.{" and config.data.".join(fields)} are empty; fill one in.'
+      f'contrast has no data to learn from: config.data.{", config.data.".join(fields)} are empty; fill one in.'
     )
   return arrays.JoinedDataset(parts, max(part.num_voxels for part in parts))
 
@@ -268,7 +268,7 @@ def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
   subjects = [subject for of_set in _paired(config).values() for subject in of_set]
   if config.contrast.select == 'best' and not subjects:
     raise UserError(
-      f'config.contrast.select is best, but config.data.{" and ".join(_subject_fields(config).values())} is empty. Only '
+      f'config.contrast.select is best, but config.data.{", ".join(_subject_fields(config).values())} are empty. Only '
       'stimuli of data with pictures are held out, so there is nothing to select by.'
     )
   if len(set(subjects)) < len(subjects):

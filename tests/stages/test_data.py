@@ -206,5 +206,5 @@ def test_two_subjects_of_one_name_are_refused_in_contrast(config):
 
 def test_contrast_without_data(config):
   config.data.update({'hcp': '', 'contrast_god_subjects': ()})
-  with pytest.raises(UserError, match='config.data.hcp and config.data.contrast_god_subjects are empty; fill one in'):
+  with pytest.raises(UserError, match='config.data.hcp, config.data.contrast_god_subjects, .* are empty; fill one in'):
     contrast.train_rows(config)
