@@ -17,15 +17,17 @@ from brainjax.datasets import registry
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.evaluation.interpretation import maps, stage
+from brainjax.evaluation.interpretation.methods import METHODS
 from brainjax.stages import reconstruct
+from configs import base
 
-# Options that are fields of config.interpret: name -> what they do.
+# Options that are fields of config.interpret: name -> what they do. Their defaults are those of configs/base.py.
 FIELDS = {
-  'areas': 'ROIs of the data set, or unions such as V1+V2+V3 (default: all)',
+  'areas': 'ROIs of the data set, or unions such as V1+V2+V3',
   'attribute': 'saliency of the direction to training pictures whose name has this text, such as left',
-  'num_samples': 'pictures of each item and lesion (default 1)',
-  'num_steps': 'of the sampler (default 20)',
-  'num_points': 'of integrated gradients and SmoothGrad (default 8)',
+  'num_samples': 'pictures of each item and lesion',
+  'num_steps': 'of the sampler',
+  'num_points': 'of integrated gradients and SmoothGrad',
 }
 
 
@@ -37,10 +39,10 @@ def read_run(run: Path, changes: dict[str, Any]) -> ConfigDict:
   """
   if not run.is_dir():
     raise UserError(f'--run={run} is no folder; give the workdir of a finished run.')
-  config = workdirs.read_config(run, ('evaluate', 'reconstruct'))
+  config = workdirs.read_config(run, (stage.STAGE.after, reconstruct.STAGE.name))
   registry.import_plugins(config.plugins)
   config.interpret.update(changes)
-  config_check.check(config, ('interpret',))
+  config_check.check(config, (stage.STAGE.name,))
   return config
 
 
@@ -73,15 +75,15 @@ def main(argv: Sequence[str] | None = None) -> None:
   """
   parser = ArgumentParser(prog='brainjax interpret', description=__doc__.splitlines()[0])
   parser.add_argument('--run', type=Path, required=True, help='workdir of a finished run')
-  parser.add_argument(
-    '--method', default=','.join(stage.METHODS), help=f'some of {", ".join(stage.METHODS)} (default: all)'
-  )
-  parser.add_argument('--items', help='test items from 0, such as 0,3,7-9 (default: the first 50)')
+  defaults = base.get_config().interpret
+  parser.add_argument('--method', default=','.join(METHODS), help=f'some of {", ".join(METHODS)} (default: all)')
+  parser.add_argument('--items', help=f'test items from 0, such as 0,3,7-9 (default: the first {defaults.num_items})')
   for name, text in FIELDS.items():
-    parser.add_argument(f'--{name}', type=int if name.startswith('num_') else str, help=text)
-  parser.add_argument(
-    '--map', help='write a map of voxels to --out: noise_ceiling, saliency/TARGET/METHOD/LEVEL or lesion/KIND/SCORE'
-  )
+    kind = int if isinstance(defaults[name], int) else str
+    # Empty: all areas, no attribute.
+    default = defaults[name] or {'areas': 'all'}.get(name, 'none')
+    parser.add_argument(f'--{name}', type=kind, help=f'{text} (default: {default})')
+  parser.add_argument('--map', help=f'write a map of voxels to --out: {", ".join(maps.KINDS)}')
   parser.add_argument('--subject', help='of --map (default: the first of the run)')
   parser.add_argument('--out', type=Path, help='of --map: .png, .svg, .pdf, .nii.gz, .dscalar.nii or .func.gii')
   args = parser.parse_args(argv)

@@ -208,7 +208,7 @@ def get_config() -> ConfigDict:
 
   # What in the brain made the pictures: stage `interpret`, which is not among `stages` (docs/interpretation.md) ------
   config.interpret = ConfigDict()
-  config.interpret.methods = ('lesion', 'alone', 'saliency', 'attention')
+  config.interpret.methods = ('lesion', 'alone', 'saliency', 'attention', 'encoding')
   config.interpret.areas = ()  # ROIs of the data set, or unions such as 'V1+V2'; empty: all
   config.interpret.num_items = 50  # test items, from the first; 0: all
   config.interpret.num_samples = 1  # pictures of each item and lesion
@@ -217,9 +217,7 @@ def get_config() -> ConfigDict:
   config.interpret.levels = (0.1, 0.5, 0.9)  # of saliency and attention: shares of the sampler's way
   config.interpret.num_points = 8  # of integrated gradients, and noisy copies of SmoothGrad
   config.interpret.smooth_noise = 0.2  # of these copies, over the root mean square of the response
-  config.interpret.attribute = (
-    ''  # saliency of the direction to training pictures whose name has this text; empty: none
-  )
+  config.interpret.attribute = ''  # saliency of the direction to training pictures with this text in their name
   config.interpret.batch_size = 8  # items of a saliency program at a time
   config.interpret.num_bootstrap = 10000  # resamplings of the stimuli; intervals are corrected for the number of areas
   config.interpret.seed = 0  # of the other stimulus that an area is taken from

@@ -59,7 +59,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head attention; queries, keys and values have no bias."""
+  """Multi-head attention; queries, keys and values have no bias. Queries and keys are sown as `query` and `key`."""
 
   num_heads: int
   dtype: DTypeLike
@@ -72,7 +72,10 @@ class Attention(nn.Module):
       projected = dense(width, self.dtype, name, use_bias=False)(source)
       return projected.reshape(*source.shape[:2], self.num_heads, -1)  # B L heads width/heads
 
-    out = attention(heads('to_q', x), heads('to_k', context), heads('to_v', context))
+    query, key = heads('to_q', x), heads('to_k', context)
+    self.sow('intermediates', 'query', query)
+    self.sow('intermediates', 'key', key)
+    out = attention(query, key, heads('to_v', context))
     return dense(width, self.dtype, 'to_out')(out.reshape(x.shape))  # B L D
 
 

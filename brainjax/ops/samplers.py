@@ -69,6 +69,11 @@ def step_table(schedule: Schedule, steps: Int[np.ndarray, ' steps'], eta: float 
   return StepTable(steps[::-1], *(table[::-1].astype(np.float32) for table in (alpha, alpha_prev, sigma)))
 
 
+def predict_x0(x: Start, eps: Start, alpha: Any) -> Start:
+  """The result that a noise prediction says: x is sqrt(alpha) x0 + sqrt(1 - alpha) eps (Song et al. 2021, eq. 9)."""
+  return (x - jnp.sqrt(1 - alpha) * eps) / jnp.sqrt(alpha)
+
+
 def guided(eps_fn_cond: EpsFn, eps_fn_uncond: EpsFn, scale: float | jax.Array) -> EpsFn:
   """Adds classifier-free guidance: eps_uncond + scale (eps_cond - eps_uncond) (Ho & Salimans 2022)."""
 
@@ -217,7 +222,7 @@ def ddim(
 
 def _ddim_step(x: Start, eps: Start, row: Any, quantize_x0: QuantizeFn | None) -> tuple[Start, Start]:
   """One step without noise: (x at the previous step, predicted x0)."""
-  pred_x0 = (x - jnp.sqrt(1 - row.alpha) * eps) / jnp.sqrt(row.alpha)
+  pred_x0 = predict_x0(x, eps, row.alpha)
   if quantize_x0 is not None:
     pred_x0 = quantize_x0(pred_x0)
   direction = jnp.sqrt(1 - row.alpha_prev - jnp.square(row.sigma)) * eps

@@ -2,15 +2,14 @@
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from brainjax import sharding
 from brainjax.evaluation.interpretation import looks
 from brainjax.evaluation.interpretation.areas import Areas
-from brainjax.models.unet import Attention as UNetAttention
 from brainjax.reconstruct import Reconstructor
 
 CROSS = 'attn2'  # the UNet's name of attention to the context
@@ -114,20 +113,14 @@ def _program(
 
   def look(level):
     x, t, _ = level
+    variables = {'params': params['unet']}
+    _, sown = models.unet.apply(variables, x, jnp.full(len(x), t), context, mutable='intermediates')
     found = {}
-
-    def intercept(call, args, kwargs, at):
-      module = at.module
-      if isinstance(module, UNetAttention) and module.name == CROSS and at.method_name == '__call__':
-        scope = module.variables['params']
-        queries, keys = args[0] @ scope['to_q']['kernel'], args[1] @ scope['to_k']['kernel']
-        queries, keys = (x.reshape(*x.shape[:2], module.num_heads, -1) for x in (queries, keys))
-        scores = jnp.einsum('blnd,btnd->bnlt', queries, keys) / queries.shape[-1] ** 0.5
-        found['/'.join(module.path)] = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).mean(axis=1)
-      return call(*args, **kwargs)
-
-    with nn.intercept_methods(intercept):
-      models.unet.apply({'params': params['unet']}, x, jnp.full(len(x), t), context)
+    for path, modules in flatten_dict(sown['intermediates'], is_leaf=lambda path, _: path[-1:] == (CROSS,)).items():
+      if path[-1] == CROSS:
+        (query,), (key,) = modules['query'], modules['key']  # B L N D, B T N D
+        scores = jnp.einsum('blnd,btnd->bnlt', query, key) / query.shape[-1] ** 0.5
+        found['/'.join(path)] = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).mean(axis=1)
     return found
 
   return jax.lax.map(look, levels)

@@ -1,7 +1,7 @@
-"""Lesions: pictures and scores without an area of the cortex, or with one alone.
+"""Takes an area out of the model input, or everything but it, and compares the scores of the pictures.
 
-An area is taken out of the model input by putting its training mean in its place (nothing is known about it), or the same
-area of the response to another stimulus (it says something else).
+In its place comes its training mean (nothing is known about it), or the same area of the response to another stimulus (it
+says something else).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -24,11 +24,13 @@ from brainjax.simulator import cortex
 PICTURES = ('.png', '.svg', '.pdf')
 CIFTI, GIFTI, NIFTI = '.dscalar.nii', '.func.gii', ('.nii', '.nii.gz')
 COLOURS = 'cividis'  # the same to every eye
+KINDS = ('noise_ceiling', 'encoding/FEATURES', 'saliency/TARGET/METHOD/LEVEL', 'lesion/KIND/SCORE')
 
 
 def quantities(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray], subject: str) -> list[str]:
-  """What can be drawn: 'noise_ceiling', 'saliency/<target>/<method>/<level>', 'lesion/<kind>/<score>'."""
+  """What can be drawn, of the `KINDS`."""
   found = ['noise_ceiling']
+  found += [name.replace(f'/{subject}/', '/') for name in arrays if name.startswith(f'encoding/{subject}/')]
   prefix = f'saliency/{subject}/'
   for name in arrays:
     if name.startswith(prefix):
@@ -68,6 +70,9 @@ def quantity(
       raise UserError(f'--map={name}: {subject} has no repeated test pictures, so the noise ceiling is not known.')
     explainable = np.asarray(facts['explainable_variance'], np.float64)
     return checks.noise_ceiling(explainable, np.mean(facts['repetitions'])).astype(np.float32)
+  if kind == 'encoding':
+    result[transform.mask] = arrays[f'encoding/{subject}/{rest[0]}']
+    return result
   if kind == 'saliency':
     target, method, level = rest
     result[transform.mask] = np.abs(arrays[f'saliency/{subject}/{target}/{method}'][int(level)]).mean(axis=0)

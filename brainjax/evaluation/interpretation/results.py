@@ -39,7 +39,7 @@ def write(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Writes results of some methods; those of others stay if they are about the same model, items and options.
 
-  Otherwise the earlier files are kept under other names.
+  Otherwise, and where they are damaged, the earlier files are kept under other names.
 
   Args:
     workdir: of the run.
@@ -52,16 +52,26 @@ def write(
   """
   folder = Path(workdir) / FOLDER
   about = json.loads(json.dumps({'format': FORMAT, **about}))
-  before = read(workdir)
+  try:
+    before = read(workdir)
+  except UserError as error:
+    print(f'interpret: {error}')
+    before = None
   if before and {name: before[0].get(name) for name in about} == about:
     kept = {name: value for name, value in before[0].items() if name not in about}
     own = {name.split('/')[0] for name in arrays}
     arrays = {name: x for name, x in before[1].items() if name.split('/')[0] not in own} | dict(arrays)
     parts = kept | dict(parts)
-  elif before:
+  else:
     # The stage's own files, such as its config, stay.
-    aside = [put_aside(path) for path in (folder / JSON_FILE, folder / ARRAYS_FILE, *sorted(folder.glob('*.png')))]
-    print(f'interpret: the model or the options changed. The earlier result is kept as {aside[0]} and its neighbours.')
+    earlier = [
+      path for path in (folder / JSON_FILE, folder / ARRAYS_FILE, *sorted(folder.glob('*.png'))) if path.exists()
+    ]
+    if aside := [put_aside(path) for path in earlier]:
+      print(
+        'interpret: the earlier result is of another model or other options, or incomplete. It is kept as '
+        f'{aside[0]}{" and its neighbours" if len(aside) > 1 else ""}.'
+      )
   folder.mkdir(parents=True, exist_ok=True)
   with atomic_write(folder / ARRAYS_FILE) as path:
     np.savez_compressed(path, **arrays)

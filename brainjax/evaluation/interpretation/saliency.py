@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainjax.evaluation.interpretation import looks
+from brainjax.ops import samplers
 from brainjax.reconstruct import Reconstructor
 
 METHODS = ('gradient', 'integrated', 'smooth')
@@ -135,7 +136,7 @@ def _program(
     def predict(fmri):
       context = models.conditioner.apply({'params': params['conditioner']}, fmri)
       eps = models.unet.apply({'params': params['unet']}, x, jnp.full(len(x), t), context)
-      return (x - jnp.sqrt(1 - alpha) * eps) / jnp.sqrt(alpha)
+      return samplers.predict_x0(x, eps, alpha)
 
     start, end = predict(baseline), predict(fmri)
     way = end - start

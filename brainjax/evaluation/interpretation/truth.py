@@ -1,5 +1,6 @@
-"""Maps against the simulated cortex that made the data, and controls: the shuffled model, the moved stimulus."""
+"""Maps against the simulated cortex that made the data, with two controls: the shuffled model and the moved stimulus."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,10 +8,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from brainjax.evaluation.interpretation.run import Run
+from brainjax.evaluation.interpretation.saliency import LATENT
+from brainjax.evaluation.statistics.resampling import Bootstrap, percentile_interval
 from brainjax.simulate import NOISE
 from brainjax.simulator import cortex, stimuli, vision
 
 PLACES = ('left', 'right')  # layouts of moved stimuli
+NUM_BOOTSTRAP = 1000
+NUM_SHUFFLED = 3  # shuffled models
+CONTROL_ITEMS = 16  # items, or moved scenes, of a control
 
 
 def cortex_of(config: ConfigDict, subject: str) -> cortex.Subject:
@@ -20,66 +27,63 @@ def cortex_of(config: ConfigDict, subject: str) -> cortex.Subject:
   return cortex.Subject(sizes, config.simulate.seed, group=0, number=int(subject.removeprefix('sbj_')))
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-  """Spearman's correlation of two arrays V; 0 where one is constant."""
-  from scipy.stats import spearmanr  # slow to import
-
-  return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
-
-
-def agreement(maps: np.ndarray, explainable_variance: np.ndarray) -> dict[str, float]:
-  """How well the magnitude of saliency finds the voxels that carry signal.
+def agreement(magnitude: np.ndarray, explainable_variance: np.ndarray) -> dict[str, np.ndarray]:
+  """How well maps find the voxels that carry signal.
 
   Args:
-    maps: N V, saliency of each item.
+    magnitude: B V, maps of the mean magnitude of saliency.
     explainable_variance: V, the share of a single trial's variance that the stimulus explains; 0 for pure noise.
 
   Returns:
-    signal_correlation: Spearman's, of the mean magnitude with the deviation of the signal, over voxels that respond.
-    noise_ratio: mean magnitude over pure-noise voxels, over that of the others.
-    noise_auc: the chance that a voxel that responds has a larger mean magnitude than one of pure noise; 1/2 is nothing.
+    Of each map, B:
+    signal_correlation: Spearman's, with the deviation of the signal, over voxels that respond.
+    noise_ratio: mean over pure-noise voxels, over that of the others; left out where all respond.
+    noise_auc: the chance that a voxel that responds has more than one of pure noise; 1/2 is nothing. Left out likewise.
   """
-  magnitude, silent = np.abs(maps).mean(axis=0), explainable_variance == 0
-  result = {
-    'signal_correlation': rank_correlation(magnitude[~silent], np.sqrt(explainable_variance[~silent])),
-  }
-  if silent.any() and not silent.all():
-    largest = np.searchsorted(np.sort(magnitude[silent]), magnitude[~silent])
-    result['noise_ratio'] = float(magnitude[silent].mean() / magnitude[~silent].mean())
-    result['noise_auc'] = float(largest.mean() / silent.sum())
+  from scipy.stats import rankdata  # slow to import
+
+  responds = explainable_variance > 0
+  result = {'signal_correlation': _rank_correlation(magnitude[:, responds], explainable_variance[responds])}
+  count, silent = int(responds.sum()), int((~responds).sum())
+  if count and silent:
+    means = [magnitude[:, which].mean(axis=1) for which in (~responds, responds)]
+    result['noise_ratio'] = means[0] / np.maximum(means[1], 1e-30)
+    ranks = rankdata(magnitude, axis=1)[:, responds].sum(axis=1)
+    result['noise_auc'] = (ranks - count * (count + 1) / 2) / (count * silent)  # Mann and Whitney's U
   return result
 
 
-def describe(
-  config: ConfigDict, subject: str, roi: np.ndarray, maps: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, Any]]:
-  """`agreement` of every map of a subject at each noise level.
+def _rank_correlation(maps: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """Spearman's correlation of each map B V with another V: B; 0 where one is constant."""
+  from scipy.stats import rankdata  # slow to import
 
-  Args:
-    config: of a run on simulated data.
-    subject: name.
-    roi: which of the subject's voxels are those of the maps.
-    maps: name -> L N V.
-  """
-  explained = cortex_of(config, subject).explainable_variance[roi]
-  return {name: [agreement(level, explained) for level in x] for name, x in maps.items()}
+  a, b = (rankdata(x, axis=-1) - (maps.shape[1] + 1) / 2 for x in (maps, other))
+  size = np.linalg.norm(a, axis=1) * np.linalg.norm(b)
+  return np.where(size > 0, a @ b / np.where(size > 0, size, 1), 0.0)
 
 
 def centre(maps: np.ndarray, fields: np.ndarray) -> np.ndarray:
-  """The mean receptive field, weighted by the magnitude of saliency: N V_early, V_early 3 -> N 2 (x, y; y points down)."""
+  """The mean receptive field, weighted by the magnitude of a map: ... V_early, V_early 3 -> ... 2 (x, y; y points down)."""
   weight = np.abs(maps)
-  return (weight @ fields[:, :2]) / np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
+  return (weight @ fields[:, :2]) / np.maximum(weight.sum(axis=-1, keepdims=True), 1e-12)
 
 
-def moved_responses(subject: cortex.Subject, count: int, seed: int) -> dict[str, np.ndarray]:
-  """Responses without noise to the same scenes with their object at the left and at the right: place -> N V float32."""
+def moved_responses(subject: cortex.Subject, count: int, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Responses without noise to the same scenes with their object at the left and at the right.
+
+  Returns:
+    Place -> the responses N V float32, and those where the early areas see the background alone.
+  """
   rng = np.random.default_rng(seed)
   rows = stimuli.random_attributes(rng, count)
   result = {}
   for place in PLACES:
     rows[:, 4] = stimuli.LAYOUTS.index(place)
-    images, scenes = stimuli.render(rows, np.arange(count) + 1000 * seed, vision.IMAGE_SIZE, return_scenes=True)
-    result[place] = subject.signal(vision.extract_features(images, scenes))
+    scenes = stimuli.sample_scenes(rows, np.arange(count) + 1000 * seed)
+    hidden = dataclasses.replace(scenes, radius=np.full_like(scenes.radius, 1e-3))  # too small to be seen
+    # Higher areas get the facts of the whole scene in both.
+    pictures = (stimuli.draw(each, vision.IMAGE_SIZE) for each in (scenes, hidden))
+    result[place] = tuple(subject.signal(vision.extract_features(picture, scenes)) for picture in pictures)
   return result
 
 
@@ -103,4 +107,95 @@ def shuffled(params: Any, seed: int, parts: tuple[str, ...] = ('conditioner',)) 
   for part in parts:
     leaves, tree = jax.tree.flatten(params[part])
     result[part] = jax.tree.unflatten(tree, [permute(number, leaf) for number, leaf in enumerate(leaves)])
+  return result
+
+
+def compare(run: Run, maps: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+  """How saliency agrees with the cortex that made the data of a run, subject by subject.
+
+  Args:
+    run: on simulated data.
+    maps: subject -> '<target>/<method>' -> L N V.
+
+  Returns:
+    Subject -> 'maps': name -> a list over the levels of `agreement`, each with value and 95 % interval over stimuli;
+    'shuffled': the same of the maps of `LATENT` of shuffled models, each with mean and range over the models, and
+    'similarity', the rank correlation with the map of the trained model; 'moved': see `_moved`.
+  """
+  result = {}
+  for place, subject in enumerate(run.config.data.subjects):
+    known, mask = cortex_of(run.config, subject), run.reconstructor.transforms[subject].mask
+    explained = known.explainable_variance[mask]
+    mine = run.subject == place
+    stimulus = np.unique(run.test.columns['stimulus'][mine], return_inverse=True)[1]
+    counts = Bootstrap.draw(stimulus, NUM_BOOTSTRAP, run.config.seed).counts[:, stimulus]  # B N
+    weights = np.concatenate([np.ones((1, len(stimulus))), counts])
+    weights /= weights.sum(axis=1, keepdims=True)
+    result[subject] = {
+      'maps': {
+        name: [
+          {
+            key: {'value': float(x[0]), 'interval': percentile_interval(x[1:])}
+            for key, x in agreement(weights @ np.abs(level), explained).items()
+          }
+          for level in levels
+        ]
+        for name, levels in maps[subject].items()
+      },
+      'shuffled': _shuffled(run, place, maps[subject], explained),
+      'moved': _moved(run, place, known),
+    }
+  return result
+
+
+def _shuffled(run: Run, place: int, maps: Mapping[str, np.ndarray], explained: np.ndarray) -> dict[str, Any]:
+  rows = np.flatnonzero(run.subject == place)[:CONTROL_ITEMS]
+  fmri, baseline = run.fmri[rows], run.uninformative[rows]
+  found: dict[str, list[np.ndarray]] = {}  # name -> of each model L V
+  for seed in range(NUM_SHUFFLED):
+    model = run.reconstructor.with_params(shuffled(run.reconstructor.params, seed))
+    for method, values in run.saliency_of(fmri, baseline, model).maps.items():
+      voxels = run.areas[place].to_voxels(values[:, 0])  # L N V
+      found.setdefault(f'{LATENT}/{method}', []).append(np.abs(voxels).mean(axis=1))
+  result = {}
+  for name, each in found.items():
+    result[name] = []
+    for level, magnitude in enumerate(np.stack(each, axis=1)):  # models V
+      trained = np.abs(maps[name][level][: len(rows)]).mean(axis=0)
+      scores = agreement(magnitude, explained) | {'similarity': _rank_correlation(magnitude, trained)}
+      result[name].append(
+        {key: {'mean': float(x.mean()), 'range': [float(x.min()), float(x.max())]} for key, x in scores.items()}
+      )
+  return result
+
+
+def _moved(run: Run, place: int, known: cortex.Subject) -> dict[str, Any]:
+  """How far saliency moves with a stimulus: right minus left, in half widths of the picture.
+
+  Scenes without noise are shown twice, their object at the left and at the right. The baseline is the response where the
+  early areas see no object, so `LATENT` is what they say about it. Of its map the mean x of their receptive fields is taken,
+  weighted by the magnitude.
+
+  Returns:
+    '<method>' and 'shuffled/<method>': a list over the levels of mean and 95 % interval over scenes.
+  """
+  transform = run.reconstructor.transforms[run.config.data.subjects[place]]
+  early = np.flatnonzero(transform.mask[: len(known.fields)])
+  responses = moved_responses(known, CONTROL_ITEMS, run.config.seed)
+  fmri, baseline = (
+    # Without noise, as if over countless trials.
+    transform(np.concatenate(both)[:, transform.mask], is_test=True, repetitions=np.inf).astype(np.float32)
+    for both in zip(*(responses[where] for where in PLACES), strict=True)
+  )
+  counts = Bootstrap.draw(np.arange(CONTROL_ITEMS), NUM_BOOTSTRAP, run.config.seed)
+  models = {
+    '': run.reconstructor,
+    'shuffled/': run.reconstructor.with_params(shuffled(run.reconstructor.params, 0)),
+  }
+  result = {}
+  for prefix, model in models.items():
+    for method, values in run.saliency_of(fmri, baseline, model).maps.items():
+      voxels = run.areas[place].to_voxels(values[:, 0])[..., : len(early)]  # L 2N V_early
+      left, right = np.split(centre(voxels, known.fields[early])[..., 0], 2, axis=1)  # L N
+      result[f'{prefix}{method}'] = [{'value': float(x.mean()), 'interval': counts.interval(x)} for x in right - left]
   return result

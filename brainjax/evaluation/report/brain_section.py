@@ -30,6 +30,7 @@ def format_section(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray], b
     'alone': 'From an area alone',
     'saliency': 'Saliency of voxels',
     'attention': 'Attention to fMRI',
+    'encoding': 'Encoding models',
   }
   parts = [f'<p class="note">{escape(WARNING)}</p>']
   for method, title in titles.items():

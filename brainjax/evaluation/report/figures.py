@@ -180,6 +180,20 @@ def attention(found: Mapping[str, Any]) -> Figure:
   return Figure('attention', alt, table, draw, 0.3 + 0.06 * len(layers))
 
 
+def encoding(found: Mapping[str, Any], subject: str) -> Figure:
+  """Mean accuracy of encoding models over the voxels of each area, by features of the picture."""
+  means = found['mean'][subject]
+  columns, areas = list(means), list(next(iter(means.values())))
+  values = np.array([[means[name][area] for name in columns] for area in areas], np.float64)
+  table = [['area', *columns], *([area, *row] for area, row in zip(areas, values.tolist(), strict=True))]
+  alt = (
+    'Correlation of measured responses with those that encoding models predict from features of unseen pictures, mean over '
+    f'the voxels of each area; {subject}, {found["num_stimuli"][subject]} test pictures'
+  )
+  draw = lambda axis: _heat(axis, values, areas, columns, 'correlation')
+  return Figure(f'encoding_{subject}', alt, table, draw, 0.3 + 0.055 * len(areas))
+
+
 def of_categories(scores: Mapping[str, Any]) -> list[Figure]:
   """Scores of each category and attribute value with intervals, and what attributes are taken for."""
   result = []
@@ -239,8 +253,10 @@ def of_interpretation(plain: Mapping[str, Any]) -> list[Figure]:
     result += [lesions(alone, score, 'alone') for score in shown_scores(plain['alone'])]
   if 'saliency' in plain:
     result += [saliency(plain['saliency'], subject) for subject in plain['saliency']['mean_magnitude']]
-  if 'layers' in plain.get('attention', {}):
+  if 'attention' in plain:
     result.append(attention(plain['attention']))
+  if 'encoding' in plain:
+    result += [encoding(plain['encoding'], subject) for subject in plain['encoding']['mean']]
   return result
 
 

@@ -8,7 +8,8 @@ import pytest
 from brainjax import interpret
 from brainjax.datasets import god
 from brainjax.errors import UserError
-from brainjax.evaluation.interpretation import results, stage
+from brainjax.evaluation.interpretation import methods, results, saliency
+from brainjax.evaluation.interpretation.run import Run
 from brainjax.simulator import cortex
 from tests.evaluation.interpretation import study
 
@@ -27,7 +28,7 @@ def done(tmp_path_factory):
 def test_every_method_leaves_its_result(done):
   workdir, plain, arrays = done
   assert len(plain['stimulus']) == 7 and plain['areas']['sbj_1'].keys() == {'V1', 'V2+V3'}
-  for kind in stage.REPLACEMENTS:
+  for kind in methods.REPLACEMENTS:
     entry = plain['lesion'][kind]['V1']['attribute_shape']
     assert entry['difference'] == pytest.approx(entry['value'] - entry['intact'], abs=1e-9)
     assert arrays[f'lesion/{kind}/V2+V3'].shape == (7, 1, 16, 16, 3)
@@ -36,16 +37,19 @@ def test_every_method_leaves_its_result(done):
   assert (workdir / 'interpret' / 'lesion_swap.png').is_file() and (workdir / 'interpret' / 'alone.png').is_file()
   assert plain['saliency']['targets'] == ['latent', 'class', 'left']
   assert arrays['saliency/sbj_1/left/smooth'].shape == (3, 7, study.VOXELS)
-  assert set(plain['truth']['sbj_1']) == {
-    f'{t}/{m}' for t in ('latent', 'class', 'left') for m in ('gradient', 'integrated', 'smooth')
-  }
+  known = plain['truth']['sbj_1']
+  assert set(known['maps']) == {f'{t}/{m}' for t in ('latent', 'class', 'left') for m in saliency.METHODS}
+  assert set(known['shuffled']) == {f'latent/{m}' for m in saliency.METHODS}
+  assert set(known['moved']) == {*saliency.METHODS, *(f'shuffled/{m}' for m in saliency.METHODS)}
+  entry = known['maps']['latent/gradient'][1]['noise_auc']
+  assert entry['interval'][0] <= entry['value'] <= entry['interval'][1]
   assert arrays['attention/weights'].shape[2:] == (7, 3)
 
 
 def test_the_uninformative_response_is_the_training_mean(done):
   workdir, *_ = done
   config = interpret.read_run(workdir, {'areas': ('V1',)})
-  run = stage.Run.open(config, workdir, (3, 1))
+  run = Run.open(config, workdir, (3, 1))
   np.testing.assert_allclose(run.uninformative, np.tile(study.mean_training_response(config), (2, 1)), atol=1e-6)
   masks = god.DATA_SET.open(config.data.prepared, 'sbj_1').info.metadata.masks
   sizes = cortex.CortexConfig(num_voxels=study.VOXELS).roi_sizes()

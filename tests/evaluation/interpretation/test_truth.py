@@ -1,6 +1,6 @@
-"""Maps of a trained model against the simulated cortex that made its data. Slow: it trains the demo.
+"""Maps against the simulated cortex that made the data: of a model whose saliency is known, and of a trained one.
 
-BRAINJAX_DEMO=WORKDIR uses a finished run of configs/demo.py instead.
+The slow tests train the demo; BRAINJAX_DEMO=WORKDIR uses a finished run of configs/demo.py instead.
 """
 
 import os
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from brainjax import interpret, launch
-from brainjax.evaluation.interpretation import lesions, stage, truth
+from brainjax.evaluation.interpretation import lesions, truth
+from brainjax.evaluation.interpretation.run import Run
 from brainjax.simulator import cortex
+from tests.evaluation.interpretation import handmade
 
 EARLY, HIGHER = 'V1+V2+V3+V4', 'LOC+FFA+PPA'
 
@@ -19,21 +22,83 @@ EARLY, HIGHER = 'V1+V2+V3+V4', 'LOC+FFA+PPA'
 def test_agreement_tells_signal_from_noise():
   rng = np.random.default_rng(0)
   explained = np.concatenate([rng.uniform(0.1, 0.8, 90), np.zeros(10)])
-  perfect = rng.choice([-1, 1], (5, 100)) * np.sqrt(explained)
-  found = truth.agreement(perfect, explained)
-  assert found == {'signal_correlation': pytest.approx(1), 'noise_ratio': 0, 'noise_auc': 1}
-  blind = [truth.agreement(rng.normal(size=(5, 100)), explained) for _ in range(30)]
-  assert abs(np.mean([each['signal_correlation'] for each in blind])) < 0.1
-  assert np.mean([each['noise_auc'] for each in blind]) == pytest.approx(0.5, abs=0.1)
+  maps = np.stack([np.sqrt(explained), rng.random(100), np.ones(100)])
+  found = truth.agreement(maps, explained)
+  expected = [stats.spearmanr(x[:90], explained[:90]).statistic for x in maps[:2]]
+  np.testing.assert_allclose(found['signal_correlation'], [*expected, 0], atol=1e-12)
+  chance = np.mean(maps[1, :90, None] > maps[1, None, 90:])
+  np.testing.assert_allclose(found['noise_auc'], [1, chance, 0.5])
+  np.testing.assert_allclose(found['noise_ratio'], [0, maps[1, 90:].mean() / maps[1, :90].mean(), 1])
+  assert set(truth.agreement(maps[:, :90], explained[:90])) == {'signal_correlation'}
+
+
+@pytest.fixture(scope='module')
+def made():
+  run, subject = handmade.make()
+  found = run.saliency_of(run.fmri, run.uninformative, run.reconstructor)
+  maps = {f'latent/{method}': x[:, 0] for method, x in found.maps.items()}
+  return run, subject, maps, truth.compare(run, {'sbj_1': maps})['sbj_1']
+
+
+def expected_gradient(subject, change):
+  """Of the hand-made model at each level, for fMRI minus baseline N V: N V times a number."""
+  kernel = handmade.kernel(subject)
+  way = change @ kernel
+  return (way / np.linalg.norm(way, axis=1, keepdims=True)) @ kernel.T
+
+
+def test_saliency_of_a_known_model_is_known(made):
+  run, subject, maps, found = made
+  expected = expected_gradient(subject, run.fmri)
+  for level in maps['latent/gradient']:
+    scale = np.linalg.norm(level) / np.linalg.norm(expected)
+    np.testing.assert_allclose(level, scale * expected, atol=1e-4 * scale)
+  entry = found['maps']['latent/gradient'][1]
+  assert entry['noise_ratio']['value'] == pytest.approx(0, abs=1e-6)
+  responds = subject.explainable_variance > 0
+  magnitude = np.abs(expected).mean(axis=0)
+  correlation = stats.spearmanr(magnitude[responds], subject.explainable_variance[responds]).statistic
+  assert entry['signal_correlation']['value'] == pytest.approx(correlation, abs=1e-4)
+  low, high = entry['signal_correlation']['interval']
+  assert low < high and low > 0
+
+
+def test_a_shuffled_model_tells_nothing(made):
+  *_, found = made
+  trained, shuffled = (found[name]['latent/gradient'][1] for name in ('maps', 'shuffled'))
+  low, high = shuffled['noise_auc']['range']
+  assert low > 0.3 and high < 0.7 < trained['noise_auc']['interval'][0]
+  assert abs(shuffled['signal_correlation']['mean']) < 0.1 < trained['signal_correlation']['value']
+  assert abs(shuffled['similarity']['mean']) < 0.1
+
+
+def test_a_moved_stimulus_moves_its_saliency(made):
+  run, subject, _, found = made
+  # The same by hand.
+  moved = truth.moved_responses(subject, truth.CONTROL_ITEMS, run.config.seed)
+  early = len(subject.fields)
+  transform = run.reconstructor.transforms['sbj_1']
+  x = []
+  for place in truth.PLACES:
+    seen, hidden = moved[place]
+    np.testing.assert_array_equal(seen[:, early:], hidden[:, early:])  # higher areas see the same
+    weight = np.abs(expected_gradient(subject, (seen - hidden) / transform.std))[:, :early]
+    x.append((weight * subject.fields[:, 0]).sum(axis=1) / weight.sum(axis=1))
+  for entry in found['moved']['gradient']:
+    assert entry['value'] == pytest.approx(np.mean(x[1] - x[0]), abs=1e-3)
+    assert entry['interval'][0] > 0
+  for entry in found['moved']['shuffled/gradient']:
+    assert abs(entry['value']) < 0.3 * np.mean(x[1] - x[0])
 
 
 def test_a_moved_stimulus_moves_the_response_to_other_fields():
   subject = cortex.Subject(cortex.CortexConfig(num_voxels=300), 0, 0, 1)
   moved = truth.moved_responses(subject, 5, 0)
   early = len(subject.fields)
-  # Energy of the object: relative to the mean over both places.
-  mean = sum(moved.values()) / 2
-  x = [truth.centre(np.maximum(moved[place] - mean, 0)[:, :early], subject.fields)[:, 0] for place in truth.PLACES]
+  x = []
+  for place in truth.PLACES:
+    seen, hidden = moved[place]
+    x.append(truth.centre((seen - hidden)[:, :early], subject.fields)[:, 0])
   assert (x[0] < x[1]).all()
 
 
@@ -43,7 +108,7 @@ def run(tmp_path_factory):
   if not workdir.exists():
     launch.main(['--config=demo', f'--workdir={workdir}'])
   config = interpret.read_run(workdir, {'areas': (EARLY, HIGHER), 'num_steps': 10, 'num_bootstrap': 4000})
-  return stage.Run.open(config, workdir)
+  return Run.open(config, workdir)
 
 
 @pytest.mark.slow
