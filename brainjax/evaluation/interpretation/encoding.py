@@ -50,23 +50,38 @@ def compute(run: Run, place: int) -> dict[str, Encoding]:
   if run.classifier:
     features[CLASSIFIER] = run.classifier.features
   rows, new = (np.flatnonzero(data.columns['subject'] == place) for data in (train, test))
-  stimulus = train.columns['stimulus'][rows]
   voxels, entries = np.unique(areas.source, return_index=True)
   result = {}
   for name, function in features.items():
     known, unseen = (np.asarray(function(data.pictures), np.float64) for data in (train, test))
-    fit = ridge(
+    found, penalty = fit(
       known[train.picture_row[rows]],
       train.columns['fmri'][np.ix_(rows, entries)],
+      train.columns['stimulus'][rows],
       unseen[test.picture_row[new]],
-      groups=stimulus,
-      num_folds=min(NUM_FOLDS, len(np.unique(stimulus))),
-      voxel_zscore=True,
+      test.columns['fmri'][np.ix_(new, entries)],
     )
     accuracy = np.full(areas.num_voxels, np.nan, np.float32)
-    accuracy[voxels] = correlate(fit.predictions, test.columns['fmri'][np.ix_(new, entries)])
-    result[name] = Encoding(accuracy, fit.penalty, len(np.unique(test.columns['stimulus'][new])))
+    accuracy[voxels] = found
+    result[name] = Encoding(accuracy, penalty, len(np.unique(test.columns['stimulus'][new])))
   return result
+
+
+def fit(
+  features: np.ndarray, responses: np.ndarray, stimulus: np.ndarray, new_features: np.ndarray, new_responses: np.ndarray
+) -> tuple[np.ndarray, float]:
+  """The accuracy in each voxel V of the map from features N D to responses N V on other pictures, and its penalty.
+
+  Args:
+    features: N D, of the picture of each training row.
+    responses: N V.
+    stimulus: N, the stimulus of each training row; rows of one share a fold.
+    new_features: M D.
+    new_responses: M V.
+  """
+  num_folds = min(NUM_FOLDS, len(np.unique(stimulus)))
+  found = ridge(features, responses, new_features, groups=stimulus, num_folds=num_folds, voxel_zscore=True)
+  return correlate(found.predictions, new_responses), found.penalty
 
 
 def correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:

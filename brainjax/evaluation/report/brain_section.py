@@ -1,6 +1,6 @@
 """The report's section on the brain: lesions of areas, saliency, attention, and the pictures of each item without an area."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -10,6 +10,10 @@ from brainjax.evaluation.report import charts, drawings, encode, figures
 from brainjax.evaluation.report.labels import format_label
 
 MARKUP = 400  # bytes of text around a picture, at most
+TRUTH = {  # of `interpretation.truth.agreement`
+  'signal_correlation': "rank correlation with the signal's deviation",
+  'noise_auc': 'chance that a voxel with signal has more than one of pure noise',
+}
 WARNING = (
   'An area that costs nothing may still carry the information: other areas may carry it too. An area that costs much may be '
   'large, or its absence may be unlike anything in training. Saliency and attention show what this model uses, not what the '
@@ -43,24 +47,22 @@ def format_section(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray], b
       continue
     parts.append(f'<h3>{title}</h3><div class="charts">{"".join(charted)}</div>')
     if method == 'lesion':
-      parts.append(_table(plain['lesion']) + _viewer(plain, arrays, budget))
+      parts.append(_lesions(plain['lesion']) + _viewer(plain, arrays, budget))
+    if method == 'saliency' and 'truth' in plain:
+      parts.append(_truth(plain))
   return ''.join(parts)
 
 
-def _table(changes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _lesions(changes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
   rows = []
   for kind, areas in changes.items():
     for area, scores in areas.items():
       for score in figures.shown_scores(areas):
         entry = scores[score]
-        cells = [drawings.format_number(entry['intact'], entry['unit'])]
-        cells.append(drawings.format_number(entry['value'], entry['unit']))
-        cells += [f'{entry["difference"]:+.3g}', ' to '.join(f'{x:+.3g}' for x in entry['interval'])]
-        cells.append(f'{entry["p_corrected"]:.3g}')
-        rows.append(
-          f'<tr><th scope="row">{escape(area)}</th><td>{escape(figures.KINDS[kind][0])}</td>'
-          f'<td>{escape(format_label(score))}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-        )
+        cells = [area, figures.KINDS[kind][0], format_label(score)]
+        cells += [drawings.format_number(entry[key], entry['unit']) for key in ('intact', 'value')]
+        cells += [f'{entry["difference"]:+.3g}', _span(entry['interval']), f'{entry["p_corrected"]:.3g}']
+        rows.append(cells)
   heads = (
     'area',
     'replaced by',
@@ -71,11 +73,50 @@ def _table(changes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     'interval (all areas together 95 %)',
     'p (Holm)',
   )
-  columns = ''.join(f'<th scope="col">{head}</th>' for head in heads)
+  return _table('Every area and score', heads, rows)
+
+
+def _truth(plain: Mapping[str, Any]) -> str:
+  """Simulated data: maps against the cortex that made them, and the same of shuffled models."""
+  rows, moved = [], []
+  for subject, found in plain['truth'].items():
+    for name, levels in found['maps'].items():
+      for level, noise in enumerate(plain['saliency']['noise']):
+        cells = [subject, name, f'{100 * noise:.0f} %']
+        for key in TRUTH:
+          entry = levels[level].get(key)
+          cells.append(f'{entry["value"]:.2f} ({_span(entry["interval"])})' if entry else '–')
+          other = found['shuffled'].get(name, [{}] * len(levels))[level].get(key)
+          cells.append(f'{other["mean"]:.2f} ({_span(other["range"])})' if other else '–')
+        rows.append(cells)
+    for name, levels in found['moved'].items():
+      for noise, entry in zip(plain['saliency']['noise'], levels, strict=True):
+        moved.append([subject, name, f'{100 * noise:.0f} %', f'{entry["value"]:+.2f}', _span(entry['interval'])])
+  heads = ['subject', 'map', 'noise']
+  for words in TRUTH.values():
+    heads += [f'{words} (95 %)', 'shuffled models (range)']
+  return _table('Against the cortex that made the data', heads, rows) + _table(
+    'How far saliency moves with an object that moves from left to right (half widths of the picture)',
+    ('subject', 'map', 'noise', 'shift', '95 % over scenes'),
+    moved,
+  )
+
+
+def _span(interval: Sequence[float]) -> str:
+  return ' to '.join(f'{x:+.3g}' for x in interval)
+
+
+def _table(summary: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """A table that opens on a click; the first cell of a row is its head."""
+  columns = ''.join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+  lines = (
+    f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+    for first, *cells in rows
+  )
   return (
-    '<details><summary>Every area and score</summary><div class="scroll" tabindex="0" role="region" '
-    f'aria-label="Lesions"><table class="plain"><thead><tr>{columns}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    '</div></details>'
+    f'<details><summary>{escape(summary)}</summary><div class="scroll" tabindex="0" role="region" '
+    f'aria-label="{escape(summary)}"><table class="plain"><thead><tr>{columns}</tr></thead><tbody>{"".join(lines)}</tbody>'
+    '</table></div></details>'
   )
 
 

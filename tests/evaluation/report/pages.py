@@ -54,6 +54,16 @@ def explained(count=5, size=16, seed=0):
     'steps_done': [2, 10],
     'relative_entropy': [[0.9, 0.8]] * 2,
   }
+  plain['encoding'] = {'num_stimuli': {'sbj_1': 7}, 'mean': {'sbj_1': {'latents': {area: 0.3 for area in AREAS}}}}
+  known = {key: {'value': 0.6, 'interval': [0.5, 0.7]} for key in ('signal_correlation', 'noise_auc')}
+  nothing = {key: {'mean': 0.1, 'range': [-0.1, 0.2]} for key in known}
+  plain['truth'] = {
+    'sbj_1': {
+      'maps': {'latent/gradient': [known] * 2, 'class/gradient': [{}] * 2},
+      'shuffled': {'latent/gradient': [nothing] * 2},
+      'moved': {'gradient': [{'value': 0.2, 'interval': [0.1, 0.3]}] * 2},
+    }
+  }
   arrays = {'items/stimuli': rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)}
   for key in ('lesion/intact', *(f'lesion/{kind}/{area}' for kind in ('mean', 'swap') for area in AREAS)):
     arrays[key] = rng.integers(0, 256, (count, 1, size, size, 3), dtype=np.uint8)

@@ -23,7 +23,7 @@ from tests.evaluation.report.pages import explained, make_page
 def test_every_figure_of_an_interpretation_has_its_numbers():
   found = {figure.name: figure for figure in figures.of_interpretation(explained()[0])}
   assert list(found) == [
-    'lesion_pairwise_pcc', 'alone_pairwise_pcc', 'saliency_sbj_1_gradient', 'attention',
+    'lesion_pairwise_pcc', 'alone_pairwise_pcc', 'saliency_sbj_1_gradient', 'attention', 'encoding_sbj_1',
   ]  # fmt: skip
   rows = list(csv.DictReader(io.StringIO(figures.to_csv(found['lesion_pairwise_pcc'].table))))
   assert [(row['kind'], row['area'], float(row['difference'])) for row in rows] == [
@@ -33,15 +33,21 @@ def test_every_figure_of_an_interpretation_has_its_numbers():
 
 
 def test_files_for_a_paper_are_vectors_with_embedded_fonts(tmp_path):
-  figure = figures.of_interpretation(explained()[0])[0]
-  paper.write(figure, tmp_path)
-  assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+  bars, _, colours, *_ = figures.of_interpretation(explained()[0])
+  for figure in (bars, colours):
+    _check_files(figure, tmp_path / figure.name)
+
+
+def _check_files(figure, folder):
+  folder.mkdir()
+  paper.write(figure, folder)
+  assert sorted(path.name for path in folder.iterdir()) == sorted(
     [f'{figure.name}.csv', *(f'{figure.name}_{kind}.{end}' for kind in paper.WIDTHS for end in ('pdf', 'svg'))]
   )
   for kind, millimetres in paper.WIDTHS.items():
-    document = (tmp_path / f'{figure.name}_{kind}.pdf').read_bytes()
+    document = (folder / f'{figure.name}_{kind}.pdf').read_bytes()
     assert b'/FontFile2' in document and b'/Subtype /Image' not in document  # TrueType inside; no pixels
-    root = xml.parse(tmp_path / f'{figure.name}_{kind}.svg').getroot()
+    root = xml.parse(folder / f'{figure.name}_{kind}.svg').getroot()
     assert float(root.get('width').removesuffix('pt')) * 25.4 / 72 == pytest.approx(millimetres, abs=0.1)
     assert not list(root.iter('{http://www.w3.org/2000/svg}text'))  # outlines
 
