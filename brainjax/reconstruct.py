@@ -3,6 +3,7 @@
 import copy
 import os
 import zipfile
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -74,6 +75,7 @@ class Reconstructor:
     )
     self._sample = jax.jit(sample, static_argnames=static, out_shardings=whole)
     self._denoise = jax.jit(denoise, static_argnames=(*static, 'at'))
+    self._compiled: dict[Hashable, Any] = {}
     self.info = info
     self.responses = Responses(info, self.models.conditioner.num_voxels)
     self.num_voxels, self.transforms = self.responses.num_voxels, self.responses.transforms
@@ -91,6 +93,10 @@ class Reconstructor:
     other = copy.copy(self)
     other.params = params
     return other
+
+  def compiled(self, key: Hashable, program: Callable[..., Any]) -> Callable[..., Any]:
+    """A program of this model, compiled once for each key, also for the models that `with_params` makes of it."""
+    return self._compiled.setdefault(key, jax.jit(sharding.on_mesh(self.mesh, program)))
 
   def from_betas(
     self,

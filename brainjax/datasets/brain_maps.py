@@ -87,10 +87,11 @@ def write_gifti(values: np.ndarray, path: Path, name: str) -> list[Path]:
   return written
 
 
-def flat_surface() -> tuple[np.ndarray, np.ndarray]:
-  """The flattened cortex of both hemispheres, left first: points 64984 3 (mm, the third is 0), triangles T 3."""
-  points, triangles = _hcp().mesh['flat']
-  return np.asarray(points), np.asarray(triangles)
+def flat_surface() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The flattened cortex, the left hemisphere at the left: points 64984 2 (mm), triangles T 3, depth of the sulci 64984."""
+  mesh = _hcp().mesh
+  points, triangles = mesh['flat']
+  return np.asarray(points)[:, 1:], np.asarray(triangles), np.asarray(mesh['sulc'])  # the first coordinate is 0
 
 
 def _save(image: Any, path: Path) -> None:

@@ -77,6 +77,7 @@ def compute(
   steps, _, every = looks.over_batches(
     reconstructor,
     _program,
+    'attention',
     {'fmri': fmri},
     axis=1,
     name='attention',

@@ -1,6 +1,6 @@
 """What saliency and attention share: a program that looks into the model at some steps of the sampler, over batches of rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +30,7 @@ class Levels(NamedTuple):
 def over_batches(
   reconstructor: Reconstructor,
   program: Callable[..., Any],
+  key: Hashable,
   rows: Mapping[str, np.ndarray],
   *inputs: Any,
   axis: int,
@@ -46,6 +47,7 @@ def over_batches(
   Args:
     reconstructor: the model.
     program: (models, params, batch, root key, `Levels`, *inputs) -> tree of arrays.
+    key: names the program and all that is fixed in it: it is compiled once for each.
     rows: 'fmri', model input N W, and what else the program reads of each row.
     *inputs: the same for all batches.
     axis: of the rows in every array of the result.
@@ -76,7 +78,7 @@ def over_batches(
     levels = Levels(jax.lax.stop_gradient(trajectory.x[places]), jnp.array(chosen), jnp.array(alpha))
     return program(models, params, batch, root, levels, *inputs)
 
-  run = jax.jit(sharding.on_mesh(reconstructor.mesh, run))
+  run = reconstructor.compiled((key, tuple(places), tuple(options.items())), run)
   count = len(rows['fmri'])
   size = sharding.padded(min(batch_size, count), reconstructor.mesh.size)
   root = sharding.put_same(jax.random.key(seed), reconstructor.mesh)

@@ -1,6 +1,7 @@
 """Maps: one number per voxel of a subject, as a picture or as a file of neuroimaging programs."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,19 +172,14 @@ def draw_simulated(values: np.ndarray, subject: cortex.Subject, name: str) -> pl
 
 
 def draw_surface(values: np.ndarray, name: str) -> plt.Figure:
-  """HCP grayordinates on the flattened cortex: 59412 or 91282 values."""
-  points, triangles = brain_maps.flat_surface()
+  """HCP grayordinates on the flattened cortex, over its sulci in grey: 59412 or 91282 values."""
+  points, triangles, sulci = brain_maps.flat_surface()
   shown = np.concatenate(brain_maps.on_vertices(values))
   canvas, axis = plt.subplots(figsize=(7.2, 3.2), layout='constrained')
-  half = len(points) // 2
-  points = points.copy()
-  points[half:, 0] += points[:half, 0].max() - points[half:, 0].min() + 20  # the right hemisphere beside the left one
-  known = np.isfinite(shown)
-  kept = triangles[known[triangles].all(axis=1)]
-  norm = _scale(shown)
-  image = axis.tripcolor(
-    points[:, 0], points[:, 1], kept, np.nan_to_num(shown), cmap=COLOURS, norm=norm, shading='gouraud', rasterized=True
-  )
+  draw = partial(axis.tripcolor, *points.T, shading='gouraud', rasterized=True)
+  draw(triangles, sulci, cmap='Greys', vmin=-1.5, vmax=5)  # light
+  kept = triangles[np.isfinite(shown)[triangles].all(axis=1)]
+  image = draw(kept, np.nan_to_num(shown), cmap=COLOURS, norm=_scale(shown))
   axis.set(aspect='equal')
   axis.set_axis_off()
   canvas.colorbar(image, ax=axis, shrink=0.7, label=name)

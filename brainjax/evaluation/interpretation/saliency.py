@@ -90,6 +90,7 @@ def compute(
   steps, share, (maps, change) = looks.over_batches(
     reconstructor,
     partial(_program, logits, num_points),
+    ('saliency', logits, num_points),
     {'fmri': fmri, 'baseline': baseline, 'class': classes},
     logits_params,
     jnp.array(stacked),
@@ -138,13 +139,12 @@ def _program(
       eps = models.unet.apply({'params': params['unet']}, x, jnp.full(len(x), t), context)
       return samplers.predict_x0(x, eps, alpha)
 
-    start, end = predict(baseline), predict(fmri)
+    start, end = jax.lax.map(predict, jnp.stack([baseline, fmri]))
     way = end - start
     length = jnp.sqrt(jnp.sum(jnp.square(way), axis=(1, 2, 3), keepdims=True))
     way = way / jnp.where(length > 0, length, 1)
 
-    def targets(fmri):
-      x0 = predict(fmri)
+    def read(x0):
       values = [jnp.sum((x0 - start) * way, axis=(1, 2, 3))]
       if logits:
         pictures = models.first_stage.apply({'params': params['first_stage']}, x0, method='to_image')
@@ -153,7 +153,7 @@ def _program(
       return jnp.stack([*values, *jnp.einsum('bhwc,dhwc->db', x0, directions)])  # K B
 
     def gradients(point):
-      values, pull = jax.vjp(targets, point)
+      values, pull = jax.vjp(lambda fmri: read(predict(fmri)), point)
       # A row depends on its own fMRI alone, so one pull-back gives the gradients of all rows.
       units = jnp.eye(len(values))[:, :, None] * jnp.ones(len(x))
       return jax.vmap(lambda unit: pull(unit)[0])(units)  # K B W
@@ -164,6 +164,6 @@ def _program(
       'integrated': each[1 : 1 + num_points].mean(axis=0) * (fmri - baseline),
       'smooth': each[1 + num_points :].mean(axis=0),
     }
-    return maps, targets(fmri) - targets(baseline)
+    return maps, read(end) - read(start)
 
   return jax.lax.map(at_level, levels)

@@ -48,6 +48,9 @@ class Models(NamedTuple):
 class Model(SimpleNamespace):
   """As `Reconstructor`."""
 
+  def compiled(self, key, program):
+    return jax.jit(program)
+
   def with_params(self, params):
     other = copy.copy(self)
     other.params = params

