@@ -94,6 +94,7 @@ def _data_rules(config: ConfigDict) -> dict[str, Rule]:
     ),
     'data.roi': Rule(lambda x: all(x.split('+')), "the name of an ROI, or several such as 'V1+V2'"),
     'data.num_val_stimuli': NOT_NEGATIVE,
+    'data.train_sessions': NOT_NEGATIVE,
     'data.zscore': one_of('auto', *ZSCORES),
     'data.test_scale': Rule(
       lambda x: x in TEST_SCALES and (x == 'train' or not config.released.god_test_raw_scale),

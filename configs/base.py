@@ -31,16 +31,18 @@ def get_config() -> ConfigDict:
   config.data.god = 'data/Kamitani/npz'  # raw folder with sbj_1.npz .. sbj_5.npz, images_256.npz, label csv files
   config.data.bold5000 = 'data/BOLD5000'  # raw folder with BOLD5000_GLMsingle_ROI_betas and BOLD5000_Stimuli
   config.data.mosaic = 'data/MOSAIC'  # raw folder of MOSAIC: files sub-01_GOD.hdf5, ..., split and stimuli at any depth
+  config.data.nsd = 'data/NSD'  # raw folder with the files of the Natural Scenes Dataset or of MindEye2, at any depth
   config.data.prepared = 'data/prepared'  # folder of the TFDS datasets that are made from the raw folders
   config.data.dataset = (
-    'god'  # for attend and all later stages: god, bold5000, mosaic, own (docs/your_data.md) or a plugin's
+    'god'  # for attend and all later stages: god, bold5000, nsd, mosaic, own (docs/your_data.md) or a plugin's
   )
   config.data.subjects = ('sbj_3',)  # attend and diffuse train on these, evaluate tests on these   (--kam_subs)
   config.data.other_subjects = ()  # attend and diffuse train on these too; nothing is tested on them
   config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
   # z-score of the responses, with statistics of the training rows. 'subject': one mean and one deviation for all voxels of
   # a subject (the paper's way). 'voxel': one of each per voxel. 'voxel_session': one of each per voxel and session, where
-  # the sessions are known. 'auto': 'subject' for god and bold5000, 'voxel' for all other data.
+  # the sessions are known (contrast: 'voxel' for data sets other than data.dataset). 'auto': 'subject' for god and
+  # bold5000, 'voxel_session' for nsd, 'voxel' for all other data.
   config.data.zscore = 'auto'
   # Scale of test rows, which are means over trials and so have less noise than the single trials of training. 'train': with
   # the statistics of the training rows, and so smaller (the paper's way); 'single_trial': each row is brought to the scale of
@@ -57,6 +59,8 @@ def get_config() -> ConfigDict:
   config.data.num_val_stimuli = 0  # training stimuli held out for validation; 0: the paper's protocol, no selection
   # Share of the first subject's training stimuli that is used (--target_sub_train_proportion).
   config.data.target_train_proportion = 1.0
+  # Only the training trials of so many sessions of each subject are learned from, the first ones; 0: all. Test data stay.
+  config.data.train_sessions = 0
   config.data.image_size = 256  # pixels; side of the pictures that diffuse learns and makes
   config.data.sparse_augmentation = (
     0.0  # share of voxels set to zero in training fMRI (the release intended 0.2; its bug gave 0)

@@ -6,7 +6,7 @@ same one (paper, section 3; the published code z-scores with one mean and one de
 
 import base64
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -99,10 +99,7 @@ class InputTransform:
     """
     is_joint = zscore == 'subject'
     rows = transforms.pad_to_patch_size(responses, patch_size, full_extra_patch) if is_joint else responses
-    axis = None if is_joint else 0
-    mean, std = (
-      np.asarray(f(rows, axis=axis, dtype=np.float64)) if len(rows) else np.zeros(()) for f in (np.mean, np.std)
-    )
+    mean, std = (_moment(f, rows, is_joint) if len(rows) else np.zeros(()) for f in (np.mean, np.std))
     if not np.max(std) > 0:
       raise UserError(
         f'{where}: {len(responses)} training rows are left and the voxels of {roi} have no variance in them; '
@@ -238,7 +235,17 @@ class InputTransform:
       return cls(**fields, mask=mask, mean=mean, std=std, sessions=sessions, grid=grid, places=places)
 
 
-def session_statistics(train: np.ndarray, sessions: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _moment(function: Callable, rows: np.ndarray, is_joint: bool) -> np.ndarray:
+  """Mean or deviation of all values, or of each column; columns are taken in parts, as NumPy makes a float64 copy."""
+  if is_joint:
+    return np.asarray(function(rows, dtype=np.float64))
+  parts = (rows[:, start : start + 1024] for start in range(0, rows.shape[1], 1024))
+  return np.concatenate([function(part, axis=0, dtype=np.float64) for part in parts])
+
+
+def session_statistics(
+  train: np.ndarray, sessions: np.ndarray, kept: np.ndarray | None = None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Mean and deviation of each voxel in each session that has two or more training rows: name -> V, V.
 
   A voxel that never changes in a session has the deviation 1 there, and so becomes 0.
@@ -246,11 +253,13 @@ def session_statistics(train: np.ndarray, sessions: np.ndarray) -> dict[str, tup
   Args:
     train: M V, training rows.
     sessions: M, the session of each row.
+    kept: M bool, the rows to use; None: all.
   """
-  names, counts = np.unique(sessions, return_counts=True)
+  kept = np.ones(len(train), bool) if kept is None else kept
+  names, counts = np.unique(sessions[kept], return_counts=True)
   statistics = {}
   for name in names[counts > 1].tolist():
-    rows = train[sessions == name].astype(np.float64)
+    rows = train[(sessions == name) & kept].astype(np.float64)
     std = rows.std(axis=0)
     statistics[name] = rows.mean(axis=0), np.where(std > 0, std, 1.0)
   return statistics
@@ -261,6 +270,7 @@ def standardise_sessions(
   sessions: np.ndarray,
   statistics: Mapping[str, tuple[np.ndarray, np.ndarray]],
   where: str = 'responses',
+  out: np.ndarray | None = None,
 ) -> np.ndarray:
   """z-scores each voxel within each session: N V float32.
 
@@ -269,11 +279,12 @@ def standardise_sessions(
     sessions: N, the session of each row.
     statistics: see `session_statistics`.
     where: begins the message of an error.
+    out: gets the result, and may be `responses`; None: a new array.
 
   Raises:
     UserError: a session has no statistics, as it had fewer than two training rows.
   """
-  result = np.empty(responses.shape, np.float32)
+  result = np.empty(responses.shape, np.float32) if out is None else out
   for session in np.unique(sessions).tolist():
     if session not in statistics:
       raise UserError(

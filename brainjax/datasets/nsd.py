@@ -44,6 +44,7 @@ class Source(NamedTuple):
   design: nsd_design.Design
   design_files: dict[str, Path]
   stimuli: Path
+  num_pictures: int
 
 
 class Nsd(paired.Builder):
@@ -75,10 +76,7 @@ class Nsd(paired.Builder):
   def read(self, raw_dir):
     """Betas, the picture of each trial, and all pictures."""
     source, (shown, shared) = self.source, self.source.design
-    number = _count_pictures(source.stimuli)
-    if (last := max(shown.max(), shared.max())) >= number:
-      raise UserError(f'{source.stimuli}: {number} pictures, but picture {last} (counted from 0) was shown')
-    is_test = np.isin(np.arange(number), shared)
+    is_test = np.isin(np.arange(source.num_pictures), shared)
     name = lambda picture: f'nsd{picture:05d}'
     places = {} if source.chosen is None else source.chosen.where
     rois = {WHOLE: np.ones(source.sessions.shape[1], bool)} if source.chosen is None else source.chosen.rois
@@ -139,8 +137,12 @@ def _source(
     columns = chosen.mask[general.mask]
   betas = nsd_betas.Source(version, files, chosen, columns, scale)
   design = nsd_design.read(design_files, subject, NSD_TRIALS * betas.num_sessions())
-  folder = out / store.NPZ / 'nsd' / subject
-  return Source(folder, nsd_betas.convert(betas, folder, subject), chosen, design, design_files, stimuli)
+  num_pictures = _count_pictures(stimuli)
+  if (last := max(design.pictures.max(), design.shared.max())) >= num_pictures:
+    raise UserError(f'{stimuli}: {num_pictures} pictures, but picture {last} (counted from 0) was shown')
+  folder = out / store.NPZ / 'nsd' / subject  # all is checked that can be before this, which takes minutes
+  sessions = nsd_betas.convert(betas, folder, subject)
+  return Source(folder, sessions, chosen, design, design_files, stimuli, num_pictures)
 
 
 def prepare(

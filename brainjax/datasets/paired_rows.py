@@ -13,6 +13,7 @@ from brainjax.datasets.paired import explainable_variance
 from brainjax.errors import UserError
 
 SPLITS = ('train', 'val', *arrays.TEST_SPLITS)
+BLOCK = 1024  # rows that are transformed at a time
 _DTYPES = {'fmri': np.float32, 'stimulus': np.int32, 'class_index': np.int32, 'name': str, 'wordnet_id': str}
 
 
@@ -49,6 +50,7 @@ def load(
   num_voxels: int | None = None,
   zscore: str = 'subject',
   train_proportion: Mapping[str, float] | None = None,
+  train_sessions: int = 0,
   full_extra_patch: bool = False,
   test_raw_scale: bool = False,
   test_scale: str = 'train',
@@ -73,6 +75,8 @@ def load(
     num_voxels: repeat or cut voxels to this width instead of the widest subject's.
     zscore: see `InputTransform.fit`.
     train_proportion: subject -> share of its training stimuli to keep, more than 0 and at most 1 (`target_sub_train_proportion`).
+    train_sessions: keep the training rows of only so many sessions of each subject, the first ones; 0: of all. A later session
+      is z-scored by session with all its training rows, which nothing learns from.
     full_extra_patch: as released, a divisible width gains a whole patch.
     test_raw_scale, test_scale: see `InputTransform`.
     fitted: subject -> the transform that its weights carry. Then `roi`, `patch_size`, `num_voxels`, `zscore`,
@@ -110,23 +114,27 @@ def load(
     if transform:
       _check_same_voxels(transform, facts, source)
     mask = transform.mask if transform else arrays.select_mask(facts.masks, roi, str(source.data_dir))
+    width = transform.width if transform else transforms.padded_width(int(mask.sum()), patch_size, full_extra_patch)
     by_session = transform.by_session if transform else zscore == 'voxel_session'
-    sessions = _sessions_of_rows(source) if by_session else {}
+    sessions = _sessions_of_rows(source) if by_session or train_sessions else {}
     statistics = transform.sessions if transform else {}
     if not is_test or not transform or by_session and not statistics:
-      train = _read(source, 'train', mask, None if is_test else pictures)
+      train = _read(source, 'train', mask, None if is_test else pictures, width)
       held_out = draw_val_stimuli(facts['num_train_stimuli'], num_val_stimuli, val_seed)
       kept = draw_train_stimuli(facts['num_train_stimuli'], held_out, shares.get(subject, 1.0), val_seed)
-      is_kept = np.isin(train['stimulus'], kept)
+      is_early = (
+        _is_early(sessions['train'], train_sessions, source) if train_sessions else np.ones(len(train['fmri']), bool)
+      )
+      is_kept = np.isin(train['stimulus'], kept) & is_early
       if by_session:
-        statistics = statistics or session_statistics(train['fmri'][is_kept], sessions['train'][is_kept])
-        train['fmri'] = standardise_sessions(train['fmri'], sessions['train'], statistics, str(source.data_dir))
+        statistics = statistics or session_statistics(train['fmri'], sessions['train'], is_kept | ~is_early)
+        standardise_sessions(train['fmri'], sessions['train'], statistics, str(source.data_dir), out=train['fmri'])
     if not transform:
       explained = None
       if test_scale == 'repetitions':
-        explained = explainable_variance(train['fmri'][is_kept], train['stimulus'][is_kept])
+        explained = explainable_variance(_select(train, is_kept)['fmri'], train['stimulus'][is_kept])
       transform = InputTransform.fit(
-        train['fmri'][is_kept],
+        _select(train, is_kept)['fmri'],
         data_set=data_set.name,
         subject=subject,
         roi=roi if isinstance(roi, str) else '+'.join(roi),
@@ -143,18 +151,20 @@ def load(
         where=str(source.data_dir),
       )
     if not is_test:
-      chosen = is_kept if split == 'train' else np.isin(train['stimulus'], held_out)
-      part = {key: values[chosen] for key, values in train.items()}
+      part = _select(train, is_kept if split == 'train' else np.isin(train['stimulus'], held_out) & is_early)
+      del train
     elif by_session:
-      trials = _read(source, 'test_trials', mask, pictures)
-      trials['fmri'] = standardise_sessions(trials['fmri'], sessions['test_trials'], statistics, str(source.data_dir))
+      trials = _read(source, 'test_trials', mask, pictures, width)
+      standardise_sessions(
+        trials['fmri'], sessions['test_trials'], statistics, str(source.data_dir), out=trials['fmri']
+      )
       part = trials if split == 'test_trials' else _means(trials)
     else:
-      part = _read(source, split, mask, pictures)
+      part = _read(source, split, mask, pictures, width)
     repetitions = 1.0
     if split == 'test' and transform.test_scale == 'repetitions':
       repetitions = _repetitions(facts, part['stimulus'], source)
-    part['fmri'] = transform(part['fmri'], is_test, repetitions)
+    part['fmri'] = _apply(transform, part['fmri'], is_test, repetitions)
     part['subject'] = np.full(len(part['fmri']), place, np.int32)
     parts.append(part)
     used[subject] = transform
@@ -162,7 +172,7 @@ def load(
   width = num_voxels if num_voxels and not fitted else max(part['fmri'].shape[1] for part in parts)
   for part in parts:
     part['fmri'] = transforms.fit_width(part['fmri'], width)
-  columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+  columns = parts[0] if len(parts) == 1 else {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
   stimulus = columns['stimulus'].tolist()
   by_stimulus = {
     key: dict(zip(stimulus, columns[key].tolist(), strict=True)) for key in ('name', 'wordnet_id', 'class_index')
@@ -181,11 +191,15 @@ def load(
     return arrays.ArrayDataset(columns, info=info)
 
   def decode(number: int) -> np.ndarray:
-    image = store.decode_png(pictures[number])
+    image = store.decode_png(pictures.pop(number))
     return image if image_size is None else transforms.resize_image(image, image_size)
 
+  table = np.zeros(0, np.uint8)
   with futures.ThreadPoolExecutor() as pool:  # each picture is decoded once
-    table = np.stack(list(pool.map(decode, numbers.tolist())))
+    for place, image in enumerate(pool.map(decode, numbers.tolist())):
+      if not place:
+        table = np.empty((len(numbers), *image.shape), np.uint8)
+      table[place] = image
   return arrays.ArrayDataset(columns, table, picture_row, signed_unit, info=info)
 
 
@@ -194,10 +208,41 @@ def _sessions_of_rows(source: store.Builder) -> dict[str, np.ndarray]:
   names = source.info.metadata.get('sessions', {})
   if not names or 'test_trials' not in source.info.splits:
     raise UserError(
-      f'{source.data_dir}: the session of each trial is not known, so config.data.zscore cannot be voxel_session; give the '
-      'events a column session (or run) and prepare again, or choose voxel'
+      f'{source.data_dir}: the session of each trial is not known, so config.data.zscore cannot be voxel_session, nor '
+      'config.data.train_sessions be above 0; give the events a column session (or run) and prepare again, or choose voxel'
     )
   return {split: np.array(of_rows) for split, of_rows in names.items()}
+
+
+def _is_early(session: np.ndarray, count: int, source: store.Builder) -> np.ndarray:
+  """Which training rows are of the first `count` sessions, in the order of the rows: N bool.
+
+  Raises:
+    UserError: there are fewer sessions.
+  """
+  names = list(dict.fromkeys(session.tolist()))
+  if count > len(names):
+    raise UserError(
+      f'{source.data_dir}: {len(names)} sessions, but config.data.train_sessions is {count}; choose at most {len(names)}'
+    )
+  return np.isin(session, names[:count])
+
+
+def _select(columns: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
+  """The chosen rows; not a copy if that is all, because the rows of a subject can take 2 GiB."""
+  return columns if chosen.all() else {key: values[chosen] for key, values in columns.items()}
+
+
+def _apply(transform: InputTransform, fmri: np.ndarray, is_test: bool, repetitions: np.ndarray | float) -> np.ndarray:
+  """`transform` of the rows `N V` -> `N W`, a block at a time, in the memory that `_read` took."""
+  room = fmri.base
+  if room is None or room.shape != (len(fmri), transform.width):
+    room = np.empty((len(fmri), transform.width), np.float32)
+  counts = np.broadcast_to(np.asarray(repetitions, np.float64).ravel(), len(fmri))
+  for start in range(0, len(fmri), BLOCK):
+    rows = slice(start, start + BLOCK)
+    room[rows] = transform(fmri[rows], is_test, counts[rows])
+  return room
 
 
 def _means(trials: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -231,17 +276,22 @@ def _check_same_voxels(transform: InputTransform, facts: store.Metadata, source:
 
 
 def _read(
-  source: store.Builder, split: str, mask: np.ndarray, pictures: dict[int, bytes] | None
+  source: store.Builder, split: str, mask: np.ndarray, pictures: dict[int, bytes] | None, width: int
 ) -> dict[str, np.ndarray]:
-  """A split's columns with the voxels of `mask`; PNG bytes of stimuli not seen before go to `pictures`."""
-  columns: dict[str, list] = {key: [] for key in _DTYPES}
+  """A split's columns with the voxels of `mask`; PNG bytes of stimuli not seen before go to `pictures`.
+
+  The rows have room for `width` voxels, to which `_apply` pads them without a second copy, which can take 2 GiB.
+  """
+  columns: dict[str, list] = {key: [] for key in _DTYPES if key != 'fmri'}
+  num_rows, num_voxels = source.info.splits[split].num_examples, int(mask.sum())
+  room = np.empty((num_rows, max(width, num_voxels)), np.float32)
   with store.as_damaged(source.data_dir, f'the {split} split cannot be read'):
-    for row in store.read_rows(source, split):
-      columns['fmri'].append(row['fmri'][mask])
+    for number, row in enumerate(store.read_rows(source, split)):
+      room[number, :num_voxels] = row['fmri'][mask]
       columns['stimulus'].append(row['stimulus'])
       columns['class_index'].append(row['class_index'])
       columns['name'].append(row['name'].decode())
       columns['wordnet_id'].append(row['wordnet_id'].decode())
       if pictures is not None:
         pictures.setdefault(int(row['stimulus']), row['image'])
-  return {key: np.array(values, _DTYPES[key]) for key, values in columns.items()}
+  return {'fmri': room[:, :num_voxels]} | {key: np.array(values, _DTYPES[key]) for key, values in columns.items()}

@@ -165,9 +165,11 @@ def _paired_rows(
   parts = []
   for name, subjects in _paired(config).items():
     data_set = data_sets.get(name)
-    roi = options['roi'] if name == config.data.dataset else data_set.default_roi  # other data have other ROIs
-    rows = paired_rows.load(data_set, config.data.prepared, subjects, split=split, **options | {'roi': roi})
-    parts.append(rows)
+    own = {}
+    if name != config.data.dataset:  # other data have other ROIs and sessions
+      zscore = 'voxel' if options['zscore'] == 'voxel_session' else options['zscore']
+      own = {'roi': data_set.default_roi, 'zscore': zscore, 'train_sessions': 0}
+    parts.append(paired_rows.load(data_set, config.data.prepared, subjects, split=split, **options | own))
   return parts
 
 

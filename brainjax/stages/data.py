@@ -46,6 +46,7 @@ def row_options(config: ConfigDict) -> dict[str, Any]:
     'num_val_stimuli': config.data.num_val_stimuli,
     'val_seed': config.seed,
     'patch_size': config.fmri_mae.patch_size,
+    'train_sessions': config.data.train_sessions,
     'zscore': registry.zscore_of(config.data.dataset, config.data.zscore),
     'full_extra_patch': config.released.full_extra_patch,
     'test_scale': config.data.test_scale,

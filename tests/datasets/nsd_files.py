@@ -1,5 +1,6 @@
 """A simulated Natural Scenes Dataset of two sessions, read with h5py, nibabel and scipy alone as the tests' truth."""
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -80,3 +81,19 @@ def betas(raw: Path, subject: str, mask: np.ndarray) -> np.ndarray:
 def picture(raw: Path, number: int) -> np.ndarray:
   with h5py.File(raw / STIMULI) as file:
     return file['imgBrick'][number]
+
+
+def as_nifti(copy, number, dtype=np.int16, suffix='.nii.gz', scale=1, affine=None, slope=None):
+  """A session as NIfTI in place of HDF5; returns its path."""
+  path = copy / session('subj01', number)
+  with h5py.File(path) as file:
+    values = file['betas'][:].T
+  path.unlink()
+  mask = nibabel.load(copy / roi('subj01'))
+  image = nibabel.Nifti1Image((values * scale).astype(dtype), mask.affine if affine is None else affine)
+  if slope:
+    image.header.set_slope_inter(slope, 0)
+  path = path.with_name(path.name.replace('.hdf5', suffix))
+  data = image.to_bytes()
+  path.write_bytes(gzip.compress(data, 1) if suffix.endswith('gz') else data)
+  return path

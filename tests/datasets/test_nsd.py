@@ -1,6 +1,5 @@
 """The Natural Scenes Dataset, raw and as MindEye2 prepared it, against files read by h5py, nibabel and NumPy alone."""
 
-import gzip
 import shutil
 
 import h5py
@@ -10,25 +9,22 @@ import pytest
 
 from brainjax import prepare
 from brainjax.datasets import brain_maps, nsd, nsd_betas, store
+from brainjax.errors import UserError
 from tests.datasets import nsd_files
 
 IDS = 'session01', 'session02'
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  return nsd_files.write(tmp_path_factory.mktemp('nsd'))
+def raw(nsd_folder):
+  return nsd_folder / 'NSD'
 
 
 @pytest.fixture(scope='module')
-def raw(folder):
-  return folder / 'NSD'
-
-
-@pytest.fixture(scope='module')
-def out(folder, raw):
-  assert prepare.main(['nsd', f'--raw={raw}', f'--out={folder / "out"}']) == 0
-  return folder / 'out'
+def out(raw, tmp_path_factory):
+  out = tmp_path_factory.mktemp('prepared')
+  assert prepare.main(['nsd', f'--raw={raw}', f'--out={out}']) == 0
+  return out
 
 
 def rows(out, split, subject='subj01'):
@@ -114,8 +110,8 @@ def test_rows_are_z_scored_within_their_session_by_default(raw, out):
   np.testing.assert_allclose(test.columns['fmri'], expected, atol=1e-4)
 
 
-def test_mind_eye_files_hold_what_our_z_score_makes(folder, raw, out, tmp_path):
-  made = folder / 'MindEye2'
+def test_mind_eye_files_hold_what_our_z_score_makes(nsd_folder, raw, out, tmp_path):
+  made = nsd_folder / 'MindEye2'
   assert prepare.main(['nsd', f'--raw={made}', f'--out={tmp_path}', '--subjects=subj01']) == 0
   options = dict(zscore='voxel_session', image_size=64)
   for split in ('train', 'test', 'test_trials'):
@@ -158,26 +154,10 @@ def test_any_layout_of_hdf5(raw, out, tmp_path, monkeypatch, chunks):
   np.testing.assert_array_equal(*(np.load(where / 'npz/nsd/subj01/session01.npy') for where in (out, tmp_path / 'out')))
 
 
-def as_nifti(copy, number, dtype=np.int16, suffix='.nii.gz', scale=1, affine=None, slope=None):
-  """A session as NIfTI in place of HDF5; returns its path."""
-  path = copy / nsd_files.session('subj01', number)
-  with h5py.File(path) as file:
-    values = file['betas'][:].T
-  path.unlink()
-  mask = nibabel.load(copy / nsd_files.roi('subj01'))
-  image = nibabel.Nifti1Image((values * scale).astype(dtype), mask.affine if affine is None else affine)
-  if slope:
-    image.header.set_slope_inter(slope, 0)
-  path = path.with_name(path.name.replace('.hdf5', suffix))
-  data = image.to_bytes()
-  path.write_bytes(gzip.compress(data, 1) if suffix.endswith('gz') else data)
-  return path
-
-
 @pytest.mark.parametrize('suffix, dtype', [('.nii.gz', np.int16), ('.nii', '>i2')])
 def test_nifti_betas(raw, out, tmp_path, monkeypatch, suffix, dtype):
   copy = nsd_files.copy(raw, tmp_path / 'raw')
-  as_nifti(copy, 2, dtype, suffix)
+  nsd_files.as_nifti(copy, 2, dtype, suffix)
   monkeypatch.setattr('brainjax.datasets.volume_series.BLOCK_BYTES', 50_000)
   nsd.prepare(copy, tmp_path / 'out')
   np.testing.assert_array_equal(*(np.load(where / 'npz/nsd/subj01/session02.npy') for where in (out, tmp_path / 'out')))
@@ -186,7 +166,7 @@ def test_nifti_betas(raw, out, tmp_path, monkeypatch, suffix, dtype):
 def test_float_betas_with_their_scale(raw, tmp_path):
   copy = nsd_files.copy(raw, tmp_path / 'raw')
   for number in (1, 2):
-    as_nifti(copy, number, np.float32, scale=1 / 300)
+    nsd_files.as_nifti(copy, number, np.float32, scale=1 / 300)
   nsd.prepare(copy, tmp_path / 'out', scale=1)
   expected = nsd_files.betas(raw, 'subj01', nsd_files.labels(raw, 'subj01', 'nsdgeneral') == 1)
   pictures, shared = nsd_files.shown(raw, 'subj01')
@@ -243,3 +223,28 @@ def test_check(out, tmp_path, capsys):
   said = capsys.readouterr().out
   assert 'nsd: 2 subjects' in said and 'one z-score for each voxel and session' in said and 'nothing doubtful' in said
   assert (tmp_path / 'check_nsd.png').is_file()
+
+
+def test_the_first_sessions_as_training_data(raw, out):
+  pictures, shared = nsd_files.shown(raw, 'subj01')
+  is_test, session = np.isin(pictures, shared), np.repeat([0, 1], 750)
+  fmri = nsd_files.betas(raw, 'subj01', nsd_files.labels(raw, 'subj01', 'nsdgeneral') == 1)
+  options = dict(image_size=0, train_sessions=1)
+  train = nsd.load(out, ['subj01'], split='train', zscore='voxel', **options)
+  first = fmri[~is_test & (session == 0)]
+  np.testing.assert_allclose(train.columns['fmri'], (first - first.mean(0)) / first.std(0), atol=1e-4)
+  # Test trials of the second session are z-scored with its other trials, which nothing learns from.
+  train = nsd.load(out, ['subj01'], split='train', zscore='voxel_session', **options)
+  assert len(train) == len(first)
+  z = np.empty_like(fmri)
+  for number in (0, 1):
+    rows = fmri[~is_test & (session == number)]
+    z[session == number] = (fmri[session == number] - rows.mean(0)) / rows.std(0)
+  for fitted in (None, train.info['transforms']):
+    trials = nsd.load(out, ['subj01'], split='test_trials', zscore='voxel_session', fitted=fitted, **options)
+    np.testing.assert_allclose(trials.columns['fmri'], z[is_test], atol=1e-4)
+  val = nsd.load(out, ['subj01'], split='val', zscore='voxel', num_val_stimuli=20, **options)
+  kept = nsd.load(out, ['subj01'], split='train', zscore='voxel', num_val_stimuli=20, **options)
+  assert len(val) + len(kept) == len(first) and len(val)
+  with pytest.raises(UserError, match='2 sessions, but config.data.train_sessions is 3; choose at most 2'):
+    nsd.load(out, ['subj01'], image_size=0, train_sessions=3)
