@@ -1,4 +1,4 @@
-"""Command: writes simulated GOD and HCP data in the real file formats, with a note of the parameters."""
+"""Command: writes simulated GOD, HCP and NSD data in the real file formats, with a note of the parameters."""
 
 import concurrent.futures
 import dataclasses
@@ -10,12 +10,13 @@ from pathlib import Path
 from brainjax import files, hosts
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.progress import progress
-from brainjax.raw_layout import GOD_CLASS_INDEX, GOD_IMAGES, GOD_LABELS, HCP_FILE
-from brainjax.simulator import cortex, god, hcp, stimuli, vision
+from brainjax.raw_layout import GOD_CLASS_INDEX, GOD_IMAGES, GOD_LABELS, HCP_FILE, MIND_EYE_BETAS, MIND_EYE_SHARED
+from brainjax.simulator import cortex, god, hcp, nsd, stimuli, vision
 
 METADATA = 'simulation.json'
 GOD_FOLDER = Path('Kamitani', 'npz')
 HCP_FOLDER = Path('HCP', 'npz')
+NSD_FOLDER, MIND_EYE_FOLDER = Path('NSD'), Path('MindEye2')
 _MIN_VOXELS = 70
 NOISE = {  # at least, less than
   'median_explainable_variance': (0.001, 0.9),
@@ -37,19 +38,25 @@ def simulate(
   image_size: int = 256,
   workers: int = 1,
   subject_jitter: float = 1.0,
+  nsd_subjects: int = 0,
+  nsd_sessions: int = 2,
   **noise: float,
 ) -> bool:
   """Writes `out`/Kamitani/npz, `out`/HCP/npz and `out`/simulation.json; returns whether a file was missing.
 
+  With `nsd_subjects` also `out`/NSD, in the format of the Natural Scenes Dataset, and `out`/MindEye2, the files made from it.
+
   Args:
     out: folder; missing files of this simulation are added, files of another one are not touched.
-    voxels: of every subject; None for the real numbers (`god.SUBJECT_VOXELS`, `hcp.NUM_VOXELS`).
+    voxels: of every subject; None for the real numbers (`god.SUBJECT_VOXELS`, `hcp.NUM_VOXELS`, `nsd.NUM_VOXELS`).
     subjects: GOD subjects, 1 to 5.
     hcp_subjects: resting-state subjects, 0 or more.
     seed: of cortices, noise and picture instances; the categories are always the same.
     image_size: side of the pictures in pixels, a multiple of 64; the real files have 256.
     workers: subjects to simulate at a time, in threads of about 0.3 GB each at real size.
     subject_jitter: see `cortex.CortexConfig`.
+    nsd_subjects: NSD subjects, 0 or more; the files need h5py and nibabel.
+    nsd_sessions: sessions of 750 trials of each, 1 to 40.
     **noise: the fields of `cortex.CortexConfig` in NOISE; defaults as there.
 
   Raises:
@@ -62,9 +69,18 @@ def simulate(
     raise UserError(f'voxels: found {voxels}, expected at least {_MIN_VOXELS}, so that every area has some')
   if image_size < vision.IMAGE_SIZE or image_size % vision.IMAGE_SIZE:
     raise UserError(f'image_size: found {image_size}, expected a multiple of {vision.IMAGE_SIZE}')
-  for name, value, least in (('hcp_subjects', hcp_subjects, 0), ('seed', seed, 0), ('workers', workers, 1)):
+  for name, value, least in (
+    ('hcp_subjects', hcp_subjects, 0),
+    ('seed', seed, 0),
+    ('workers', workers, 1),
+    ('nsd_subjects', nsd_subjects, 0),
+    ('nsd_sessions', nsd_sessions, 1),
+  ):
     if value < least:
       raise UserError(f'{name}: found {value}, expected at least {least}')
+  for name, value, most in (('nsd_subjects', nsd_subjects, 8), ('nsd_sessions', nsd_sessions, 40)):
+    if value > most:
+      raise UserError(f'{name}: found {value}, expected at most {most}, as in NSD')
   for name, value in noise.items():
     least, below = NOISE[name]
     if not least <= value < below:
@@ -88,6 +104,11 @@ def simulate(
     'hcp_voxels': hcp_voxels,
     'cortex': _described(cortex.CortexConfig(**options)),
   }
+  if nsd_subjects:  # left out otherwise: earlier versions made the same data without them
+    for package in ('h5py', 'nibabel'):
+      nsd.need(package)
+    nsd_voxels = voxels or nsd.NUM_VOXELS
+    parameters |= {'nsd_subjects': nsd_subjects, 'nsd_sessions': nsd_sessions, 'nsd_voxels': nsd_voxels}
   out = Path(out)
   _claim(out, parameters)
 
@@ -96,8 +117,12 @@ def simulate(
   want_pictures = not all((god_folder / name).exists() for name in picture_files)
   want_god = [n for n in range(1, subjects + 1) if not (god_folder / god.subject_file(n)).exists()]
   want_hcp = [n for n in range(1, hcp_subjects + 1) if not (hcp_folder / hcp.subject_file(n)).exists()]
+  made_nsd = False
+  if nsd_subjects:
+    config = cortex.CortexConfig(num_voxels=nsd_voxels, **options)
+    made_nsd = _simulate_nsd(out, nsd_subjects, nsd_sessions, config, seed, image_size)
   if not (want_pictures or want_god or want_hcp):
-    return False
+    return made_nsd
 
   # One step of the bar is a picture, or as many voxels as take about as long.
   num_pictures = stimuli.NUM_TRAIN * god.IMAGES_PER_CATEGORY + stimuli.NUM_TEST
@@ -130,6 +155,24 @@ def simulate(
   return True
 
 
+def _simulate_nsd(
+  out: Path, subjects: int, sessions: int, config: cortex.CortexConfig, seed: int, image_size: int
+) -> bool:
+  """Writes what is missing of NSD and MindEye2; returns whether something was."""
+  real, mind_eye = out / NSD_FOLDER, out / MIND_EYE_FOLDER
+  # Each of these files is written last.
+  want_shared = not (mind_eye / MIND_EYE_SHARED).exists()
+  wanted = [n for n in range(1, subjects + 1) if not (mind_eye / MIND_EYE_BETAS.format(nsd.subject_name(n))).exists()]
+  if not (want_shared or wanted):
+    return False
+  shown = nsd.make_experiment(subjects, sessions, seed, image_size)
+  if want_shared:
+    nsd.write_shared(real, mind_eye, shown)
+  for number in progress(len(wanted), 'simulate NSD', steps=wanted, unit='subjects'):
+    nsd.write_subject(real, mind_eye, number, config, seed, shown)
+  return True
+
+
 def _described(config: cortex.CortexConfig) -> dict:
   """What decides the data. Newer fields are left out at their defaults: earlier versions made the same data without them."""
   newer = {field.name: field.default for field in dataclasses.fields(config) if field.name in NEWER}
@@ -154,7 +197,7 @@ def _claim(out: Path, parameters: dict) -> None:
         f'{out} holds another simulation (it differs in {", ".join(keys)}). Choose another --out or remove it'
       )
     return
-  for folder in (GOD_FOLDER.parts[0], HCP_FOLDER.parts[0]):
+  for folder in (GOD_FOLDER.parts[0], HCP_FOLDER.parts[0], NSD_FOLDER, MIND_EYE_FOLDER):
     if (out / folder).exists():
       raise UserError(f'{out / folder} exists without {METADATA}, so it is not simulated. Choose another --out')
   categories = stimuli.categories()
@@ -190,6 +233,8 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--seed', type=int, default=0, help='of cortices, noise and picture instances (default 0)')
   parser.add_argument('--image_size', type=int, default=256, help='pixels, a multiple of 64 (default 256, as the real)')
   parser.add_argument('--workers', type=int, default=1, help='subjects simulated at a time (default 1)')
+  parser.add_argument('--nsd_subjects', type=int, default=0, help='subjects of NSD, in NSD/ and MindEye2/ (default 0)')
+  parser.add_argument('--nsd_sessions', type=int, default=2, help='sessions of 750 trials of each of them (default 2)')
   options = vars(parser.parse_args(argv))
   start = time.time()
   if simulate(**options):
