@@ -56,6 +56,7 @@ def get_config() -> ConfigDict:
   # Subjects whose training fMRI contrast learns from; a field contrast_<data set>_subjects does the same for other data.
   config.data.contrast_god_subjects = ('sbj_1', 'sbj_2', 'sbj_3', 'sbj_4', 'sbj_5')
   config.data.contrast_mosaic_subjects = ()
+  config.data.contrast_nsd_subjects = ()
   config.data.num_val_stimuli = 0  # training stimuli held out for validation; 0: the paper's protocol, no selection
   # Share of the first subject's training stimuli that is used (--target_sub_train_proportion).
   config.data.target_train_proportion = 1.0

@@ -14,9 +14,8 @@ def get_config(subject: str = 'subj01') -> ConfigDict:
   config.data.dataset = 'nsd'
   config.data.subjects = (subject,)
   config.data.contrast_god_subjects = ()
-  with config.unlocked():
-    # Those who completed all 40 sessions. `()`: HCP alone.
-    config.data.contrast_nsd_subjects = ('subj01', 'subj02', 'subj05', 'subj07')
+  # Those who completed all 40 sessions. `()`: HCP alone.
+  config.data.contrast_nsd_subjects = ('subj01', 'subj02', 'subj05', 'subj07')
   # Validation stimuli are drawn among the 72,000 training pictures of all subjects, of which each saw an eighth: 1,600 are
   # about 200 of subject 1. 0 is the paper's protocol.
   config.data.num_val_stimuli = 0

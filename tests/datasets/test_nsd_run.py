@@ -15,10 +15,9 @@ def get_config():
   config = tiny.get_config()
   config.simulate.enabled = False
   full = nsd_subj01.get_config()
-  with config.unlocked():
-    config.data.contrast_nsd_subjects = ('subj01', 'subj02')
   config.data.update({'dataset': full.data.dataset, 'subjects': full.data.subjects, 'zscore': full.data.zscore})
   config.data.update({'nsd': RAW, 'hcp': '', 'contrast_god_subjects': (), 'train_sessions': 1})
+  config.data.contrast_nsd_subjects = ('subj01', 'subj02')
   config.data.num_val_stimuli = 20
   config.reconstruct.num_items = 4
   return config
