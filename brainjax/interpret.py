@@ -4,6 +4,7 @@ Writes interpret/interpret.json and interpret/interpret.npz into the workdir. Me
 result where model, items and settings are the same. docs/interpretation.md says what each method shows, and what it does not.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,10 +51,11 @@ def _numbers(text: str) -> tuple[int, ...]:
   """'0,3,7-9' -> 0, 3, 7, 8, 9."""
   result: list[int] = []
   for part in text.split(','):
-    first, _, last = part.partition('-')
-    if not first.isdigit() or not (last or first).isdigit() or int(last or first) < int(first):
+    found = re.fullmatch('([0-9]{1,6})(?:-([0-9]{1,6}))?', part)
+    first, last = (int(number) for number in (found[1], found[2] or found[1])) if found else (1, 0)
+    if last < first:
       raise UserError(f'--items={text}: expected numbers of test items from 0, such as 0,3,7-9.')
-    result += range(int(first), int(last or first) + 1)
+    result += range(first, last + 1)
   return tuple(result)
 
 
@@ -89,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = parser.parse_args(argv)
   if (args.map is None) != (args.out is None):
     raise UserError('--map and --out go together: which quantity, and the file that it is written to.')
+  if args.subject and not args.map:
+    raise UserError('--subject is whose --map is written; the methods explain all subjects of the run.')
   if args.map:
     print(*_write_map(args.run, args.map, args.subject, args.out), sep='\n')
     return
@@ -96,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   changes = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
   if 'areas' in changes:
     changes['areas'] = tuple(changes['areas'].split(','))
+    if not all(part for name in changes['areas'] for part in name.split('+')):
+      raise UserError(f'--areas={args.areas}: expected ROIs or unions of them, such as V1,V2+V3.')
   config = read_run(args.run, {'methods': methods, **changes})
   workdir = args.run.absolute()
   with workdirs.lock(workdir):

@@ -12,7 +12,8 @@ def get_config() -> ConfigDict:
   """Simulated data of 2,048 voxels, pictures of 64 pixels, models of about a million parameters."""
   config = base.get_config()
   config.seed = 0
-  config.stage_minutes = (0.8, 3.2, 5.2, 1.6, 1.2)
+  config.stages += ('interpret',)
+  config.stage_minutes = (0.8, 3.2, 5.2, 1.6, 1.2, 0.6)
 
   config.simulate.enabled = True
   config.simulate.voxels = 2048
@@ -60,6 +61,8 @@ def get_config() -> ConfigDict:
   config.reconstruct.num_steps = 25
   config.reconstruct.batch_size = 50
   config.evaluate.classifier = CLASSIFIER
+  # Half of the test pictures and few steps: under a minute. `brainjax interpret` runs everything.
+  config.interpret.update({'methods': ('lesion', 'encoding'), 'num_items': 25, 'num_steps': 10})
   return config
 
 

@@ -34,7 +34,11 @@ def test_a_name_selects_a_config_of_the_package(runs, argv, name, steps):
   assert console.main(argv) == 0
   ((config, workdir, stages, asked, accepted),) = runs
   assert config.diffuse.num_steps == steps and str(workdir) == f'runs/{name}'
-  assert (stages, asked, accepted) == (('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate'), False, [])
+  assert (stages, asked, accepted) == (
+    ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate', 'interpret'),
+    False,
+    [],
+  )
 
 
 def test_a_config_of_the_user_starts_from_one_of_the_package(runs, tmp_path):

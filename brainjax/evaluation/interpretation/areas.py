@@ -18,10 +18,12 @@ class Areas:
   Attributes:
     masks: name -> V bool, which voxels of the model's ROI belong to it. Areas may overlap.
     source: W, the voxel (0 .. V-1) that each entry of the model input holds. Voxels are repeated to fill the input.
+    num_voxels: V.
   """
 
   masks: Mapping[str, np.ndarray]
   source: np.ndarray
+  num_voxels: int
 
   @classmethod
   def of(cls, transform: InputTransform, masks: Mapping[str, np.ndarray], names: Sequence[str] = ()) -> Self:
@@ -31,10 +33,10 @@ class Areas:
       transform: of the subject.
       masks: name -> bool over all stored voxels, as prepared data hold them.
       names: of the areas, which may be unions such as 'V1+V2'; none: all masks that are neither the whole ROI nor the same
-        as one before. Areas of which no voxel enters the model are left out.
+        as one before; there may be none. Areas of which no voxel enters the model are left out.
 
     Raises:
-      UserError: an unknown name, or none of the areas is a part of the model input.
+      UserError: an unknown name, or none of the named areas is a part of the model input.
     """
     voxels = transforms.pad_to_patch_size(
       np.arange(transform.num_voxels), transform.patch_size, transform.full_extra_patch
@@ -47,17 +49,12 @@ class Areas:
         continue
       if names or not inside.all() and not any(np.array_equal(inside, other) for other in chosen.values()):
         chosen[name] = inside
-    if not chosen:
+    if names and not chosen:
       raise UserError(
-        f'{transform.data_set}/{transform.subject}: no area of {", ".join(names or masks)} is a part of the model input; '
-        'name unions of ROIs with --areas.'
+        f'{transform.data_set}/{transform.subject}: no voxel of {", ".join(names)} enters the model, which sees '
+        f'{transform.roi}; choose areas inside it.'
       )
-    return cls(chosen, source)
-
-  @property
-  def num_voxels(self) -> int:
-    """V."""
-    return len(next(iter(self.masks.values())))
+    return cls(chosen, source, transform.num_voxels)
 
   def entries(self, name: str) -> np.ndarray:
     """Which entries of the model input belong to an area: W bool."""

@@ -15,7 +15,7 @@ REPLACEMENTS = ('mean', 'swap')
 def obstacle(run: Run, method: str) -> str:
   """Why a method cannot be used; empty if it can."""
   if method in ('lesion', 'alone') and not run.names:
-    return 'no ROI that all subjects have is a part of the model input'
+    return 'the data have no ROI that is a part of the model input of all subjects'
   if method == 'attention':
     return attention.obstacle(run.reconstructor)
   return ''

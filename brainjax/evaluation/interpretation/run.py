@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import registry, transforms
 from brainjax.datasets.arrays import ArrayDataset
-from brainjax.errors import UserError
+from brainjax.errors import UserError, list_names
 from brainjax.evaluation import test_set
 from brainjax.evaluation.images import Images
 from brainjax.evaluation.interpretation import saliency
@@ -60,8 +60,11 @@ class Run:
     reconstructor = Reconstructor(reconstruct.weights_of(workdir), common.compute_dtype(config))
     test = stage_data.test(config, reconstructor.transforms)
     chosen = np.array(items or range(min(config.interpret.num_items or len(test), len(test))), int)
-    if chosen.min() < 0 or chosen.max() >= len(test) or len(np.unique(chosen)) < len(chosen):
-      raise UserError(f'items: {", ".join(map(str, chosen))}; expected different numbers from 0 to {len(test) - 1}.')
+    known, counts = np.unique(chosen, return_counts=True)
+    if len(wrong := known[(known < 0) | (known >= len(test)) | (counts > 1)]):
+      raise UserError(
+        f'items: {list_names(map(str, wrong))} cannot be used; expected different numbers from 0 to {len(test) - 1}.'
+      )
     test = test.take(chosen)
     if len(np.unique(test.columns['stimulus'])) < 2:
       raise UserError('items: all show one stimulus; choose items of two stimuli or more.')

@@ -144,19 +144,22 @@ def _program(
     length = jnp.sqrt(jnp.sum(jnp.square(way), axis=(1, 2, 3), keepdims=True))
     way = way / jnp.where(length > 0, length, 1)
 
+    def logit(x0):  # B
+      pictures = models.first_stage.apply({'params': params['first_stage']}, x0, method='to_image')
+      every = logits(logits_params, jnp.clip(pictures, -1, 1))
+      return jnp.take_along_axis(every, batch['class'][:, None], axis=1)[:, 0]
+
     def read(x0):
-      values = [jnp.sum((x0 - start) * way, axis=(1, 2, 3))]
-      if logits:
-        pictures = models.first_stage.apply({'params': params['first_stage']}, x0, method='to_image')
-        every = logits(logits_params, jnp.clip(pictures, -1, 1))
-        values.append(jnp.take_along_axis(every, batch['class'][:, None], axis=1)[:, 0])
+      values = [jnp.sum((x0 - start) * way, axis=(1, 2, 3))] + ([logit(x0)] if logits else [])
       return jnp.stack([*values, *jnp.einsum('bhwc,dhwc->db', x0, directions)])  # K B
 
     def gradients(point):
-      values, pull = jax.vjp(lambda fmri: read(predict(fmri)), point)
-      # A row depends on its own fMRI alone, so one pull-back gives the gradients of all rows.
-      units = jnp.eye(len(values))[:, :, None] * jnp.ones(len(x))
-      return jax.vmap(lambda unit: pull(unit)[0])(units)  # K B W
+      x0, pull = jax.vjp(predict, point)
+      # A row depends on its own fMRI alone, so one pull-back gives the gradients of all rows. Of the targets only the logit
+      # is not linear in x0.
+      of_logit = [jax.grad(lambda x0: logit(x0).sum())(x0)] if logits else []
+      of_x0 = [way, *of_logit, *jnp.broadcast_to(directions[:, None], (len(directions), *x0.shape))]
+      return jax.vmap(lambda cotangent: pull(cotangent)[0])(jnp.stack(of_x0))  # K B W
 
     each = jax.lax.map(gradients, points)  # 1 + 2M K B W
     maps = {

@@ -81,9 +81,12 @@ def interpret(
 def _draw(folder: Path, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
   """The first items side by side: stimulus, picture from the whole response, pictures without (or from) each area."""
   rows = slice(DRAWN)
-  series = {f'lesion_{kind}': [f'{kind}/{area}' for area in areas] for kind, areas in plain.get('lesion', {}).items()}
-  series |= {'alone': list(plain['alone'])} if 'alone' in plain else {}
-  for name, keys in series.items():
+  series = {}  # name of the file -> title, keys of the pictures
+  for kind, areas in plain.get('lesion', {}).items():
+    series[f'lesion_{kind}'] = f'without an area, {WORDS[kind]}', [f'{kind}/{area}' for area in areas]
+  if 'alone' in plain:
+    series['alone'] = 'from an area alone', list(plain['alone'])
+  for name, (title, keys) in series.items():
     method = name.split('_')[0]
     shown = ['intact', *keys]
     samples = np.stack([arrays[f'{method}/{key}'][rows, 0] for key in shown], axis=1)
@@ -92,8 +95,9 @@ def _draw(folder: Path, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarra
       samples,
       folder / f'{name}.png',
       captions=plain['names'][rows],
-      title={'lesion': 'pictures without an area', 'alone': 'pictures from an area alone'}[method],
+      title=f'pictures {title}',
       num_columns=1,
+      cell=96,  # so that names of unions fit
       labels=[key.split('/')[-1] for key in shown],
     )
 

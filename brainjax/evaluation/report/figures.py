@@ -17,6 +17,9 @@ from brainjax.evaluation.report.labels import choose_headline, format_baseline, 
 
 # Colours that people with any kind of colour blindness tell apart (Okabe & Ito 2008), readable on white and on black.
 BLUE, ORANGE, GREEN, RED, GREY = '#0072b2', '#e69f00', '#009e73', '#d55e00', '#808793'
+# Legends stand above the axes: bars leave no room inside.
+ABOVE = {'loc': 'lower right', 'bbox_to_anchor': (1, 1), 'ncols': 3, 'borderaxespad': 0.2, 'columnspacing': 1.0}
+ABOVE |= {'handlelength': 1.2, 'frameon': False, 'fontsize': 'small'}
 MOST_GROUPS = 12  # best and worst groups that are drawn
 KINDS = {'mean': ('its training mean instead', BLUE), 'swap': ("another stimulus' instead", ORANGE)}
 
@@ -94,7 +97,7 @@ def scores(scores: Mapping[str, Any]) -> Figure:
       for marker, colour in zip('D^s', (ORANGE, RED, GREEN), strict=True)
     ][: len(baselines)]
     if handles:
-      axis.legend(handles, [format_baseline(name) for name in baselines], frameon=False, fontsize='small')
+      axis.legend(handles, [format_baseline(name) for name in baselines], **ABOVE)
 
   alt = 'Scores with 95 % intervals, the range of shuffled pairings, chance and baselines'
   return Figure('scores', alt, table, draw, 0.25 + 0.055 * len(table))
@@ -132,7 +135,7 @@ def lesions(changes: Mapping[str, Mapping[str, Mapping[str, Any]]], score: str, 
     _rows(axis, areas)
     axis.set_xlabel(f'change of {format_label(score)}')
     if len(changes) > 1:
-      axis.legend(frameon=False, fontsize='small', loc='best')
+      axis.legend(**ABOVE)
 
   entry = next(iter(changes.values()))[areas[0]][score]
   better = 'lower' if entry['higher_is_better'] else 'higher'
@@ -147,13 +150,13 @@ def lesions(changes: Mapping[str, Mapping[str, Mapping[str, Any]]], score: str, 
 def _heat(axis: plt.Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str) -> None:
   """A table of colours with its scale."""
   # Cells, not pixels: a vector also in a paper. Edges in their colour leave no seams.
-  image = axis.pcolormesh(values, cmap='cividis', edgecolors='face', linewidth=0.1)
+  image = axis.pcolormesh(values, cmap='cividis', edgecolors='face', linewidth=0.4)
   axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=30, ha='right')
   axis.set_yticks(np.arange(len(rows)) + 0.5, rows)
   axis.invert_yaxis()
   axis.grid(False)
   scale = axis.figure.colorbar(image, ax=axis, label=label)
-  scale.solids.set(rasterized=False, edgecolor='face', linewidth=0.1)
+  scale.solids.set(rasterized=False, edgecolor='face', linewidth=0.4)
 
 
 def saliency(found: Mapping[str, Any], subject: str, method: str = 'gradient') -> Figure:
@@ -255,12 +258,17 @@ def of_interpretation(plain: Mapping[str, Any]) -> list[Figure]:
     alone = {'mean': plain['alone']}
     result += [lesions(alone, score, 'alone') for score in shown_scores(plain['alone'])]
   if 'saliency' in plain:
-    result += [saliency(plain['saliency'], subject) for subject in plain['saliency']['mean_magnitude']]
+    result += [saliency(plain['saliency'], subject) for subject in _with_areas(plain)]
   if 'attention' in plain:
     result.append(attention(plain['attention']))
   if 'encoding' in plain:
-    result += [encoding(plain['encoding'], subject) for subject in plain['encoding']['mean']]
+    result += [encoding(plain['encoding'], subject) for subject in _with_areas(plain)]
   return result
+
+
+def _with_areas(plain: Mapping[str, Any]) -> list[str]:
+  """The subjects whose data have ROIs inside the model input."""
+  return [subject for subject, areas in plain['areas'].items() if areas]
 
 
 def shown_scores(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -45,3 +45,10 @@ def test_unions_and_unknown_names():
   assert list(areas.masks) == ['V1+V2', 'same'] and areas.masks['V1+V2'].sum() == 5
   with pytest.raises(UserError, match='no ROI named V9; those that exist'):
     Areas.of(transform(), MASKS, ('V9',))
+  with pytest.raises(UserError, match='no voxel of outside enters the model, which sees VC'):
+    Areas.of(transform(), MASKS, ('outside',))
+
+
+def test_data_without_areas_have_voxels():
+  areas = Areas.of(transform(), {'VC': MASKS['VC']})
+  assert not areas.masks and areas.to_voxels(np.ones((2, 11))).tolist() == [[3, 2, 2, 1, 1, 1, 1]] * 2

@@ -22,8 +22,8 @@ def test_partners_show_another_stimulus_of_the_same_subject():
 
 def test_replace_changes_an_area_or_all_but_it():
   areas = [
-    Areas({'V1': np.array([1, 0, 0], bool)}, np.array([0, 1, 2, 0])),
-    Areas({'V1': np.array([0, 1], bool)}, np.array([0, 1, 0, 1])),
+    Areas({'V1': np.array([1, 0, 0], bool)}, np.array([0, 1, 2, 0]), 3),
+    Areas({'V1': np.array([0, 1], bool)}, np.array([0, 1, 0, 1]), 2),
   ]
   fmri, other, subject = np.ones((2, 4)), np.full((2, 4), 5.0), np.array([0, 1])
   np.testing.assert_array_equal(lesions.replace(fmri, other, areas, subject, 'V1'), [[5, 1, 1, 5], [1, 5, 1, 5]])

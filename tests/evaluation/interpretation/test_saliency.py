@@ -60,7 +60,7 @@ def predictor(model, item, level):
   for i in range(level):
     x0, eps = x0_of(x, i, rows()[item])
     x = np.sqrt(table.alpha_prev[i]) * x0 + np.sqrt(1 - table.alpha_prev[i]) * eps
-  return lambda fmri: np.asarray(x0_of(x, level, fmri)[0], np.float64)[0]
+  return lambda fmri: x0_of(x, level, fmri)[0]
 
 
 @pytest.mark.parametrize('place, level', [(0, 0), (1, 3)])
@@ -68,7 +68,8 @@ def test_gradients_are_finite_differences(model, found, place, level):
   assert found.targets == ('latent', 'class', 'left') and found.steps.tolist() == [0, 3]
   assert found.maps['gradient'].shape == (2, 3, 3, NUM_VOXELS)
   step, item = 0.02, 1
-  predict = predictor(model, item, level)
+  to_x0 = predictor(model, item, level)
+  predict = lambda fmri: np.asarray(to_x0(fmri), np.float64)[0]
   start, end = predict(0 * rows()[item]), predict(rows()[item])
   way = (end - start) / np.linalg.norm(end - start)
   assert found.change[place, 0, item] == pytest.approx(np.linalg.norm(end - start), rel=1e-3)
@@ -78,6 +79,16 @@ def test_gradients_are_finite_differences(model, found, place, level):
     for k, axis in ((0, way), (2, DIRECTION / np.linalg.norm(DIRECTION))):
       expected = np.sum(slope * axis)
       assert found.maps['gradient'][place, k, item, voxel] == pytest.approx(expected, rel=0.05, abs=2e-3)
+
+  # The codebook has jumps, so the logit has no finite differences.
+  def logit(fmri):
+    params = {'params': model.params['first_stage']}
+    picture = model.models.first_stage.apply(params, to_x0(fmri), method='to_image')
+    return logits(2.0, jnp.clip(picture, -1, 1))[0, 2]
+
+  np.testing.assert_allclose(
+    found.maps['gradient'][place, 1, item], jax.grad(logit)(rows()[item]), rtol=1e-3, atol=1e-5
+  )
 
 
 def test_integrated_gradients_sum_to_the_change(found):

@@ -69,6 +69,9 @@ def test_the_uninformative_response_is_the_training_mean(done):
     (['--map=nothing', '--out=map.png'], 'there is no such map of sbj_1; those that exist: noise_ceiling'),
     (['--map=noise_ceiling', '--out=map.nii.gz'], 'do not say where their voxels are in space'),
     (['--map=noise_ceiling'], '--map and --out go together'),
+    (['--items=1,1'], 'items: 1 cannot be used'),
+    (['--areas=V1,'], 'expected ROIs or unions of them'),
+    (['--subject=sbj_1'], '--subject is whose --map is written'),
   ],
 )
 def test_mistakes_are_told_in_one_sentence(done, options, told, monkeypatch, tmp_path):
