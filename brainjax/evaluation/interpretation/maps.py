@@ -102,6 +102,10 @@ def write(
     UserError: another suffix, or the data do not say where their voxels are.
   """
   text = path.name.lower()
+  if 'vertices' in facts:  # some of HCP's grayordinates, as MOSAIC keeps them
+    whole = np.full(brain_maps.NUM_GRAYORDINATES, np.nan, np.float32)
+    whole[np.asarray(facts['vertices'])] = values
+    values = whole
   grayordinates = len(values) in (brain_maps.NUM_CORTEX, brain_maps.NUM_GRAYORDINATES)
   if text.endswith(CIFTI):
     brain_maps.write_cifti(np.nan_to_num(values), path, name)

