@@ -106,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   workdir = args.run.absolute()
   with workdirs.lock(workdir):
     plain = stage.interpret(config, workdir, methods, _numbers(args.items) if args.items else ())
+  if not plain:
+    raise UserError(f'--method={args.method} cannot be used on this run; the lines above say why.')
   for line in stage.summarise(plain):
     hosts.log(line)
 

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from brainjax import hosts
 from brainjax.checkpoints import weights_digest
-from brainjax.errors import UserError
 from brainjax.evaluation import report
 from brainjax.evaluation import stage as evaluate
 from brainjax.evaluation.interpretation import methods, results, truth
@@ -38,10 +37,10 @@ def interpret(
     items: test rows, see `Run.open`.
 
   Returns:
-    What interpret.json holds.
+    What interpret.json holds. Nothing is written, and this is empty, if none of the methods can be used on this run.
 
   Raises:
-    UserError: as `Run.open`, or none of the methods can be used.
+    UserError: as `Run.open`.
   """
   run = Run.open(config, workdir, items)
   own = config.interpret.to_dict()
@@ -58,20 +57,23 @@ def interpret(
       for subject, each in zip(config.data.subjects, run.areas, strict=True)
     },
   }
-  parts, arrays = {}, {'items/stimuli': run.test.pictures[run.test.picture_row]}
+  items_shown = {'items/stimuli': run.test.pictures[run.test.picture_row]}
+  done = None
   for name in chosen:
     if reason := methods.obstacle(run, name):
       hosts.log(f'interpret: no {name}: {reason}')
       continue
     hosts.log(f'interpret: {name}')
-    parts[name], found = methods.RUNNERS[name](run)
-    arrays |= {f'{name}/{key}': value for key, value in found.items()}
-  if not parts:
-    raise UserError(f'interpret: {", ".join(chosen)} cannot be used on this run; the lines above say why.')
-  if config.simulate.enabled and 'saliency' in parts:
-    hosts.log('interpret: truth')
-    parts['truth'] = truth.compare(run, _maps(run, arrays))
-  plain, arrays = results.write(workdir, about, parts, arrays)
+    part, found = methods.RUNNERS[name](run)
+    parts = {name: part}
+    if config.simulate.enabled and name == 'saliency':
+      hosts.log('interpret: truth')
+      parts['truth'] = truth.compare(run, _maps(run, found))
+    # At once: it stays where a later method is interrupted.
+    done = results.write(workdir, about, parts, items_shown | {f'{name}/{key}': value for key, value in found.items()})
+  if done is None:
+    return {}
+  plain, arrays = done
   _draw(workdir / results.FOLDER, plain, arrays)
   if (workdir / evaluate.REPORT).is_file():
     report.put_brain_section(workdir / evaluate.REPORT, plain, arrays)
@@ -106,7 +108,7 @@ def _maps(run: Run, arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.
   """Saliency by subject: '<target>/<method>' -> L N V."""
   result = {}
   for subject in run.config.data.subjects:
-    prefix = f'saliency/{subject}/'
+    prefix = f'{subject}/'
     result[subject] = {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
   return result
 

@@ -18,7 +18,8 @@ def make(workdir):
   config = tiny.get_config()
   config.simulate.folder = str(workdir / 'simulated')
   config.data.prepared = str(workdir / 'prepared')
-  config.data.image_size = 64
+  config.data.image_size = 16  # as the weights draw
+  config.first_stage.ch_mult = config.unet.channel_mult = (1, 2)
   config.fmri_mae.patch_size = 8
   config.data.zscore = 'voxel'
   config.evaluate.classifier = 'configs/demo_classifier.safetensors'
@@ -43,7 +44,10 @@ def _sections(config):
   import json
 
   kept = json.loads(config.to_json_best_effort())
-  return {name: kept[name] for name in ('data', 'simulate', 'fmri_mae', 'evaluate', 'reconstruct', 'released')}
+  return {
+    name: kept[name]
+    for name in ('data', 'simulate', 'fmri_mae', 'first_stage', 'unet', 'evaluate', 'reconstruct', 'released')
+  }
 
 
 def mean_training_response(config):
