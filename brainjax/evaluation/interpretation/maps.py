@@ -63,7 +63,9 @@ def quantity(
   """
   known = quantities(plain, arrays, subject)
   if name not in known:
-    raise UserError(f'--map={name}: there is no such map of {subject}; those that exist: {", ".join(known)}.')
+    raise UserError(
+      f'--map={name}: there is no such map of {subject}; those that exist: {", ".join(known)}; methods that run add theirs.'
+    )
   kind, *rest = name.split('/')
   result = np.full(len(transform.mask), np.nan, np.float32)
   if kind == 'noise_ceiling':
