@@ -20,7 +20,7 @@ COMMANDS = {
   'simulate': ('simulate', [], 'writes fMRI of a simulated visual cortex in the real file formats'),
   'convert': ('convert', [], 'released PyTorch weights -> brainjax, and back'),
   'reconstruct': ('reconstruct', [], 'weights and responses -> pictures'),
-  'evaluate': ('evaluate', [], 'compares two runs, or scores any reconstructions'),
+  'evaluate': ('evaluate', [], 'compares two runs, prints rows for published tables, scores any reconstructions'),
   'interpret': ('interpret', [], 'which areas and voxels made the pictures of a run'),
   'report': ('report', [], 'figures of a run for a paper, their numbers, and the table of scores in LaTeX'),
   'fetch': ('fetch', [], 'takes public weights from where they are published, and converts them'),

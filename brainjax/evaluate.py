@@ -1,10 +1,11 @@
-"""Command line of the scores: comparison of two runs, and scores of any reconstructions (see `evaluation`)."""
+"""Command line of the scores: comparison of two runs, rows of published tables, scores of any reconstructions."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from brainjax.errors import ArgumentParser, UserError, command_line
+from brainjax.evaluation import published_table
 from brainjax.evaluation.compare import compare
 from brainjax.evaluation.images import Images, read_images
 from brainjax.evaluation.score import evaluate
@@ -26,7 +27,7 @@ def _print_comparison(result: dict[str, dict]) -> None:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-  """Command line: `compare RUN_A RUN_B` and `score IMAGES.npz --out=DIR` (image scores only: no classifier).
+  """Command line: `compare RUN_A RUN_B`, `table RUN ...`, `score IMAGES.npz --out=DIR` (image scores only: no classifier).
 
   Raises:
     UserError: an option or a result cannot be used, or an output exists.
@@ -37,12 +38,18 @@ def main(argv: Sequence[str] | None = None) -> None:
   comparison.add_argument('run_a', type=Path)
   comparison.add_argument('run_b', type=Path)
   comparison.add_argument('--json', type=Path, help='also write the result here')
+  table = commands.add_parser('table', help='a row for each run in the columns of published tables')
+  table.add_argument('runs', type=Path, nargs='+')
+  table.add_argument('--format', choices=published_table.FORMATS, default='markdown')
   scoring = commands.add_parser('score', help='image scores of an images.npz, without class accuracy')
   scoring.add_argument('images', type=Path)
   scoring.add_argument('--out', type=Path, required=True)
   for command in (comparison, scoring):
     command.add_argument('--seed', type=int, default=0)
   options = parser.parse_args(argv)
+  if options.command == 'table':
+    print(published_table.make(options.runs, options.format), end='')
+    return
   if options.seed < 0:
     raise UserError(f'--seed is {options.seed}; expected 0 or more.')
   for name, path in (('--json', getattr(options, 'json', None)), ('--out', getattr(options, 'out', None))):

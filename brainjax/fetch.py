@@ -62,6 +62,16 @@ PUBLIC = {
     url='https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth',
     sha256='6726825d',
   ),
+  'inception_imagenet': Public(
+    'Inception v3 of torchvision (ImageNet), for published tables', 'inception_v3',
+    'BSD-3-Clause (torchvision); its page states no other for the weights',
+    url='https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth', sha256='0cc3c7bd',
+  ),
+  'efficientnet_b1': Public(
+    'EfficientNet-B1 of torchvision (ImageNet, V2), for published tables', 'efficientnet_b1',
+    'BSD-3-Clause (torchvision); its page states no other for the weights',
+    url='https://download.pytorch.org/models/efficientnet_b1-c27df63c.pth', sha256='c27df63c',
+  ),
   'clip': Public(
     'CLIP ViT-L/14, for identification', 'clip', 'MIT (code of openai/CLIP)', 'openai/clip-vit-large-patch14'
   ),
@@ -82,6 +92,11 @@ BY_HAND = {
   'mind_vis': (
     'https://figshare.com/s/94cd778e6afafb00946e (figshare; also holds label2img with its config, and data)',
     'brainjax convert pretrains/GOD/finetuned.pth --kind=ldm --out=weights/mind_vis',
+  ),
+  'swav': (
+    'https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar (named in '
+    'https://github.com/facebookresearch/swav; no checksum is published)',
+    'brainjax convert FILE --kind=resnet50 --out=weights/swav',
   ),
   **{name: (each.origin, f'brainjax prepare {each.command}') for name, each in DATA_SETS.items() if each.origin},
 }  # fmt: skip

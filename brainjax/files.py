@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 SUMS = 'SHA256SUMS'  # as the command sha256sum writes and checks it
 
 
@@ -46,6 +48,16 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   """
   with atomic_write(path) as temporary:
     temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """All arrays of an .npz file. Pickled objects are refused.
+
+  Raises:
+    Exception: the file is missing or damaged. NumPy raises many kinds.
+  """
+  with np.load(path, allow_pickle=False) as archive:
+    return dict(archive)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ Each figure is a PDF and an SVG (vectors, fonts embedded) as wide as one column 
 numbers. scores.tex is the table of scores.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from brainjax import files
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.evaluation.interpretation import results
 from brainjax.evaluation.report import charts, figures, paper
-from brainjax.evaluation.score import FORMAT, SCORES_FILE
+from brainjax.evaluation.score import read_scores
 
 
 def collect(run: Path) -> tuple[dict, list[figures.Figure]]:
@@ -23,12 +22,7 @@ def collect(run: Path) -> tuple[dict, list[figures.Figure]]:
   Raises:
     UserError: it has no scores, or they are damaged.
   """
-  try:
-    scores = json.loads((run / SCORES_FILE).read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(f'{run / SCORES_FILE} cannot be read ({error}); give the workdir of an evaluated run.') from error
-  if not isinstance(scores, dict) or scores.get('format') != FORMAT:
-    raise UserError(f'{run / SCORES_FILE} is not of the format {FORMAT!r}; run evaluate again.')
+  scores = read_scores(run)
   found = [figures.scores(scores), *figures.of_categories(scores)]
   for stage, panels in charts.read_curves(run).items():
     for name, splits in panels.items():

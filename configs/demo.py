@@ -61,6 +61,7 @@ def get_config() -> ConfigDict:
   config.reconstruct.num_steps = 25
   config.reconstruct.batch_size = 50
   config.evaluate.classifier = CLASSIFIER
+  config.evaluate.published = ()  # minutes on a CPU
   # One method, half of the test pictures, few steps: under a minute. `brainjax interpret` does everything.
   config.interpret.update({'methods': ('lesion',), 'num_items': 25, 'num_steps': 10})
   return config

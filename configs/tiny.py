@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
 
   config.reconstruct.update({'num_steps': 2, 'num_samples': 2, 'num_items': 9})
   config.evaluate.classifier = ''
+  config.evaluate.published = ()
   config.evaluate.num_bootstrap = 100
   config.evaluate.num_shuffles = 20
   return config

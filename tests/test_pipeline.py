@@ -126,6 +126,7 @@ def _flipped(folder):
     ('diffuse.init_from', _flipped, 'damaged: weights.json'),
     ('evaluate.classifier', '/nowhere/classifier', 'does not exist'),
     ('evaluate.features', ('/nowhere/features',), 'does not exist'),
+    ('evaluate.published', ('pixels', '/nowhere/clip'), 'does not exist'),
   ],
 )
 def test_weights_of_later_stages_are_asked_for_before_the_first_stage_begins(tmp_path, field, value, told):
@@ -190,10 +191,12 @@ def test_sampling_again_keeps_the_old_pictures_and_scores_by_a_network_of_the_us
   clip = random_variables(ClipVision(**sizes), np.zeros((1, 14, 14, 3), np.float32))
   save_weights(tmp_path / 'clip', flatten(clip['params']), {'kind': 'clip', 'settings': sizes})
   features = f'--config.evaluate.features=("{tmp_path / "clip"}",)'
-  done = launch(finished, '--stages=reconstruct,evaluate', '--config.reconstruct.num_samples=1', features)
+  published = '--config.evaluate.published=("alexnet",)'
+  done = launch(finished, '--stages=reconstruct,evaluate', '--config.reconstruct.num_samples=1', features, published)
   assert done.returncode == 0, done.stderr
   scores = json.loads((finished / 'scores.json').read_text())
   assert scores['scores']['pairwise_clip24']['chance'] == 0.5 and scores['fid']['clip24']['baselines']['ridge'] > 0
+  assert scores['scores']['alexnet5']['chance'] == 0.5 and 'SHA-256' in scores['published_networks']['alexnet2']
   report = (finished / 'report.html').read_text()
   assert 'Frechet distance (FID) of features' in report and weights_digest(flatten(clip['params'])) in report
   with np.load(finished / 'reconstruct' / 'images.npz') as archive:

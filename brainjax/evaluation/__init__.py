@@ -3,7 +3,7 @@
 | Shelf | What it holds |
 |---|---|
 | `stage` | the evaluate stage: reads a run, scores it, writes scores.json and the report |
-| `score`, `compare` | scores of reconstructions; comparison of two runs |
+| `score`, `compare`, `published_table` | scores of reconstructions; comparison of two runs; rows for published tables |
 | `images`, `test_set` | the reconstructions; what the test set is (seen categories, noise ceiling) |
 | `scores/` | definitions of the scores, arrays in, arrays out |
 | `statistics/` | intervals, nulls, p values; reliability of repeated trials |

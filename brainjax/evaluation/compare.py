@@ -1,40 +1,30 @@
 """Comparison of two runs on the same stimuli, from their scores.json and scores_items.npz."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brainjax.errors import UserError
-from brainjax.evaluation.score import FORMAT, ITEMS_FILE, SCORES_FILE
+from brainjax.evaluation.score import ITEMS_FILE, SCORES_FILE, read_items, read_scores
 from brainjax.evaluation.statistics import resampling
 
 
-def _read_items(run: Path) -> tuple[dict[str, np.ndarray], dict]:
-  """Reads per-item scores and scores.json of a run: its workdir, or the folder that holds the files."""
-  folder = run if (run / ITEMS_FILE).is_file() else run / 'evaluate'
-  if not ((folder / ITEMS_FILE).is_file() and (folder / SCORES_FILE).is_file()):
-    raise UserError(f'{run} has no {SCORES_FILE} with {ITEMS_FILE}; give the workdir of a run that has been evaluated')
-  try:
-    with np.load(folder / ITEMS_FILE, allow_pickle=False) as archive:
-      items = {name: archive[name] for name in archive.files}
-    scores = json.loads((folder / SCORES_FILE).read_text())
-  except Exception as error:  # a damaged archive raises one of many kinds
-    raise UserError(f'{folder}: {SCORES_FILE} or {ITEMS_FILE} is damaged ({error}); run evaluate again') from error
-  if fault := _fault(items, scores):
-    raise UserError(f'{folder}: {fault}, so {SCORES_FILE} and {ITEMS_FILE} are not from one evaluation; run it again')
+def _read(run: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """(scores of each item, scores.json) of a run."""
+  scores, items = read_scores(run), read_items(run)
+  if fault := _fault(items, scores['scores']):
+    raise UserError(f'{run}: {fault}, so {SCORES_FILE} and {ITEMS_FILE} are not from one evaluation; run it again')
   return items, scores
 
 
-def _fault(items: dict[str, np.ndarray], scores: Any) -> str:
+def _fault(items: Mapping[str, np.ndarray], scores: Mapping[str, Any]) -> str:
   """Names what `compare` needs and the files lack; '' if nothing is missing."""
-  if not isinstance(scores, dict) or scores.get('format') != FORMAT or not isinstance(scores.get('scores'), dict):
-    return f'{SCORES_FILE} is not of the format {FORMAT!r}'
   checks = items.get('stimulus_check')
   if checks is None or checks.ndim != 1 or checks.dtype != np.int64:
     return f'{ITEMS_FILE} has no array stimulus_check of whole numbers'
-  for name, entry in scores['scores'].items():
+  for name, entry in scores.items():
     values = items.get(f'scores/{name}')
     if values is None or values.ndim != 2 or len(values) != len(checks) or values.dtype.kind != 'f':
       return f'{ITEMS_FILE} has no array scores/{name} of {len(checks)} items'
@@ -61,7 +51,7 @@ def compare(run_a: Path, run_b: Path, num_bootstrap: int = 10000, seed: int = 0)
   Raises:
     UserError: a run has no scores, they are damaged, the stimuli differ, or no score is common to both.
   """
-  (items_a, scores_a), (items_b, scores_b) = _read_items(Path(run_a)), _read_items(Path(run_b))
+  (items_a, scores_a), (items_b, scores_b) = _read(Path(run_a)), _read(Path(run_b))
   # Runs may have their items in another order: sort both by picture; the k-th item of a picture meets the k-th.
   order_a, order_b = (np.argsort(items['stimulus_check'], kind='stable') for items in (items_a, items_b))
   pictures = items_a['stimulus_check'][order_a]

@@ -1,19 +1,23 @@
 """Reconstructed images to scores with intervals, chance levels and nulls: scores.json and scores_items.npz."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainjax.errors import UserError, as_user_error
 from brainjax.evaluation import breakdown
 from brainjax.evaluation.images import Images
 from brainjax.evaluation.networks import lpips
 from brainjax.evaluation.scores import nearest, tables
-from brainjax.evaluation.scores.tables import Measured, Network, Score
+from brainjax.evaluation.scores.measures import Network, Score
+from brainjax.evaluation.scores.published import Compared
+from brainjax.evaluation.scores.tables import Measured
 from brainjax.evaluation.statistics import resampling
-from brainjax.files import atomic_write, sha256, write_json
+from brainjax.files import atomic_write, read_npz, sha256, write_json
 
 FORMAT = 'brainjax scores 1'
 NUM_WAYS = (2, 50, 100, 1000)
@@ -66,6 +70,35 @@ def evaluate(
   return result
 
 
+def read_scores(run: Path) -> dict[str, Any]:
+  """What scores.json holds.
+
+  Args:
+    run: the workdir of an evaluated run, or another folder with the file.
+
+  Raises:
+    UserError: the file is missing, damaged or of another format.
+  """
+  path = run / SCORES_FILE
+  if not path.is_file():
+    raise UserError(f'{run} has no {SCORES_FILE}; give the workdir of an evaluated run.')
+  with as_user_error(f'{run}: {SCORES_FILE} is damaged', 'run evaluate again'):
+    scores = json.loads(path.read_text())
+  if not isinstance(scores, dict) or scores.get('format') != FORMAT or not isinstance(scores.get('scores'), dict):
+    raise UserError(f'{run}: {SCORES_FILE} is not of the format {FORMAT!r}; run evaluate again.')
+  return scores
+
+
+def read_items(run: Path) -> dict[str, np.ndarray]:
+  """What scores_items.npz beside scores.json holds: the scores of each item, see `score_images`.
+
+  Raises:
+    UserError: the file is missing or damaged.
+  """
+  with as_user_error(f'{run}: {ITEMS_FILE} is missing or damaged', 'run evaluate again'):
+    return read_npz(run / ITEMS_FILE)
+
+
 class Judge:
   """Measures samples against the stimuli of a set of images, as often as needed.
 
@@ -83,6 +116,7 @@ class Judge:
     features: Mapping[str, Network] | None = None,
     perceptual: bool | None = None,
     attributes: tables.Attributes | None = None,
+    published: Mapping[str, Network] | None = None,
   ):
     """Arguments and errors are those of `score_images`."""
     self._classifier, self._features = classifier, features or {}
@@ -94,6 +128,7 @@ class Judge:
     self.stimuli = images.stimuli[first]
     self.classes = None if classifier is None else tables.classify(classifier, self.stimuli).argmax(axis=-1)
     self._targets = {name: tables.in_blocks(function, self.stimuli) for name, function in self._features.items()}
+    self._published = {name: Compared(network, network(self.stimuli)) for name, network in (published or {}).items()}
     self._attributes = {name: (of_class, of_item[first]) for name, (of_class, of_item) in (attributes or {}).items()}
 
   def __call__(self, samples: np.ndarray) -> Measured:
@@ -107,6 +142,8 @@ class Judge:
       self._features,
       self._weights,
       self._attributes if self._classifier else None,
+      self._published,
+      self.stimulus,
     )
 
 
@@ -124,6 +161,7 @@ def score_images(
   features: Mapping[str, Network] | None = None,
   perceptual: bool | None = None,
   attributes: tables.Attributes | None = None,
+  published: Mapping[str, Network] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Scores the reconstructions; writes nothing.
 
@@ -142,6 +180,7 @@ def score_images(
     features: name -> function of uint8 B H W 3 that gives B D (Inception, CLIP, ...): two-way identification and FID.
     perceptual: whether to score LPIPS; None does where the weights are installed and the images large enough.
     attributes: attribute -> its value in each class of the classifier C, and in each item N.
+    published: name -> network of the scores of published tables (`scores.published.measure`).
 
   Returns:
     (plain values for scores.json, arrays for scores_items.npz: 'scores/<score>' N S, 'candidates/<score>' N,
@@ -151,7 +190,7 @@ def score_images(
     UserError: LPIPS is asked for, and its package is not installed.
   """
   baselines = baselines or {}
-  measure = Judge(images, classifier, features, perceptual, attributes)
+  measure = Judge(images, classifier, features, perceptual, attributes, published)
   stimuli, stimulus, classes = measure.stimuli, measure.stimulus, measure.classes
   draws = {'num_bootstrap': num_bootstrap, 'num_shuffles': num_shuffles, 'seed': seed}
   resamplings, measured = resampling.draw(stimulus, **draws), measure(images.samples)

@@ -19,6 +19,7 @@ from brainjax.evaluation.baselines import pictures as baselines
 from brainjax.evaluation.images import Images, read_images
 from brainjax.evaluation.interpretation import results as interpretation
 from brainjax.evaluation.networks import classifiers
+from brainjax.evaluation.networks import published as published_networks
 from brainjax.evaluation.networks.classifiers import Classifier
 from brainjax.evaluation.report import provenance, showcase
 from brainjax.evaluation.score import ITEMS_FILE, SCORES_FILE, evaluate, score_images
@@ -47,10 +48,12 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     'num_shuffles': config.evaluate.num_shuffles,
     'seed': config.seed,
   }
+  published = published_networks.load(config.evaluate.published)
   judges = {
     'classifier': classifier and classifier.probabilities,
     'classifier_name': classifier and classifier.name,
     'features': _features(config.evaluate.features),
+    'published': published.functions,
   }
   reconstructor = Reconstructor(reconstruct.weights_of(workdir), common.compute_dtype(config))
   fitted = reconstructor.transforms
@@ -71,6 +74,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       for place, (subject, rows) in enumerate(trials.items())
     },
     'about_baselines': {name: baseline.about for name, baseline in drawn.items()},
+    'published_networks': published.about,
   }
   averaged = config.evaluate.trials_averaged
   single = test_set.select_trials(trials, test, config.evaluate.single_trials, config.seed, averaged)
@@ -258,6 +262,7 @@ STAGE = StageSpec(
   weights=(
     WeightsField('classifier', check=classifiers.check),
     WeightsField('features', check=partial(classifiers.check, needs_classes=False)),
+    WeightsField('published', check=published_networks.check),
   ),
   sources=stage_data.paired_sources,
   rules=_rules,

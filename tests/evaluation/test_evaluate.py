@@ -270,7 +270,7 @@ def test_compare_pairs_items_by_picture(tmp_path, capsys):
   good, bad = make(noise=40), make(seed=5, noise=120)
   order = np.random.default_rng(1).permutation(NUM_ITEMS)
   bad = evaluate.Images(bad.stimuli[order], bad.samples[order], bad.stimulus[order], bad.class_index[order])
-  evaluate.evaluate(good, None, None, num_ways=(2,), num_bootstrap=200, out=tmp_path / 'a' / 'evaluate')
+  evaluate.evaluate(good, None, None, num_ways=(2,), num_bootstrap=200, out=tmp_path / 'a')
   evaluate.evaluate(bad, None, None, num_ways=(2,), num_bootstrap=200, out=tmp_path / 'b')
   result = evaluate.compare(tmp_path / 'a', tmp_path / 'b')
   assert result['pcc']['difference'] == pytest.approx(result['pcc']['a'] - result['pcc']['b'])

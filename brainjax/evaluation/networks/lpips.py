@@ -2,7 +2,7 @@
 
 import functools
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -61,22 +61,28 @@ def _layer(tree: Mapping, i: int) -> dict[str, jax.Array]:
   return {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
 
 
-def embed(params: Params, images: jax.Array) -> list[jax.Array]:
-  """Features whose squared Euclidean distance is LPIPS.
-
-  LPIPS sums, over layers, the mean over places of head * (difference of unit features)^2. Features times the root of
-  head / places turn this into a plain squared distance: images B H W 3 uint8 -> of each layer B h w C float32.
-  """
+def activations(params: Params, images: jax.Array, num_layers: int = len(LAYERS)) -> Iterator[jax.Array]:
+  """AlexNet after each of its first convolutions and their ReLU: images B H W 3 of values 0..255 -> B h w C float32."""
   x = images.astype(jnp.float32) / 127.5 - 1.0
   x = (x - jnp.array(SHIFT)) / jnp.array(SCALE)
-  result = []
-  for (stride, padding, pool), layer in zip(LAYERS, params, strict=True):
+  for (stride, padding, pool), layer in zip(LAYERS[:num_layers], params, strict=False):
     if pool:
       x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'valid')
     x = jax.lax.conv_general_dilated(
       x, layer['kernel'], (stride, stride), [(padding, padding)] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
     x = jax.nn.relu(x + layer['bias'])
+    yield x
+
+
+def embed(params: Params, images: jax.Array) -> list[jax.Array]:
+  """Features whose squared Euclidean distance is LPIPS.
+
+  LPIPS sums, over layers, the mean over places of head * (difference of unit features)^2. Features times the root of
+  head / places turn this into a plain squared distance: images B H W 3 uint8 -> of each layer B h w C float32.
+  """
+  result = []
+  for x, layer in zip(activations(params, images), params, strict=True):
     unit = x / (jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)) + 1e-10)
     result.append(unit * jnp.sqrt(layer['head'] / (x.shape[1] * x.shape[2])))
   return result

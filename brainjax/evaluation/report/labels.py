@@ -1,5 +1,8 @@
 """Names of scores and baselines for a reader, and which scores stand at the top."""
 
+from brainjax.evaluation.scores.pixels import PUBLISHED_SSIM
+from brainjax.evaluation.scores.published import COLUMNS
+
 MEASURES = {'mse': 'MSE', 'pcc': 'PCC', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'lpips_alex': 'LPIPS'}
 # What a training curve means; docs/tutorials/demo.md says the same of the most important ones.
 CURVES = {
@@ -22,6 +25,8 @@ BASELINES = {'ridge': 'ridge', 'ridge_nearest': 'ridge, nearest'}
 def format_label(name: str) -> str:
   """A score's name for a reader: class_50way_top1 -> 50-way top-1 class."""
   kind, _, rest = name.partition('_')
+  if name in COLUMNS:
+    return COLUMNS[name].title if name != PUBLISHED_SSIM else 'SSIM, grey'
   if kind == 'class':
     return f'{rest.replace("way", "-way").replace("_top", " top-")} class'
   if kind == 'attribute':

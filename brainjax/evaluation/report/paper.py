@@ -1,6 +1,6 @@
 """Figures and tables for a paper: vectors with embedded fonts, one and two columns wide, and LaTeX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,18 @@ STYLE = {
   'axes.linewidth': 0.6,
   'lines.linewidth': 1.0,
 }
-_SPECIAL = {'%': r'\%', '&': r'\&', '_': r'\_', '#': r'\#', '$': r'\$', '{': r'\{', '}': r'\}', '–': '--'}
+_SPECIAL = {
+  '%': r'\%',
+  '&': r'\&',
+  '_': r'\_',
+  '#': r'\#',
+  '$': r'\$',
+  '{': r'\{',
+  '}': r'\}',
+  '–': '--',
+  '↑': r'$\uparrow$',
+  '↓': r'$\downarrow$',
+}
 
 
 def write(figure: Figure, folder: Path) -> None:
@@ -49,21 +60,15 @@ def latex(scores: Mapping[str, Any]) -> str:
     'Chance',
     'Shuffled',
     '$p$',
-    *map(_escape, map(format_baseline, baselines)),
+    *map(escape, map(format_baseline, baselines)),
   ]
-  lines = [
-    f'% {scores["num_stimuli"]} stimuli, {scores["num_samples"]} samples of each, mean over samples; needs booktabs',
-    f'\\begin{{tabular}}{{l{"r" * (len(heads) - 1)}}}',
-    '\\toprule',
-    f'{" & ".join(heads)} \\\\',
-    '\\midrule',
-  ]
+  rows = []
   for name, entry in scores['scores'].items():
     part = entry['mean_of_samples']
     number = lambda value, entry=entry: _number(value, entry['unit'])
     others = [scores['baselines'][baseline].get(name) for baseline in baselines]
     cells = [
-      _escape(format_label(name)),
+      escape(format_label(name)),
       number(part['value']),
       f'{number(part["interval"][0])} to {number(part["interval"][1])}',
       '--' if entry['chance'] is None else number(entry['chance']),
@@ -71,11 +76,26 @@ def latex(scores: Mapping[str, Any]) -> str:
       f'{part["null"]["p_value"]:.2g}',
       *('--' if other is None else number(other['first_sample']['value']) for other in others),
     ]
-    lines.append(f'{" & ".join(cells)} \\\\')
+    rows.append(cells)
+  note = f'{scores["num_stimuli"]} stimuli, {scores["num_samples"]} samples of each, mean over samples'
+  return booktabs(heads, rows, [note])
+
+
+def booktabs(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+  """A table for LaTeX with the package booktabs; the cells are LaTeX, the notes become a comment."""
+  lines = [
+    f'% {"; ".join([*notes, "needs booktabs"])}',
+    f'\\begin{{tabular}}{{l{"r" * (len(heads) - 1)}}}',
+    '\\toprule',
+    f'{" & ".join(heads)} \\\\',
+    '\\midrule',
+    *(f'{" & ".join(row)} \\\\' for row in rows),
+  ]
   return '\n'.join([*lines, '\\bottomrule', '\\end{tabular}', ''])
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+  """Text as LaTeX."""
   return ''.join(_SPECIAL.get(letter, letter) for letter in text)
 
 

@@ -1,20 +1,20 @@
 """Scores of a set of reconstructions as tables over all pairings, and the summary of each score."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from brainjax.evaluation.images import Images
 from brainjax.evaluation.networks import lpips
-from brainjax.evaluation.scores import class_accuracy, identification, pixels
+from brainjax.evaluation.scores import class_accuracy, identification, pixels, published
 from brainjax.evaluation.scores.correlation import correlation_table
 from brainjax.evaluation.scores.frechet import frechet_distance
+from brainjax.evaluation.scores.measures import Measure, Network, Score
 from brainjax.evaluation.statistics import resampling
 
 TOP_KS = (1, 5)
 RELEASED_WAYS, RELEASED_TRIALS = 50, 1000
-Network = Callable[[np.ndarray], np.ndarray]  # uint8 B H W 3 -> B D: probabilities or features
 # Attribute -> its value (a text) in each class C of the classifier, and in each stimulus U.
 Attributes = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -27,46 +27,6 @@ _TEXTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
-  """A measure of likeness of every sample to every stimulus: table N S U. `text` is empty where it is no score itself."""
-
-  table: np.ndarray
-  higher_is_better: bool
-  text: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-  """One score of every sample under every pairing.
-
-  Attributes:
-    table: N S U, the score of sample s of item n if its stimulus were u. The true pairing is the score, the others make
-      the null.
-    higher_is_better: direction.
-    chance: value of a reconstruction that knows nothing, None where it depends on the images (see the null).
-    text: what it is, for a reader.
-    unit: 'fraction' or ''.
-    measure: of an identification: by what measure.
-    num_ways: of an identification: number of alternatives.
-  """
-
-  table: np.ndarray
-  higher_is_better: bool
-  chance: float | None
-  text: str
-  unit: str = ''
-  measure: Measure | None = None
-  num_ways: int = 0
-
-  def influence(self, stimulus: np.ndarray, how: str) -> np.ndarray:
-    """How far each stimulus, as a candidate of identification, moves the mean: U, see `candidate_influence`."""
-    if self.measure is None:
-      return np.zeros(self.table.shape[-1])
-    table, higher = self.measure.table, self.measure.higher_is_better
-    return identification.candidate_influence(table, stimulus, self.num_ways, how, higher)
-
-
-@dataclasses.dataclass(frozen=True)
 class Measured:
   """Everything that was measured of a set of reconstructions; all scores are computed from it.
 
@@ -76,6 +36,8 @@ class Measured:
     classes: U, the class of each stimulus, None without a classifier.
     distances: network -> Frechet distance of the first samples to the stimuli.
     attributes: attribute -> its value in each class C, and in each stimulus U; see `attribute_scores`.
+    published: name -> measure of `published.scores`.
+    stimulus: N, the stimulus of each item, which brain retrieval needs.
   """
 
   measures: dict[str, Measure]
@@ -83,20 +45,29 @@ class Measured:
   classes: np.ndarray | None = None
   distances: dict[str, float] = dataclasses.field(default_factory=dict)
   attributes: Attributes = dataclasses.field(default_factory=dict)
+  published: dict[str, Measure] = dataclasses.field(default_factory=dict)
+  stimulus: np.ndarray | None = None
 
   def select(self, items: np.ndarray, stimuli: np.ndarray) -> 'Measured':
     """The same of some items (indices or N bool), with some stimuli (indices) as the only candidates."""
-    measures = {
-      name: dataclasses.replace(measure, table=measure.table[items][:, :, stimuli])
-      for name, measure in self.measures.items()
-    }
-    if self.classes is None:
-      return Measured(measures)
-    attributes = {name: (of_class, values[stimuli]) for name, (of_class, values) in self.attributes.items()}
-    return Measured(measures, self.probabilities[items], self.classes[stimuli], attributes=attributes)
+
+    def pick(measures: dict[str, Measure]) -> dict[str, Measure]:
+      return {
+        name: dataclasses.replace(measure, table=measure.table[items][:, :, stimuli])
+        for name, measure in measures.items()
+      }
+
+    return Measured(
+      pick(self.measures),
+      None if self.probabilities is None else self.probabilities[items],
+      None if self.classes is None else self.classes[stimuli],
+      attributes={name: (of_class, values[stimuli]) for name, (of_class, values) in self.attributes.items()},
+      published=pick(self.published),
+      stimulus=None if self.stimulus is None else np.searchsorted(stimuli, self.stimulus[items]),
+    )
 
   def scores(self, num_ways: Sequence[int]) -> dict[str, Score]:
-    """All scores: each measure, identification by it, and class accuracy.
+    """All scores: each measure, identification by it, class accuracy, and those of published tables.
 
     Args:
       num_ways: n of n-way identification and class accuracy. Left out where there are fewer stimuli or classes.
@@ -114,7 +85,7 @@ class Measured:
             text = f'{n}-way top-{k} class accuracy, expected over all draws'
             result[f'class_{n}way_top{k}'] = Score(table, True, k / n, text, 'fraction')
       result |= attribute_scores(self.probabilities, self.attributes)
-    return result
+    return result | published.scores(self.published, self.stimulus)
 
 
 def _identification(name: str, measure: Measure, num_ways: Sequence[int]) -> dict[str, Score]:
@@ -159,6 +130,8 @@ def measure_samples(
   features: Mapping[str, Network],
   perceptual: lpips.Params | None,
   attributes: Attributes | None = None,
+  published_networks: Mapping[str, published.Compared] | None = None,
+  stimulus: np.ndarray | None = None,
 ) -> Measured:
   """Measures every sample against every stimulus.
 
@@ -171,6 +144,8 @@ def measure_samples(
     features: network -> pictures to features.
     perceptual: weights of LPIPS, None without it.
     attributes: see `attribute_scores`; none without a classifier.
+    published_networks: those of `published.measure`.
+    stimulus: N, the stimulus of each item.
   """
   measures = {
     name: Measure(pixels.table(name, samples, stimuli), higher, _TEXTS[name])
@@ -185,7 +160,8 @@ def measure_samples(
     # One sample of each item, so that samples of one item do not count as different pictures.
     distances[name] = frechet_distance(values[:, 0], targets[name])
   probabilities = None if classifier is None else classify(classifier, samples)
-  return Measured(measures, probabilities, classes, distances, attributes or {})
+  compared = published.measure(samples, stimuli, published_networks or {})
+  return Measured(measures, probabilities, classes, distances, attributes or {}, compared, stimulus)
 
 
 def in_blocks(function: Network, images: np.ndarray, block: int = 64) -> np.ndarray:
