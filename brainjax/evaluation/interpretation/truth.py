@@ -1,7 +1,7 @@
 """Maps against the simulated cortex that made the data, with two controls: the shuffled model and the moved stimulus."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from brainjax.evaluation.interpretation.run import Run
 from brainjax.evaluation.interpretation.saliency import LATENT
-from brainjax.evaluation.statistics.resampling import Bootstrap, percentile_interval
+from brainjax.evaluation.statistics.resampling import Bootstrap
 from brainjax.simulate import NOISE
 from brainjax.simulator import cortex, stimuli, vision
 
@@ -28,14 +28,14 @@ def cortex_of(config: ConfigDict, subject: str) -> cortex.Subject:
 
 
 def agreement(magnitude: np.ndarray, explainable_variance: np.ndarray) -> dict[str, np.ndarray]:
-  """How well maps find the voxels that carry signal.
+  """How well the map of each item finds the voxels that carry signal.
 
   Args:
-    magnitude: B V, maps of the mean magnitude of saliency.
+    magnitude: N V, of saliency.
     explainable_variance: V, the share of a single trial's variance that the stimulus explains; 0 for pure noise.
 
   Returns:
-    Of each map, B:
+    Of each item, N:
     signal_correlation: Spearman's, with the deviation of the signal, over voxels that respond.
     noise_ratio: mean over pure-noise voxels, over that of the others; left out where all respond.
     noise_auc: the chance that a voxel that responds has more than one of pure noise; 1/2 is nothing. Left out likewise.
@@ -43,7 +43,7 @@ def agreement(magnitude: np.ndarray, explainable_variance: np.ndarray) -> dict[s
   from scipy.stats import rankdata  # slow to import
 
   responds = explainable_variance > 0
-  result = {'signal_correlation': _rank_correlation(magnitude[:, responds], explainable_variance[responds])}
+  result = {'signal_correlation': _rank_correlation(magnitude[:, responds], explainable_variance[None, responds])}
   count, silent = int(responds.sum()), int((~responds).sum())
   if count and silent:
     means = [magnitude[:, which].mean(axis=1) for which in (~responds, responds)]
@@ -53,13 +53,13 @@ def agreement(magnitude: np.ndarray, explainable_variance: np.ndarray) -> dict[s
   return result
 
 
-def _rank_correlation(maps: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """Spearman's correlation of each map B V with another V: B; 0 where one is constant."""
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Spearman's correlation of the rows of two arrays N V (or 1 V): N; 0 where one is constant."""
   from scipy.stats import rankdata  # slow to import
 
-  a, b = (rankdata(x, axis=-1) - (maps.shape[1] + 1) / 2 for x in (maps, other))
-  size = np.linalg.norm(a, axis=1) * np.linalg.norm(b)
-  return np.where(size > 0, a @ b / np.where(size > 0, size, 1), 0.0)
+  a, b = (rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (a, b))
+  size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+  return np.where(size > 0, (a * b).sum(axis=1) / np.where(size > 0, size, 1), 0.0)
 
 
 def centre(maps: np.ndarray, fields: np.ndarray) -> np.ndarray:
@@ -118,27 +118,20 @@ def compare(run: Run, maps: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str,
     maps: subject -> '<target>/<method>' -> L N V.
 
   Returns:
-    Subject -> 'maps': name -> a list over the levels of `agreement`, each with value and 95 % interval over stimuli;
-    'shuffled': the same of the maps of `LATENT` of shuffled models, each with mean and range over the models, and
+    Subject -> 'maps': name -> a list over the levels of `agreement`, each with its mean over items and a 95 % interval over
+    stimuli; 'shuffled': the same of `LATENT` for shuffled models, each with mean and range over the models, and
     'similarity', the rank correlation with the map of the trained model; 'moved': see `_moved`.
   """
   result = {}
   for place, subject in enumerate(run.config.data.subjects):
     known, mask = cortex_of(run.config, subject), run.reconstructor.transforms[subject].mask
     explained = known.explainable_variance[mask]
-    mine = run.subject == place
-    stimulus = np.unique(run.test.columns['stimulus'][mine], return_inverse=True)[1]
-    counts = Bootstrap.draw(stimulus, NUM_BOOTSTRAP, run.config.seed).counts[:, stimulus]  # B N
-    weights = np.concatenate([np.ones((1, len(stimulus))), counts])
-    weights /= weights.sum(axis=1, keepdims=True)
+    stimulus = np.unique(run.test.columns['stimulus'][run.subject == place], return_inverse=True)[1]
+    resampled = Bootstrap.draw(stimulus, NUM_BOOTSTRAP, run.config.seed)
     result[subject] = {
       'maps': {
         name: [
-          {
-            key: {'value': float(x[0]), 'interval': percentile_interval(x[1:])}
-            for key, x in agreement(weights @ np.abs(level), explained).items()
-          }
-          for level in levels
+          {key: _describe(x, resampled) for key, x in agreement(np.abs(level), explained).items()} for level in levels
         ]
         for name, levels in maps[subject].items()
       },
@@ -148,25 +141,30 @@ def compare(run: Run, maps: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str,
   return result
 
 
+def _describe(values: np.ndarray, resampled: Bootstrap) -> dict[str, Any]:
+  return {'value': float(values.mean()), 'interval': resampled.interval(values)}
+
+
 def _shuffled(run: Run, place: int, maps: Mapping[str, np.ndarray], explained: np.ndarray) -> dict[str, Any]:
   rows = np.flatnonzero(run.subject == place)[:CONTROL_ITEMS]
   fmri, baseline = run.fmri[rows], run.uninformative[rows]
-  found: dict[str, list[np.ndarray]] = {}  # name -> of each model L V
+  means: dict[str, list[list[dict[str, float]]]] = {}  # name -> model -> level -> mean over items
   for seed in range(NUM_SHUFFLED):
     model = run.reconstructor.with_params(shuffled(run.reconstructor.params, seed))
     for method, values in run.saliency_of(fmri, baseline, model).maps.items():
-      voxels = run.areas[place].to_voxels(values[:, 0])  # L N V
-      found.setdefault(f'{LATENT}/{method}', []).append(np.abs(voxels).mean(axis=1))
-  result = {}
-  for name, each in found.items():
-    result[name] = []
-    for level, magnitude in enumerate(np.stack(each, axis=1)):  # models V
-      trained = np.abs(maps[name][level][: len(rows)]).mean(axis=0)
-      scores = agreement(magnitude, explained) | {'similarity': _rank_correlation(magnitude, trained)}
-      result[name].append(
-        {key: {'mean': float(x.mean()), 'range': [float(x.min()), float(x.max())]} for key, x in scores.items()}
-      )
-  return result
+      name, levels = f'{LATENT}/{method}', []
+      for magnitude, trained in zip(np.abs(run.areas[place].to_voxels(values[:, 0])), maps[name], strict=True):
+        similarity = _rank_correlation(magnitude, np.abs(trained[: len(rows)]))
+        scores = agreement(magnitude, explained) | {'similarity': similarity}
+        levels.append({key: float(x.mean()) for key, x in scores.items()})
+      means.setdefault(name, []).append(levels)
+  return {name: [_over_models(level) for level in zip(*models, strict=True)] for name, models in means.items()}
+
+
+def _over_models(scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+  """Mean and range of each score over models."""
+  values = {key: [each[key] for each in scores] for key in scores[0]}
+  return {key: {'mean': float(np.mean(x)), 'range': [min(x), max(x)]} for key, x in values.items()}
 
 
 def _moved(run: Run, place: int, known: cortex.Subject) -> dict[str, Any]:
@@ -187,7 +185,7 @@ def _moved(run: Run, place: int, known: cortex.Subject) -> dict[str, Any]:
     transform(np.concatenate(both)[:, transform.mask], is_test=True, repetitions=np.inf).astype(np.float32)
     for both in zip(*(responses[where] for where in PLACES), strict=True)
   )
-  counts = Bootstrap.draw(np.arange(CONTROL_ITEMS), NUM_BOOTSTRAP, run.config.seed)
+  resampled = Bootstrap.draw(np.arange(CONTROL_ITEMS), NUM_BOOTSTRAP, run.config.seed)
   models = {
     '': run.reconstructor,
     'shuffled/': run.reconstructor.with_params(shuffled(run.reconstructor.params, 0)),
@@ -197,5 +195,5 @@ def _moved(run: Run, place: int, known: cortex.Subject) -> dict[str, Any]:
     for method, values in run.saliency_of(fmri, baseline, model).maps.items():
       voxels = run.areas[place].to_voxels(values[:, 0])[..., : len(early)]  # L 2N V_early
       left, right = np.split(centre(voxels, known.fields[early])[..., 0], 2, axis=1)  # L N
-      result[f'{prefix}{method}'] = [{'value': float(x.mean()), 'interval': counts.interval(x)} for x in right - left]
+      result[f'{prefix}{method}'] = [_describe(x, resampled) for x in right - left]
   return result
