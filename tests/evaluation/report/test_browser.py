@@ -127,7 +127,9 @@ def test_browser_links_lead_to_sections_and_details_open(opened):
   browser.run('document.querySelector(".skip").focus()')
   assert browser.run('return document.querySelector(".skip").getBoundingClientRect().left >= 0')
   count = browser.run('return document.querySelectorAll("details").length')
-  assert count == 5  # the fractions of groups, a baseline, the areas, the protocol, the config
+  assert (
+    count == 7
+  )  # the fractions of groups, a baseline, the areas, maps and truth, moved objects, the protocol, the config
   for i in range(count):
     browser.run('document.querySelectorAll("details summary")[arguments[0]].click()', i)
   assert browser.run('return [...document.querySelectorAll("details")].every(d => d.open)')
