@@ -107,12 +107,31 @@ RATES = {
   'slow_no_pretraining': Arm(stages=('diffuse',)),
   'train_scale': Arm({'data.test_scale': 'train'}),
 }
+# Eight subjects of two data sets on one surface, 150 trials each: one model for all against a model of one subject; and a new subject
+# with half of its trials, with and without the seven others. Contrast sees the responses of the same subjects as attend.
+MOSAIC_SUBJECTS = tuple(f'sub-{k:02d}_{name}' for k in range(1, 5) for name in ('GOD', 'THINGS'))
+MOSAIC_ALONE = {'data.other_subjects': (), 'data.contrast_mosaic_subjects': MOSAIC_SUBJECTS[:1]}
+MOSAIC = {
+  f'{name}_{count}': Arm(
+    {
+      'simulate.mosaic_subjects': 8,
+      'data.subjects': MOSAIC_SUBJECTS[:1],
+      'data.other_subjects': MOSAIC_SUBJECTS[1:],
+      'data.contrast_mosaic_subjects': MOSAIC_SUBJECTS,
+      'data.target_train_proportion': count / 150,
+      **changes,
+    }
+  )
+  for count in (75, 150)
+  for name, changes in {'full': {}, 'one_subject': MOSAIC_ALONE, 'no_balance': {'data.balance': 0.0}}.items()
+}
 SETS = {
   'main': FULL | STAGES_OFF | LOSSES_OFF | MORE,
   'paper': FULL | LOSSES_OFF | {'no_attend': STAGES_OFF['no_attend']},  # the two ablation tables of the paper
   'rates': RATES,
   'regime': REGIME,
   'sheet': SHEET,
+  'mosaic': MOSAIC,
 }
 PAIRED_ONLY = ('data.target_train_proportion',)  # fields that contrast does not read
 
@@ -336,7 +355,8 @@ def main(argv: list[str] | None = None) -> None:
     '--set',
     default='main',
     choices=SETS,
-    help='main, paper (its ablation tables), rates (of the encoder), regime (trials), sheet (few trials, other subjects)',
+    help='main, paper (its ablation tables), rates (of the encoder), regime (trials), sheet (few trials, other subjects), '
+    'mosaic (one model for many subjects)',
   )
   parser.add_argument('--config', default='configs/demo.py')
   parser.add_argument('--arms', default='', help='some arms of the set, joined by commas; default: all')

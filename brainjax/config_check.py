@@ -101,6 +101,8 @@ def _data_rules(config: ConfigDict) -> dict[str, Rule]:
       f'one of {", ".join(TEST_SCALES)}; train where released.god_test_raw_scale is on',
     ),
     'data.target_train_proportion': PART,
+    'data.leave_out_subjects': Rule(lambda x: not x or data.other_subjects, 'False where data.other_subjects is empty'),
+    'data.balance': Rule(lambda x: 0 <= x <= 1, 'between 0 and 1'),
     'data.sparse_augmentation': SHARE,
   }
 
@@ -150,10 +152,8 @@ def check(config: ConfigDict, stages: Sequence[str]) -> None:
   for name in stages:
     spec = STAGES[name]
     validates = spec.make and spec.sources(config)  # stages without data sets render their own validation batches
-    if validates and config[name].select == 'best' and not config.data.num_val_stimuli:
-      raise UserError(
-        f'config.{name}.select is best, but config.data.num_val_stimuli is 0: hold some stimuli out to select by.'
-      )
+    if validates and config[name].select == 'best' and not (held_out := spec.held_out(config)).is_some:
+      raise UserError(f'config.{name}.select is best, but {held_out.reason}.')
     for source in spec.sources(config):
       data_set = registry.get(source.data_set)
       for field in filter(None, (data_set.raw_field, *data_set.fields)):

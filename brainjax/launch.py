@@ -29,6 +29,9 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
   )
   options = {'flag_values': values}
   flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/<name of the config>.', **options)
+  flags.DEFINE_bool(
+    'leave_one_out', False, 'A run for each of config.data.subjects that learns from the others.', **options
+  )
   flags.DEFINE_list('stages', None, 'Stages to run, in this order; default config.stages.', **options)
   flags.DEFINE_list(
     'accept_changes',
@@ -116,10 +119,10 @@ def main(argv: list[str] | None = None) -> None:
   from brainjax import hosts
 
   hosts.join(given.coordinator_address, given.num_processes, given.process_id)
-  from brainjax import pipeline
+  from brainjax import leave_one_out, pipeline
 
   with hosts.ending_together():
-    pipeline.run(
+    (leave_one_out if given.leave_one_out else pipeline).run(
       config,
       Path(given.workdir or Path('runs', Path(file).stem)),
       tuple(config.stages if given.stages is None else given.stages),

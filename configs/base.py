@@ -38,6 +38,12 @@ def get_config() -> ConfigDict:
   )
   config.data.subjects = ('sbj_3',)  # attend and diffuse train on these, evaluate tests on these   (--kam_subs)
   config.data.other_subjects = ()  # attend and diffuse train on these too; nothing is tested on them
+  # Attend and diffuse train on other_subjects alone; the training responses of `subjects` only set the scale of their own test
+  # responses (leave-one-subject-out; --leave_one_out does it for each of `subjects` in turn).
+  config.data.leave_out_subjects = False
+  # How often training rows of a subject are drawn: in proportion to the number of its rows to the power 1 - balance. 0: every row
+  # once an epoch; 1: as many rows of every subject. Data without pictures count as one subject.
+  config.data.balance = 0.0
   config.data.roi = 'VC'  # name of a mask in sbj_k.npz, or several joined by '+'
   # z-score of the responses, with statistics of the training rows. 'subject': one mean and one deviation for all voxels of
   # a subject (the paper's way). 'voxel': one of each per voxel. 'voxel_session': one of each per voxel and session, where
@@ -50,6 +56,7 @@ def get_config() -> ConfigDict:
   config.data.test_scale = 'train'
   config.data.hcp_rois = ('V1', 'V2', 'V3', 'V4')
   config.data.hcp_subject_limit = 0  # use only this many subjects, in sorted order; 0: all
+  config.data.hcp_val_subjects = 0  # subjects held out of contrast, drawn by the seed: its validation curve
   config.data.hcp_augmentation = (
     1.0  # number of rows after adding interpolated pairs, over the real number; 1: no pairs
   )
@@ -70,10 +77,15 @@ def get_config() -> ConfigDict:
   # A simulated cortex writes the raw folders above when they are missing ------------------------------------------
   config.simulate = ConfigDict()
   config.simulate.enabled = False
-  config.simulate.folder = '{workdir}/simulated'  # gets Kamitani/npz and HCP/npz
+  config.simulate.folder = '{workdir}/simulated'  # gets Kamitani/npz (or MOSAIC) and HCP/npz
   config.simulate.voxels = 4192  # of each subject, GOD and HCP
   config.simulate.subjects = 5  # GOD subjects
   config.simulate.hcp_subjects = 20
+  config.simulate.mosaic_subjects = (
+    0  # of MOSAIC in place of GOD (then `subjects` is 0); areas have the vertices of their parcels
+  )
+  config.simulate.mosaic_trials = 150  # training trials of each of them, 1 to 1,200
+  config.simulate.mosaic_repetitions = 10  # of each of their 50 test pictures
   config.simulate.seed = 0
   config.simulate.workers = 2  # subjects at a time
   config.simulate.image_size = 256  # pixels of the stimulus files; the real ones have 256

@@ -134,7 +134,7 @@ def test_values_that_exclude_each_other():
   fails('diffuse.cached_crops is 2', diffuse__cached_crops=2, diffuse__crop_probability=0.0)
   fails('diffuse.cached_crops is -1', diffuse__cached_crops=-1)
   fails(
-    'are empty. Only stimuli of data with pictures are held out',
+    'contrast.select is best, but no data are held out to select by: set config.data.hcp_val_subjects',
     contrast__select='best',
     data__num_val_stimuli=9,
     data__contrast_god_subjects=(),

@@ -65,6 +65,10 @@ class Dataset:
   num_voxels: int
   info: Mapping[str, Any] = MappingProxyType({})
 
+  def sources(self) -> np.ndarray:
+    """Where each row comes from, for a balanced sampling: `N` int. By default all rows from one source."""
+    return np.zeros(len(self), np.int32)
+
   def __len__(self) -> int:
     raise NotImplementedError
 
@@ -107,6 +111,10 @@ class ArrayDataset(Dataset):
   def num_voxels(self) -> int:
     return self.columns['fmri'].shape[-1]
 
+  def sources(self) -> np.ndarray:
+    """The subject of each row: `N`."""
+    return self.columns['subject'] if 'subject' in self.columns else super().sources()
+
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
     batch = {name: column[rows] for name, column in self.columns.items()}
     if self.pictures is not None:
@@ -141,6 +149,14 @@ class JoinedDataset(Dataset):
 
   def __len__(self) -> int:
     return int(self._starts[-1])
+
+  def sources(self) -> np.ndarray:
+    """Those of the parts, which are different: `N`."""
+    found: list[np.ndarray] = []
+    for part in self.parts:
+      first = found[-1].max() + 1 if found else 0
+      found.append(np.unique(part.sources(), return_inverse=True)[1] + first)
+    return np.concatenate(found)
 
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
     rows = np.asarray(rows)

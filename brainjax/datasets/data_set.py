@@ -57,9 +57,10 @@ class DataSet:
     raw_field: the field of `config.data` that names the raw folder, which a run then prepares by itself; empty: the user
       must prepare the data by the command.
     fields: fields of `config.data` that it alone reads -> what their value must be.
-    unpaired: (prepared_dir, patch_size=, full_extra_patch=, seed=, and each of `fields` by name) -> rows without pictures.
-      With it, and where `config.data` names its raw folder, `contrast` learns from it. Data with pictures need none:
-      contrast reads the training rows of the subjects that `config.data.contrast_<name>_subjects` names.
+    unpaired: (prepared_dir, split, patch_size=, full_extra_patch=, seed=, and each of `fields` by name) -> rows without
+      pictures of the split 'train', or 'val' (None: nothing is held out). With it, and where `config.data` names its raw
+      folder, `contrast` learns from it. Data with pictures need none: contrast reads the training rows of the subjects that
+      `config.data.contrast_<name>_subjects` names.
     check: builder of prepared data -> what `prepare check` reports and draws of each subject in it. None: what it reports
       of data with pictures.
     released_raw_scale: the release does not z-score its test rows; `config.released.god_test_raw_scale` does the same
@@ -81,7 +82,7 @@ class DataSet:
   raw_field: str = ''
   origin: str = ''
   fields: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
-  unpaired: Callable[..., arrays.Dataset] | None = None
+  unpaired: Callable[..., arrays.Dataset | None] | None = None
   check: Callable[[Any], list[checks.Subject]] | None = None
   released_raw_scale: bool = False
   needs_command: Callable[[Path], bool] = lambda folder: False

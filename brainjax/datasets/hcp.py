@@ -262,25 +262,32 @@ def load(
 
 def load_unpaired(
   prepared_dir: str | os.PathLike,
+  split: str = 'train',
   *,
   patch_size: int,
   full_extra_patch: bool,
   seed: int,
   hcp_rois: Sequence[str],
   hcp_subject_limit: int,
+  hcp_val_subjects: int,
   hcp_augmentation: float,
-) -> arrays.Dataset:
-  """`load`, from the fields of `config.data`; see configs/base.py.
+) -> arrays.Dataset | None:
+  """`load`, from the fields of `config.data`; see configs/base.py. None where nothing is held out for the split 'val'.
 
   Raises:
     UserError: as `load`.
   """
+  if split == 'val' and not hcp_val_subjects:
+    return None
   return load(
     prepared_dir,
     hcp_rois,
+    split,
     max_subjects=hcp_subject_limit or None,
+    num_val_subjects=hcp_val_subjects,
+    val_seed=seed,
     patch_size=patch_size,
-    augmentation_times=hcp_augmentation,
+    augmentation_times=hcp_augmentation if split == 'train' else 1.0,
     augmentation_seed=seed,
     full_extra_patch=full_extra_patch,
   )
@@ -324,6 +331,7 @@ DATA_SET = data_set.DataSet(
   fields={
     'hcp_rois': Rule(lambda x: len(x) > 0 and NAMES.holds(x) and set(x) <= set(AREAS), f'some of {", ".join(AREAS)}'),
     'hcp_subject_limit': NOT_NEGATIVE,
+    'hcp_val_subjects': NOT_NEGATIVE,
     'hcp_augmentation': Rule(lambda x: 1 <= x <= 100, 'between 1 and 100'),
   },
   raw_field='hcp',

@@ -47,6 +47,7 @@ class _Batches:
   share: int
   transform: Transform | None
   repeat: bool
+  balance: float
   _order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
   @property
@@ -64,7 +65,8 @@ class _Batches:
     if known != epoch:
       rows = np.arange(len(self.dataset))
       if self.shuffle:
-        rows = np.random.default_rng((self.seed, epoch)).permutation(rows)
+        rng = np.random.default_rng((self.seed, epoch))
+        rows = rng.permutation(draw_balanced(self.dataset.sources(), self.balance, rng) if self.balance else rows)
       self._order = (epoch, rows)
     return rows
 
@@ -86,6 +88,32 @@ class _Batches:
     batch['row'] = rows.astype(np.int32)
     batch['weight'] = (np.arange(self.share) < count).astype(np.float32)
     return batch
+
+
+def draw_balanced(sources: np.ndarray, balance: float, rng: np.random.Generator) -> np.ndarray:
+  """As many rows as there are, each source with a share in proportion to (its number of rows) ** (1 - balance).
+
+  A source that gives more rows than it has gives each of them as often as possible before the rest is drawn.
+
+  Args:
+    sources: N, of each row.
+    balance: 0 (every row once) to 1 (equal shares).
+    rng: draws which rows.
+
+  Returns:
+    N rows, source by source.
+  """
+  _, place, counts = np.unique(sources, return_inverse=True, return_counts=True)
+  share = counts.astype(float) ** (1 - balance)
+  exact = len(sources) * share / share.sum()
+  wanted = np.floor(exact).astype(int)
+  wanted[np.argsort(wanted - exact, kind='stable')[: len(sources) - wanted.sum()]] += 1  # the largest remainders
+  drawn = []
+  for source, count in enumerate(wanted.tolist()):
+    rows = np.flatnonzero(place == source)
+    whole, rest = divmod(count, len(rows))
+    drawn += [rows] * whole + [rng.permutation(rows)[:rest]]
+  return np.concatenate(drawn)
 
 
 class Loader(Iterator[dict[str, np.ndarray]]):
@@ -133,6 +161,7 @@ def make_loader(
   shard_count: int = 1,
   transform: Transform | None = None,
   repeat: bool = True,
+  balance: float = 0.0,
   num_threads: int = 2,
   prefetch: int = 4,
 ) -> Loader:
@@ -148,6 +177,7 @@ def make_loader(
     shard_count: number of processes; process k has the k-th part of every padded batch.
     transform: (item, rng) -> item for one row, with its own random generator.
     repeat: never stop (training), or stop after one epoch (evaluation).
+    balance: of the sources of the rows in a shuffled epoch, see `draw_balanced`.
     num_threads: batches prepared at the same time.
     prefetch: batches held ready.
 
@@ -170,5 +200,5 @@ def make_loader(
       f'batch size {batch_size} is larger than the {len(dataset)} samples there are; choose a smaller batch size'
     )
   share = filled_size // shard_count
-  source = _Batches(dataset, batch_size, seed, shuffle, shard_index * share, share, transform, repeat)
+  source = _Batches(dataset, batch_size, seed, shuffle, shard_index * share, share, transform, repeat, balance)
   return Loader(source, num_threads, prefetch)

@@ -22,7 +22,7 @@ from brainjax.rules import INNER_SHARE, NAMES, NOT_NEGATIVE, POSITIVE, SHARE, Ru
 from brainjax.stages import common, transfer
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
-from brainjax.stages.registry import Release, Sizes, Source, StageSpec, WeightsField
+from brainjax.stages.registry import HeldOut, Release, Sizes, Source, StageSpec, WeightsField
 
 
 def model(config: ConfigDict, num_voxels: int) -> FmriMAE:
@@ -135,19 +135,7 @@ def train_rows(config: ConfigDict) -> arrays.JoinedDataset:
   Raises:
     UserError: the config names no data, or they are missing or damaged.
   """
-  parts = []
-  for name in _unpaired(config):
-    data_set = data_sets.get(name)
-    options = {field: config.data[field] for field in data_set.fields}
-    parts.append(
-      data_set.unpaired(
-        config.data.prepared,
-        patch_size=config.fmri_mae.patch_size,
-        full_extra_patch=config.released.full_extra_patch,
-        seed=config.seed,
-        **options,
-      )
-    )
+  parts: list[arrays.Dataset] = _unpaired_rows(config, 'train')
   parts += _paired_rows(config, 'train')
   if not parts:
     fields = [each.raw_field for each in data_sets.DATA_SETS.values() if each.unpaired]
@@ -156,6 +144,24 @@ def train_rows(config: ConfigDict) -> arrays.JoinedDataset:
       f'contrast has no data to learn from: config.data.{", config.data.".join(fields)} are empty; fill one in.'
     )
   return arrays.JoinedDataset(parts, max(part.num_voxels for part in parts))
+
+
+def _unpaired_rows(config: ConfigDict, split: str) -> list[arrays.Dataset]:
+  """The rows without pictures of each data set that has some in this split."""
+  parts = []
+  for name in _unpaired(config):
+    data_set = data_sets.get(name)
+    options = {field: config.data[field] for field in data_set.fields}
+    part = data_set.unpaired(
+      config.data.prepared,
+      split,
+      patch_size=config.fmri_mae.patch_size,
+      full_extra_patch=config.released.full_extra_patch,
+      seed=config.seed,
+      **options,
+    )
+    parts += [] if part is None else [part]
+  return parts
 
 
 def _paired_rows(
@@ -174,13 +180,15 @@ def _paired_rows(
 
 
 def _data(config: ConfigDict) -> stage_data.StageData:
-  train, val = train_rows(config), None
+  train = train_rows(config)
   fitted = {
     subject: transform for part in train.parts for subject, transform in part.info.get('transforms', {}).items()
   }
   transforms = [transform.with_width(train.num_voxels) for transform in fitted.values()]
+  held_out: list[arrays.Dataset] = _unpaired_rows(config, 'val')
   if fitted and config.data.num_val_stimuli:
-    val = arrays.JoinedDataset(_paired_rows(config, 'val', fitted), train.num_voxels)
+    held_out += _paired_rows(config, 'val', fitted)
+  val = arrays.JoinedDataset(held_out, train.num_voxels) if held_out else None
   return stage_data.make(config, 'contrast', sources(config), train, val, transforms)
 
 
@@ -266,13 +274,18 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
   }
 
 
+def _held_out(config: ConfigDict) -> HeldOut:
+  paired = config.data.num_val_stimuli and any(_paired(config).values())
+  fields = ', '.join(f'config.data.{field}' for field in _subject_fields(config).values())
+  return HeldOut(
+    bool(paired or config.data.hcp and config.data.hcp_val_subjects),
+    'no data are held out to select by: set config.data.hcp_val_subjects (with config.data.hcp), or config.data.num_val_stimuli '
+    f'with one of {fields}',
+  )
+
+
 def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
   subjects = [subject for of_set in _paired(config).values() for subject in of_set]
-  if config.contrast.select == 'best' and not subjects:
-    raise UserError(
-      f'config.contrast.select is best, but config.data.{", ".join(_subject_fields(config).values())} are empty. Only '
-      'stimuli of data with pictures are held out, so there is nothing to select by.'
-    )
   if len(set(subjects)) < len(subjects):
     raise UserError(
       f'contrast would learn from two subjects of one name: {", ".join(map(str, _paired(config).items()))}; weights know '
@@ -297,6 +310,7 @@ STAGE = StageSpec(
   sources=sources,
   train_rows=train_rows,
   sizes=_sizes,
+  held_out=_held_out,
   rules=_rules,
   check=_check,
   unused=('image_mae', 'first_stage', 'unet', 'conditioner'),

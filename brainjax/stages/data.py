@@ -76,9 +76,17 @@ def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayD
   return everything.take(np.flatnonzero(everything.columns['subject'] < len(config.data.subjects)))
 
 
+def training_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
+  """`rows` that attend and diffuse train on or validate with: with `data.leave_out_subjects` those of `other_subjects` alone."""
+  everything = rows(config, split, **options)
+  if not config.data.leave_out_subjects:
+    return everything
+  return everything.take(np.flatnonzero(everything.columns['subject'] >= len(config.data.subjects)))
+
+
 def train_rows(config: ConfigDict) -> arrays.ArrayDataset:
   """Training rows of attend and diffuse, without pictures."""
-  return rows(config, 'train', image_size=0)
+  return training_rows(config, 'train', image_size=0)
 
 
 def test(config: ConfigDict, fitted: Mapping[str, InputTransform] | None = None) -> arrays.ArrayDataset:
@@ -156,7 +164,7 @@ def paired(
   options = {'image_size': image_size, 'signed_unit': encode is None, 'num_voxels': num_voxels}
 
   def load(split: str, fitted: Mapping[str, InputTransform] | None = None) -> arrays.ArrayDataset:
-    data = rows(config, split, fitted=fitted, **options)
+    data = training_rows(config, split, fitted=fitted, **options)
     if not encode:
       return data
     return dataclasses.replace(data, pictures=encode(data.pictures, split), picture_name='latent')
@@ -190,7 +198,9 @@ def make(
   shares = loader_shares(stage, size)
   if share := config.data.sparse_augmentation:
     transform = _sparse(share, transform)
-  batches = loader.make_loader(train, size, seed=config.seed, transform=transform, **shares)
+  batches = loader.make_loader(
+    train, size, seed=config.seed, transform=transform, balance=config.data.balance, **shares
+  )
 
   def validation():
     return loader.make_loader(val, size, seed=config.seed, shuffle=False, repeat=False, **shares)

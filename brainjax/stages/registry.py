@@ -71,6 +71,19 @@ class Release(NamedTuple):
   part: str = ''
 
 
+class HeldOut(NamedTuple):
+  """Whether a stage has validation data, and where it has none, which field would hold some out."""
+
+  is_some: bool
+  reason: str
+
+
+def _held_out_stimuli(config: ConfigDict) -> HeldOut:
+  return HeldOut(
+    config.data.num_val_stimuli > 0, 'config.data.num_val_stimuli is 0: hold some stimuli out to select by'
+  )
+
+
 def _check_weights_of(folder: Path) -> None:
   checkpoints.check_weights(folder / 'weights')
 
@@ -88,6 +101,7 @@ class StageSpec(NamedTuple):
     sources: the data that it reads.
     train_rows: the training rows, checked before the first stage begins; None where they are rendered during training.
     sizes: (config, field -> info of the weights it names) -> sizes saved with these weights.
+    held_out: whether its validation data exist.
     rules: field -> what its value must be.
     check: raises a UserError for values that exclude each other.
     unused: sections of the config that do not change its result.
@@ -108,6 +122,7 @@ class StageSpec(NamedTuple):
   sources: Callable[[ConfigDict], list[Source]] = lambda config: []
   train_rows: Callable[[ConfigDict], Dataset] | None = None
   sizes: Callable[[ConfigDict, Mapping[str, Mapping[str, Any]]], list[Sizes]] = lambda config, infos: []
+  held_out: Callable[[ConfigDict], HeldOut] = _held_out_stimuli
   rules: Callable[[ConfigDict], dict[str, Rule]] = lambda config: {}
   check: Callable[[ConfigDict, tuple[str, ...]], None] = lambda config, stages: None
   unused: tuple[str, ...] = ()

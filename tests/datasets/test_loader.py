@@ -23,6 +23,30 @@ def noisy(item, rng):
   return item | {'noise': rng.random(2)}
 
 
+def test_sources_are_drawn_in_the_shares_that_balance_says():
+  sources = np.repeat([4, 0, 9], [16, 4, 80])  # in any order of numbers
+  shares = {0.0: [4, 16, 80], 1.0: [34, 33, 33], 0.5: [13, 27, 60]}  # 0.5: as 2 : 4 : 8.94
+  for balance, expected in shares.items():
+    rows = loader.draw_balanced(sources, balance, np.random.default_rng(0))
+    counts = np.bincount(rows, minlength=100)
+    assert [int(counts[sources == source].sum()) for source in (0, 4, 9)] == pytest.approx(expected, abs=1)
+    assert len(rows) == 100
+    for source in (0, 4, 9):  # each row of a source as often as any other, but for one
+      assert np.ptp(counts[sources == source]) <= 1
+
+
+def test_a_balanced_epoch_is_the_same_for_a_seed_and_epoch():
+  columns = {'fmri': np.arange(30, dtype=np.float32)[:, None], 'subject': np.repeat([0, 1], [25, 5])}
+  one, two = (loader.make_loader(arrays.ArrayDataset(columns), 10, seed=4, balance=1.0) for _ in range(2))
+  epochs = [np.concatenate([next(one)['row'] for _ in range(3)]) for _ in range(2)]
+  for epoch in epochs:
+    assert (epoch >= 25).sum() == 15 and len(set(epoch[epoch < 25].tolist())) == 15
+    np.testing.assert_array_equal(epoch, np.concatenate([next(two)['row'] for _ in range(3)]))
+  assert not np.array_equal(*epochs)
+  joined = arrays.JoinedDataset([arrays.ArrayDataset(columns), arrays.ArrayDataset({'fmri': np.ones((4, 1))})])
+  np.testing.assert_array_equal(joined.sources(), np.repeat([0, 1, 2], [25, 5, 4]))
+
+
 def test_every_row_once_an_epoch_in_a_new_order():
   batches = loader.make_loader(numbered(9), 3, seed=1)
   assert batches.steps_per_epoch == 3

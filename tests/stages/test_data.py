@@ -159,8 +159,8 @@ def test_contrast_learns_from_every_data_set_that_the_config_names(config, tmp_p
   own.prepare(own_files.write(tmp_path / 'raw').source(), tmp_path / 'out', 'ab')
   seen = {}
 
-  def unpaired(prepared, **options):
-    seen.update(options, prepared=prepared)
+  def unpaired(prepared, split, **options):
+    seen.update(options, prepared=prepared, split=split)
     return arrays.ArrayDataset({'fmri': np.arange(3 * 30, dtype=np.float32).reshape(3, 30)})
 
   rest = data_sets.DataSet(
@@ -177,7 +177,7 @@ def test_contrast_learns_from_every_data_set_that_the_config_names(config, tmp_p
   assert contrast.sources(config) == [Source('own', ('ab',)), Source('rest')]
   rows = contrast.train_rows(config)
   assert seen == {
-    'prepared': config.data.prepared, 'patch_size': 4, 'full_extra_patch': False, 'seed': 2022, 'rest_level': 2.0
+    'prepared': config.data.prepared, 'patch_size': 4, 'full_extra_patch': False, 'seed': 2022, 'rest_level': 2.0, 'split': 'train',
   }  # fmt: skip
   fmri = rows.gather(np.arange(len(rows)))['fmri']
   assert fmri.shape == (3 + 7, 30)
