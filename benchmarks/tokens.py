@@ -22,6 +22,7 @@ from brainjax import workdirs
 from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError, command_line
 from brainjax.files import atomic_write
+from brainjax.models.fmri_mae import fmri_weights
 from brainjax.simulator import stimuli
 from brainjax.stages import data as stage_data
 from brainjax.stages import diffuse, first_stage, transfer
@@ -76,7 +77,7 @@ def encoders(
     if not workdirs.is_complete(run / phase):
       continue
     weights, _ = load_weights(run / phase / 'weights')
-    trained = subtree(weights, 'conditioner') or transfer.mae_to_conditioner(transfer.fmri_weights(weights), shapes)
+    trained = subtree(weights, 'conditioner') or transfer.mae_to_conditioner(fmri_weights(weights), shapes)
     yield f'after {phase}', tokens_of(fresh | trained)
 
 

@@ -357,7 +357,11 @@ class RunCheckpoints:
       shutil.rmtree(self._directory / NO_LONGER_KEPT, ignore_errors=True)
 
   def close(self) -> None:
-    """Waits for the save in the background and frees the manager."""
+    """Waits for the save in the background and frees the manager.
+
+    Raises:
+      UserError: the save cannot be written.
+    """
     with self._writing():
       self._settle()
       self._manager.close()

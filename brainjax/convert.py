@@ -145,7 +145,7 @@ def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     raise UserError(
       f'{source}/weights.json lacks kind or settings, so neither brainjax.convert nor a stage wrote it; convert the release again'
     )
-  from brainjax import pipeline  # noqa: F401 - registers the stages; slow to import, so only for the way back
+  from brainjax import all_stages  # noqa: F401 - registers the stages; slow to import, so only for the way back
 
   stage = STAGES.get(info['kind'])
   if stage and stage.release:

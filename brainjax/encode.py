@@ -12,7 +12,7 @@ from brainjax.checkpoints import load_weights
 from brainjax.datasets.responses import Betas, MaskOf, Responses, Sessions
 from brainjax.errors import UserError
 from brainjax.models.conditioner import FmriConditioner
-from brainjax.models.fmri_mae import FmriMAE
+from brainjax.models.fmri_mae import FmriMAE, fmri_kwargs, fmri_weights
 from brainjax.trees import lists_to_tuples, subtree, unflatten
 
 
@@ -52,12 +52,11 @@ class FmriEncoder:
       UserError: there are no such weights, or they have no fMRI encoder.
     """
     flat, info = load_weights(weights)
-    models = info.get('settings', {})  # name of a model -> its constructor arguments, or those of the one model
-    if 'conditioner' in models:
-      kwargs, flat = models['conditioner'], subtree(flat, 'conditioner')
+    if kwargs := info.get('settings', {}).get('conditioner'):
+      flat = subtree(flat, 'conditioner')
       model, first = FmriConditioner(**lists_to_tuples(kwargs), dtype=dtype), 0
-    elif 'num_voxels' in (kwargs := models.get('fmri', models)):
-      flat = subtree(flat, 'fmri') or flat
+    elif 'num_voxels' in (kwargs := fmri_kwargs(info)):
+      flat = fmri_weights(flat)
       model, first = FmriMAE(**lists_to_tuples(kwargs), dtype=dtype), 1  # the class token comes first
     else:
       raise UserError(

@@ -14,16 +14,16 @@ from brainjax.errors import ArgumentParser, UserError, command_line
 
 
 class Public(NamedTuple):
-  """Weights that anybody may take.
+  """Weights that anybody may download.
 
   Attributes:
-    what: it is, in words.
+    what: describes them.
     kind: of `convert`.
     licence: as their authors state it.
     repository: on the Hugging Face hub; empty: `url`.
     url: of one file.
     sha256: its first digits, where they are published (as in PyTorch's file names).
-    member: of a zip archive, which is the file of weights.
+    member: name of the file of weights in a zip archive; empty: the file itself holds them.
   """
 
   what: str

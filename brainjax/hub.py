@@ -186,7 +186,7 @@ def _as_user_error(source: str) -> Iterator[None]:
     raise
   except errors.GatedRepoError as error:
     raise UserError(
-      f'{source} is gated: its owners let in who accepts their terms. Open {page}, accept them, run `hf auth login`, and '
+      f'{source} is gated: its owners admit those who accept their terms. Open {page}, accept them, run `hf auth login`, and '
       'give the same command again.'
     ) from error
   except errors.RevisionNotFoundError as error:

@@ -1,17 +1,17 @@
-"""Command: says what a thing is: weights, a run, prepared data, or a raw file: brainjax info X"""
+"""Command: describes weights, a run, prepared data or a raw file: brainjax info X"""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainjax import checkpoints, hub, locate
+from brainjax import checkpoints, hub, locate, workdirs
 from brainjax.datasets import events, neuroimaging, own_betas, raw, registry, store
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.datasets.masks import suffix_of
 from brainjax.datasets.overview import find_prepared
 from brainjax.errors import ArgumentParser, UserError, command_line
+from brainjax.evaluation.score import SCORES_FILE, read_scores
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.torch_convert.writer import SUFFIXES
 
@@ -20,7 +20,7 @@ def describe(source: str) -> Iterator[str]:
   """Sentences about `source`: a path, or hf://org/name[@revision].
 
   Raises:
-    UserError: it is nothing that brainjax knows, or damaged.
+    UserError: it is of no known kind, or damaged.
   """
   path = locate.weights(source)
   if not path.exists():
@@ -29,7 +29,7 @@ def describe(source: str) -> Iterator[str]:
     yield from _weights(path)
   elif path.is_file():
     yield from _file(path)
-  elif stages := sorted(path.glob('*/complete.json'), key=lambda file: file.stat().st_mtime):
+  elif stages := workdirs.finished(path):
     yield from _run(path, stages)
   elif prepared := find_prepared(path):
     yield from _prepared(prepared)
@@ -69,13 +69,12 @@ def _scores(scores: Mapping[str, Any] | None) -> Iterator[str]:
     yield f'score     {name}: {mean["value"]:.3f} ({low:.3f} to {high:.3f}), p {mean["null"]["p_value"]:.2g}'
 
 
-def _run(path: Path, stages: Sequence[Path]) -> Iterator[str]:
+def _run(path: Path, stages: Mapping[str, float | None]) -> Iterator[str]:
   yield f'run       {path}'
-  for file in stages:
-    seconds = json.loads(file.read_text()).get('seconds')
-    yield f'stage     {file.parent.name}: complete' + (f', {seconds:.0f} s' if seconds is not None else '')
-  if (path / 'scores.json').is_file():
-    yield from _scores(json.loads((path / 'scores.json').read_text()))
+  for name, seconds in stages.items():
+    yield f'stage     {name}: complete' + (f', {seconds:.0f} s' if seconds is not None else '')
+  if (path / SCORES_FILE).is_file():
+    yield from _scores(read_scores(path))
   for name in ('report.html', 'pictures.png'):
     if (path / name).is_file():
       yield f'file      {path / name}'

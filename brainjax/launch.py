@@ -10,7 +10,7 @@ from ml_collections import config_flags
 from brainjax import locate
 from brainjax.errors import UserError, command_line
 
-# Python's words about something that is not a number -> ours.
+# Python's messages about text that is not a number -> ours.
 NUMBERS = {
   'invalid literal for int() with base 10:': 'expected a whole number, found',
   'could not convert string to float:': 'expected a number, found',

@@ -35,7 +35,7 @@ def warmup_cosine(peak: float, warmup_epochs: float, num_epochs: float, steps_pe
 def warmup_constant(peak: float, warmup_epochs: float, steps_per_epoch: int) -> optax.Schedule:
   """Returns a schedule: linear from 0 to `peak`, then constant. The warm-up is rounded to whole steps, or to none."""
   warmup = round(warmup_epochs * steps_per_epoch)
-  # optax takes a warm-up of 0 steps for a rate that stays 0.
+  # With a warm-up of 0 steps, the rate of optax's linear schedule stays 0.
   return optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
 
 

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import brainjax
-from brainjax import checkpoints, files, hub, locate
+from brainjax import checkpoints, files, hub, locate, workdirs
 from brainjax.errors import ArgumentParser, UserError, command_line
+from brainjax.evaluation.score import SCORES_FILE, read_scores
+from brainjax.models.latent_diffusion import LatentDiffusion
+from brainjax.stages import reconstruct
 
 CARD = 'README.md'
+SAMPLED = reconstruct.STAGE.after  # the stage whose weights make the pictures that are scored
 PAPER = 'https://openreview.net/forum?id=YZSLDEE0mw'
 
 
-def pack(run: Path, out: Path, stage: str = 'diffuse', licence: str = '') -> Path:
+def pack(run: Path, out: Path, stage: str = SAMPLED, licence: str = '') -> Path:
   """Writes the folder `out`.
 
   Args:
@@ -53,9 +57,8 @@ def pack(run: Path, out: Path, stage: str = 'diffuse', licence: str = '') -> Pat
 def _facts(run: Path, stage: str, info: Mapping[str, Any], licence: str) -> dict[str, Any]:
   """What a run knows about its weights: config, scores, hours; and the licences of what it started from."""
   facts = {'licence': licence or info.get('licence', ''), 'packed_by': f'brainjax {brainjax.__version__}'}
-  config = _json(run / stage / 'config.json')
-  if config:
-    facts['run'] = config
+  if (file := run / stage / 'config.json').is_file():
+    facts['run'] = config = workdirs.read_json(file)
     made_here = {f'{{workdir}}/{name}/weights' for name in config}
     started = {
       f'{name}.{field}': value
@@ -64,10 +67,9 @@ def _facts(run: Path, stage: str, info: Mapping[str, Any], licence: str) -> dict
       if field.endswith('init_from') and isinstance(value, str) and value and value not in made_here
     }
     facts['origins'] = {field: _licence_of(source) for field, source in started.items()}
-  if scores := _json(run / 'scores.json') if stage == 'diffuse' else None:
-    facts['scores'] = scores
-  done = {path.parent.name: _json(path) or {} for path in run.glob('*/complete.json')}
-  if hours := {name: round(each['seconds'] / 3600, 3) for name, each in done.items() if 'seconds' in each}:
+  if stage == SAMPLED and (run / SCORES_FILE).is_file():
+    facts['scores'] = read_scores(run)
+  if hours := {name: round(s / 3600, 3) for name, s in workdirs.finished(run).items() if s is not None}:
     facts['hours'] = hours
   return json.loads(json.dumps(facts).replace(str(Path.home()), '~'))  # a home folder may hold the user's name
 
@@ -81,13 +83,6 @@ def _licence_of(source: str) -> str:
   return f'{source}: {info.get("licence") or "licence not recorded"}' + (
     f', from {info["origin"]}' if info.get('origin') else ''
   )
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-  try:
-    return json.loads(path.read_text()) if path.is_file() else None
-  except ValueError as error:
-    raise UserError(f'{path} is not JSON ({error}); make it again, or move it away.') from error
 
 
 def card(name: str, info: Mapping[str, Any], num_values: int, folder: Path) -> str:
@@ -110,7 +105,7 @@ def card(name: str, info: Mapping[str, Any], num_values: int, folder: Path) -> s
   use = (
     f"from brainjax.reconstruct import Reconstructor\n\nmodel = Reconstructor.from_pretrained('{name}')  # or hf://org/name\n"
     "pictures = model.from_betas('session.nii.gz', mask='V1.nii.gz')  # uint8, trials x samples x height x width x 3"
-    if stage == 'diffuse'
+    if set(LatentDiffusion._fields) <= set(info.get('settings', {}))
     else f"from brainjax.encode import FmriEncoder\n\ntokens, pooled = FmriEncoder.from_pretrained('{name}')(betas)"
   )
   about = (
@@ -169,7 +164,7 @@ def _limits(info: Mapping[str, Any]) -> str:
   kind = '* **The data were simulated.** Nothing here says how well the model works on a brain.\n' if simulated else ''
   return (
     f'## Limits\n\n{kind}* It decodes the subjects above, from the voxels above, and nobody else.\n'
-    '* A picture always looks like something. Whether it has to do with what was seen, only scores on held-out stimuli tell.\n'
+    '* A picture always looks like something. Only scores on held-out stimuli tell whether it has to do with what was seen.\n'
     '* It shows what was seen, as far as visual cortex responds to it; not thoughts.'
   )
 
@@ -194,7 +189,9 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = ArgumentParser(prog='brainjax pack', description=__doc__.splitlines()[0])
   parser.add_argument('run', type=Path, help='workdir of a run, or a folder of weights')
   parser.add_argument('--out', type=Path, required=True, help='new folder')
-  parser.add_argument('--stage', default='diffuse', help='whose weights: diffuse (default), attend or contrast')
+  parser.add_argument(
+    '--stage', default=SAMPLED, help=f'whose weights, such as attend or contrast (default: {SAMPLED})'
+  )
   parser.add_argument('--licence', default='', help='of these weights, such as CC-BY-4.0; the card states it')
   parser.add_argument('--push', help='also upload the folder to hf://ORGANISATION/NAME')
   args = parser.parse_args(argv)

@@ -7,23 +7,28 @@ import numpy as np
 
 from brainjax.checkpoints import load_weights, save_safetensors
 from brainjax.errors import ArgumentParser, command_line
+from brainjax.stages import image_mae, label2img, scene_classifier
 from brainjax.trees import add_prefix
 
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-  """Command line."""
+  """Command line.
+
+  Raises:
+    UserError: an option or the workdir cannot be used, or a file exists already.
+  """
   parser = ArgumentParser(prog='python -m brainjax.pack_prior', description=__doc__)
   parser.add_argument('--workdir', required=True, type=Path, help='workdir of configs/demo_prior.py')
   parser.add_argument(
     '--out', required=True, type=Path, help='folder for demo_prior.safetensors and demo_classifier.safetensors'
   )
   args = parser.parse_args(argv)
-  latent_diffusion, facts = load_weights(args.workdir / 'label2img' / 'weights')
-  image_mae, image_facts = load_weights(args.workdir / 'image_mae_training' / 'weights')
-  prior = latent_diffusion | add_prefix('image_mae', image_mae)
+  latent_diffusion, facts = load_weights(args.workdir / label2img.STAGE.name / 'weights')
+  autoencoder, image_facts = load_weights(args.workdir / image_mae.STAGE.name / 'weights')
+  prior = latent_diffusion | add_prefix('image_mae', autoencoder)
   info = {'kind': 'demo_prior', 'settings': facts['settings'] | {'image_mae': image_facts['settings']}}
-  classifier, classifier_facts = load_weights(args.workdir / 'scene_classifier' / 'weights')
+  classifier, classifier_facts = load_weights(args.workdir / scene_classifier.STAGE.name / 'weights')
   for name, params, facts in (
     ('demo_prior.safetensors', prior, info),
     ('demo_classifier.safetensors', classifier, classifier_facts),

@@ -14,38 +14,22 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import brainjax
+from brainjax import all_stages as _all_stages  # noqa: F401 - registers the stages
 from brainjax import hosts, locate, prepare, sharding, step_memory, workdirs
 from brainjax.checkpoints import save_weights
 from brainjax.datasets import arrays
 from brainjax.datasets import registry as data_sets
 from brainjax.errors import UserError
-from brainjax.evaluation import stage as evaluate
-from brainjax.evaluation.interpretation import stage as interpret
 from brainjax.files import write_json
 from brainjax.models import recompute
 from brainjax.ops import attention
 from brainjax.resolve import resolve
 from brainjax.simulate import simulate
-from brainjax.stages import (
-  attend,
-  common,
-  contrast,
-  diffuse,
-  first_stage,
-  image_mae,
-  label2img,
-  reconstruct,
-  scene_classifier,
-)
+from brainjax.stages import common
 from brainjax.stages import data as stage_data
 from brainjax.stages.problem import Training
-from brainjax.stages.registry import RANDOM, STAGES, StageSpec, register, starts_here, with_ancestors
+from brainjax.stages.registry import RANDOM, STAGES, StageSpec, starts_here, with_ancestors
 from brainjax.train import LoopOptions, train
-
-for _module in (
-  contrast, attend, diffuse, reconstruct, evaluate, interpret, first_stage, image_mae, label2img, scene_classifier,
-):  # fmt: skip
-  register(_module.STAGE)
 
 
 def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, accepted: Sequence[str] = ()) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from brainjax import sharding
 from brainjax.checkpoints import load_weights
-from brainjax.datasets import raw
+from brainjax.datasets import raw, transforms
 from brainjax.datasets.responses import Betas, MaskOf, Responses, Sessions
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.files import atomic_folder
@@ -289,7 +289,7 @@ def sample_latent(
 def _decode(models: LatentDiffusion, params: Any, latent: jax.Array) -> jax.Array:
   """Latent B h w C -> uint8 B H W 3."""
   image = models.first_stage.apply({'params': params['first_stage']}, latent, method='to_image')
-  return jnp.round((jnp.clip(image, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+  return transforms.to_uint8(image)
 
 
 def _sample(models: LatentDiffusion, schedule: diffusion.Schedule, params: Any, *inputs: Any, **options: Any):

@@ -16,11 +16,11 @@ from brainjax.trees import lists_to_tuples
 
 
 def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigDict:
-  """The config that every stage, reconstruct and evaluate use, and that is saved with results.
+  """The config that every stage uses and that is saved with results.
 
-  Model sizes come from weights, so weights of any size can be used: from those that the config names to start a stage;
-  once the stage is complete, from those that it saved. An empty `init_from` becomes the weights of the stage before: this
-  run makes them with the sizes of the config, or has made them.
+  Weights set the model sizes, so a run can start from weights of any size. Before a stage has run, these are the weights
+  that the config names for its start; afterwards, the weights that it saved. An empty `init_from` becomes the weights of
+  the stage before.
 
   Args:
     config: the run's.

@@ -254,7 +254,11 @@ def _claim(out: Path, parameters: dict) -> None:
 
 @command_line
 def main(argv: list[str] | None = None) -> None:
-  """Parses the command line and runs the simulation."""
+  """Parses the command line and runs the simulation.
+
+  Raises:
+    UserError: an option is wrong, or as `simulate`.
+  """
   parser = ArgumentParser(prog='python -m brainjax.simulate', description=__doc__)
   parser.add_argument(
     '--out', required=True, help='folder to write; Kamitani/npz (or MOSAIC) and HCP/npz will be in it'

@@ -182,7 +182,7 @@ def train(
   init_key, root = sharding.put_same(tuple(jax.random.split(jax.random.key(seed))), mesh)
   state, whole = initialise(options.name, problem, init_key, mesh)
   frozen = cast_frozen(problem, whole, mesh)
-  # Meanwhile the host keeps what the cast has rounded.
+  # The cast has rounded these. The host keeps them for the result.
   rounded = sharding.to_host({path: x for path, x in whole.items() if frozen[path].dtype != x.dtype})
   del whole
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
@@ -214,9 +214,7 @@ def train(
 def check_same_inputs(before: Mapping[str, str], now: Mapping[str, str], since: str) -> None:
   """Raises a UserError where data or weights (name -> SHA-256) differ from those at an earlier moment (`since`)."""
   if changed := sorted(name for name in before.keys() & now.keys() if before[name] != now[name]):
-    raise UserError(
-      f'not the same as when {since}: {", ".join(changed)}. Put the old ones back or choose another --workdir.'
-    )
+    raise UserError(f'changed since {since}: {", ".join(changed)}. Put the old ones back or choose another --workdir.')
 
 
 def _run_steps(

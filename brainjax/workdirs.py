@@ -42,6 +42,16 @@ def is_complete(folder: Path) -> bool:
   return (folder / 'complete.json').is_file()
 
 
+def finished(workdir: Path) -> dict[str, float | None]:
+  """Finished stage -> seconds that it took (None: not recorded), in the order in which they ended.
+
+  Raises:
+    UserError: a complete.json is damaged.
+  """
+  files = sorted(workdir.glob('*/complete.json'), key=lambda file: file.stat().st_mtime)
+  return {file.parent.name: read_json(file).get('seconds') for file in files}
+
+
 def fill_in_paths(config: ConfigDict, workdir: Path) -> ConfigDict:
   """A copy of the config whose texts have the workdir's path in place of '{workdir}'.
 
@@ -106,7 +116,7 @@ def read_config(workdir: Path, stages: Sequence[str]) -> ConfigDict:
   if not complete:
     raise UserError(f'{workdir} has no finished stage {" or ".join(stages)}; give the workdir of a finished run.')
   fields = base.get_config().to_dict()
-  for name, value in _read_json(workdir / complete[0] / 'config.json').items():
+  for name, value in read_json(workdir / complete[0] / 'config.json').items():
     value = lists_to_tuples(value) if isinstance(value, dict) else lists_to_tuples({name: value})[name]
     fields[name] = fields.get(name, {}) | value if isinstance(value, dict) else value
   return fill_in_paths(ConfigDict(fields), workdir.absolute()).lock()
@@ -151,7 +161,7 @@ def refuse_other_config(
     raise UserError(
       f'{folder} holds results, but no config.json that says how they were made; put it back or move {folder} away.'
     )
-  before = flatten(_portable(_read_json(folder / 'config.json'), workdir), '.')
+  before = flatten(_portable(read_json(folder / 'config.json'), workdir), '.')
   now, also = (flatten(relevant(some, workdir, name), '.') for some in (config, given))
   # A field that only one version of brainjax has is at its default in the other.
   changed = sorted(
@@ -178,11 +188,15 @@ def refuse_other_config(
 
 
 def remat_of_checkpoints(folder: Path) -> str:
-  """What `config.remat` meant when the checkpoints of a stage's folder were made; empty where there are none."""
+  """What `config.remat` meant when the checkpoints of a stage's folder were made; empty where there are none.
+
+  Raises:
+    UserError: config.json is damaged.
+  """
   if not any((folder / 'checkpoints').glob('[0-9]*')):
     return ''
   # Earlier versions did not save it; their default was this.
-  return _read_json(folder / 'config.json').get('remat', 'everything')
+  return read_json(folder / 'config.json').get('remat', 'everything')
 
 
 def put_result_aside(workdir: Path, name: str) -> None:
@@ -194,7 +208,12 @@ def put_result_aside(workdir: Path, name: str) -> None:
   print(f'{name}: the earlier result is now in {aside}')
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+  """A JSON file of a stage.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
   try:
     return json.loads(path.read_text())
   except (OSError, ValueError) as error:
@@ -247,4 +266,4 @@ def refuse_other_raw_files(workdir: Path, stages: Sequence[str], inputs: Mapping
   for earlier in registry.with_ancestors(stages):
     file = workdir / earlier / 'weights' / 'weights.json'
     if is_complete(workdir / earlier) and file.is_file():
-      check_same_inputs(_read_json(file).get('inputs', {}), inputs, f'{workdir / earlier} was made')
+      check_same_inputs(read_json(file).get('inputs', {}), inputs, f'{workdir / earlier} was made')

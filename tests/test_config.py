@@ -160,7 +160,7 @@ def test_the_message_names_the_nearest_possible_numbers_of_sampling_steps():
     (['--config=configs/nothing.py'], 'nothing.py'),
     (['--config=configs/tiny.py', '--config.attend.learning_rat=1'], 'learning_rat'),
     (['--config=configs/tiny.py', '--config.attend.batch_size=four'], 'four'),
-    (['--config=configs/tiny.py', '--stages='], 'stages: none found'),
+    (['--config=configs/tiny.py', '--stages='], 'stages: no stage is named'),
     (['--config=configs/tiny.py', '--confg.seed=1'], 'confg'),
     (['--config=configs/tiny.py', '--stages=contrast,atend'], 'atend'),
     (

@@ -14,6 +14,7 @@ from brainjax.convert import main as convert
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.encode import FmriEncoder
 from brainjax.errors import UserError, command_line
+from brainjax.evaluation.score import FORMAT
 from brainjax.models.fmri_mae import FmriMAE
 from brainjax.stages import common
 from brainjax.trees import flatten
@@ -44,7 +45,12 @@ def run(tmp_path_factory):
   (folder / 'contrast' / 'config.json').write_text(json.dumps(config))
   (folder / 'contrast' / 'complete.json').write_text('{"seconds": 5400.0}')
   entry = {'value': 0.4, 'interval': [0.3, 0.5], 'null': {'mean': 0.1, 'interval': [0.0, 0.2], 'p_value': 0.0099}}
-  scores = {'num_items': 50, 'num_samples': 5, 'protocol': {'null': 'fMRI shuffled', 'num_shuffles': 100}}
+  scores = {
+    'format': FORMAT,
+    'num_items': 50,
+    'num_samples': 5,
+    'protocol': {'null': 'fMRI shuffled', 'num_shuffles': 100},
+  }
   scores['scores'] = {'class_50_way_top_1': {'chance': 0.02, 'mean_of_samples': entry}}
   (folder / 'scores.json').write_text(json.dumps(scores))
   return folder, raw
@@ -95,7 +101,10 @@ def test_the_card_states_scores_limits_and_licences(run, tmp_path):
   scores = json.loads((run[0] / 'scores.json').read_text())
   transform = read_info(run[0] / 'contrast' / 'weights')['input']
   facts = {'kind': 'diffuse', 'licence': 'CC-BY-4.0', 'scores': scores, 'input': transform, 'hours': {'diffuse': 0.5}}
-  facts['run'] = {'simulate': {'enabled': True}}
+  facts |= {
+    'run': {'simulate': {'enabled': True}},
+    'settings': dict.fromkeys(('conditioner', 'unet', 'first_stage'), {}),
+  }
   card = pack.card('m', facts, 12_345, tmp_path)
   _, top, body = card.split('---\n', 2)
   assert yaml.safe_load(top)['license_name'] == 'CC-BY-4.0'

@@ -357,7 +357,7 @@ def test_stages_that_saw_other_raw_files_do_not_go_together(tmp_path):
   workdirs.refuse_other_raw_files(
     tmp_path, ('diffuse',), {'raw files of god/sbj_1': '80', 'raw files of god/sbj_2': '64'}
   )
-  with pytest.raises(UserError, match='not the same as when .*attend was made: raw files of god/sbj_1. Put the old'):
+  with pytest.raises(UserError, match='changed since .*attend was made: raw files of god/sbj_1. Put the old'):
     workdirs.refuse_other_raw_files(tmp_path, ('diffuse',), {'raw files of god/sbj_1': '64'})
 
 
@@ -370,7 +370,7 @@ def test_other_raw_files_of_the_same_shape_are_refused_by_later_stages(finished,
     arrays = dict(archive)
   np.savez(file, **arrays | {'arr_0': arrays['arr_0'][::-1]})
   config = workdirs.fill_in_paths(tiny.get_config(), workdir)
-  with pytest.raises(UserError, match='not the same as when .*contrast was made: raw files of god/sbj_1'):
+  with pytest.raises(UserError, match='changed since .*contrast was made: raw files of god/sbj_1'):
     pipeline.run(config, workdir, ('reconstruct',), asked=True)
 
 

@@ -12,6 +12,15 @@ from brainjax.datasets.input_transform import InputTransform
 from brainjax.metric_writer import read_metrics
 
 ROOT = Path(__file__).parent.parent
+REPORT = """
+import dataclasses, pathlib, sys
+import tests.toys
+from brainjax.evaluation import report
+from tests.evaluation.report.pages import make_page
+folder = pathlib.Path(sys.argv[1])
+page = dataclasses.replace(make_page(folder), curves=report.read_curves(folder / 'run'))
+report.write_page(page, folder / 'report.html')
+"""
 
 
 def _run(*command):
@@ -42,6 +51,12 @@ def test_a_stage_and_a_data_set_from_outside_the_package(tmp_path):
   _, of_contrast = load_weights(tmp_path / 'run' / 'contrast' / 'weights')
   assert of_contrast['input'] == info['input'] and of_contrast['settings']['num_voxels'] == 6
   assert list(of_contrast['inputs'])[:1] == ['raw files of toy/s1']
+  # The report draws its curve, with the meaning that its spec gives.
+  done = _run('-c', REPORT, str(tmp_path))
+  assert done.returncode == 0, done.stderr
+  assert (
+    '<figcaption>grey_error: distance of predicted and real grey</figcaption>' in (tmp_path / 'report.html').read_text()
+  )
   wrong = _run('launch.py', *flags, '--config.linear.gain=-1.0')
   assert wrong.returncode == 2 and 'config.linear.gain is -1.0; expected more than 0' in wrong.stderr
   done = _run(

@@ -57,7 +57,8 @@ def make(config, mesh):
   def loss(params, batch, key):
     del key
     error = (batch['fmri'] @ params['w'] + params['b'] - batch['image'].mean((1, 2, 3))) ** 2
-    return jnp.sum(error * batch['weight']) / batch['weight'].sum(), {}
+    grey_error = jnp.sum(jnp.sqrt(error) * batch['weight']) / batch['weight'].sum()
+    return jnp.sum(error * batch['weight']) / batch['weight'].sum(), {'grey_error': grey_error}
 
   return common.training(
     config,
@@ -77,5 +78,6 @@ register(
     sources=stage_data.paired_sources,
     train_rows=stage_data.train_rows,
     rules=lambda config: {'linear.gain': POSITIVE},
+    curves={'grey_error': 'distance of predicted and real grey'},
   )
 )

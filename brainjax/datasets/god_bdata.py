@@ -239,7 +239,7 @@ def _refuse_other_pictures(out: Path, todo: Sequence[str], sets: dict[int, tuple
 
 
 def _arrays(path: Path, fmri: dict, shown: dict, sets: dict[int, tuple[int, ...]]) -> dict[str, np.ndarray]:
-  """arr_0 .. arr_3; test trials stand picture by picture, in order of presentation."""
+  """arr_0 .. arr_3; test trials picture by picture, those of a picture in the order of presentation."""
   train_place, test_place = (np.searchsorted(sets[value], shown[value]) for value in (TRAINING, TEST))
   counts = np.bincount(test_place)
   if counts.min() != counts.max():

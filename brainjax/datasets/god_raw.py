@@ -43,7 +43,11 @@ class Subject:
 
 
 def find_folder(path: str | os.PathLike) -> Path:
-  """The folder with the .npz files: `path` or `path/npz`."""
+  """The folder with the .npz files: `path` or `path/npz`.
+
+  Raises:
+    UserError: neither has them.
+  """
   return raw.find_folder(path, IMAGES, 'the GOD data set (images_256.npz, sbj_1.npz, ...)')
 
 
@@ -72,7 +76,11 @@ def subjects_in(folder: Path) -> list[str]:
 
 
 def files_of(folder: Path, subject: str) -> dict[str, Path]:
-  """The raw files that a subject's data depend on, by name."""
+  """The raw files that a subject's data depend on, by name.
+
+  Raises:
+    UserError: one is missing.
+  """
   names = [IMAGES, f'{subject}.npz', CLASS_INDEX, *LABELS.values()]
   return {name: raw.check_file(folder / name) for name in names}
 
@@ -192,7 +200,11 @@ def read_subject(folder: Path, subject: str, num_train: int, num_test: int) -> S
 
 
 def read(folder: Path, subject: str) -> paired.Trials:
-  """All of a subject. Single test trials are left out, with a message, where `trial_order` finds none."""
+  """All of a subject. Single test trials are left out, with a message, where `find_trial_order` finds no order.
+
+  Raises:
+    UserError: as `read_stimuli` and `read_subject`.
+  """
   stimuli = read_stimuli(folder)
   counts = {split: len(pictures) for split, pictures in stimuli.images.items()}
   arrays = read_subject(folder, subject, counts['train'], counts['test'])

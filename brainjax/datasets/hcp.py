@@ -121,7 +121,11 @@ def _check_shapes(files: dict[str, Path], frames: int) -> dict[str, dict[str, tu
 
 
 def find_folder(path: str | os.PathLike) -> Path:
-  """The folder of the subjects' folders: `path` or `path/npz`."""
+  """The folder of the subjects' folders: `path` or `path/npz`.
+
+  Raises:
+    UserError: neither has them.
+  """
   return raw.find_folder(path, f'*/{FILE}', f'the HCP subjects (<subject>/{FILE})')
 
 
@@ -294,7 +298,11 @@ def load_unpaired(
 
 
 def check(source: Any) -> list[checks.Subject]:
-  """What `prepare check` reports of each subject; reads every window once."""
+  """What `prepare check` reports of each subject; reads every window once.
+
+  Raises:
+    UserError: the prepared data are damaged.
+  """
   facts = store.read_metadata(Path(source.data_dir))
   rois, start, subjects = facts.masks, 0, []
   for place, (name, count) in enumerate(zip(facts['subjects'], facts['windows'], strict=True)):

@@ -45,7 +45,9 @@ class Summary:
   written: list[str] = dataclasses.field(default_factory=list)  # subjects
   kept: list[str] = dataclasses.field(default_factory=list)  # done before, files unchanged
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # subject or file -> reason
-  earlier: list[str] = dataclasses.field(default_factory=list)  # of a run before, not seen or skipped in this one
+  earlier: list[str] = dataclasses.field(
+    default_factory=list
+  )  # prepared by an earlier run; this one skipped them, or their files are gone
 
   def lines(self) -> list[str]:
     """For people to read."""
@@ -99,6 +101,9 @@ def find(raw: Path, runs: Sequence[str] = RUNS) -> tuple[dict[str, dict[str, Pat
   The subject is a number of 6 digits: before the name of the file, or the innermost folder of such a name; else the first
   folder below `raw`. If both releases contain a run, YA2025 is used. The file that joins all runs is used only if all four
   are asked for and no single run exists.
+
+  Raises:
+    UserError: a run is unknown.
   """
   check_runs(runs)
   by_subject: dict[str, dict[str, Path]] = {}

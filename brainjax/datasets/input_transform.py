@@ -156,6 +156,9 @@ class InputTransform:
       responses: N V, see `select`.
       is_test: whether these are test rows or a new session.
       repetitions: of test rows, see `to_test_scale`.
+
+    Raises:
+      UserError: as `to_test_scale`.
     """
     if not (is_test and self.test_raw_scale):
       responses = transforms.normalize(responses, self.mean, self.std)

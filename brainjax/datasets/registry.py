@@ -21,7 +21,7 @@ with pictures, write a module such as this, and import it (`config.plugins` of a
     registry.register(registry.DataSet('toy', 'A toy', Toy, has_raw=lambda raw: (raw / 's1.npz').is_file()))
 
 Then `python -m brainjax.prepare --plugins=toy toy --raw=DIR` prepares it, and `config.data.dataset = 'toy'` trains on it. A data set
-of the package itself has its line at the end of this file instead. `raw_field='beans'` lets a run prepare it by
+of the package itself has a `DATA_SET` instead, which the end of this file registers. `raw_field='beans'` lets a run prepare it by
 itself, from the folder that `config.data.beans` names; your config adds this field. With the field
 `contrast_toy_subjects = ('s1',)` in `config.data`, `contrast` learns from the training rows of these subjects too. Data without
 pictures give `contrast` their rows by `DataSet.unpaired`, and name their own check for `prepare check`.
@@ -78,7 +78,11 @@ def get(name: str) -> DataSet:
 
 
 def zscore_of(name: str, zscore: str) -> str:
-  """The z-score of a data set's responses: as asked, or its own way for 'auto'."""
+  """The z-score of a data set's responses: as asked, or its own way for 'auto'.
+
+  Raises:
+    UserError: there is no such data set.
+  """
   return get(name).zscore if zscore == 'auto' else zscore
 
 

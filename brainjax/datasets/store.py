@@ -23,7 +23,7 @@ from PIL import Image
 from tensorflow_datasets.core import example_serializer
 
 from brainjax.errors import UserError, as_user_error, disk_full_reason
-from brainjax.files import lock, sha256, to_disk
+from brainjax.files import lock, read_npz, sha256, to_disk
 from brainjax.progress import progress
 
 SHARD_BYTES = 256 << 20
@@ -65,8 +65,7 @@ class Metadata(tfds.core.Metadata):
     self.clear()
     with as_damaged(data_dir):
       self.update(json.loads((Path(data_dir) / 'metadata.json').read_text()))
-      with np.load(Path(data_dir) / 'metadata.npz', allow_pickle=False) as arrays:
-        self.update(arrays)
+      self.update(read_npz(Path(data_dir) / 'metadata.npz'))
 
   @property
   def masks(self) -> dict[str, np.ndarray]:

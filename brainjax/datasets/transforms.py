@@ -90,8 +90,13 @@ def mean_by_label(fmri: np.ndarray, labels: list | np.ndarray) -> tuple[np.ndarr
 
 
 def to_signed_unit(image: np.ndarray) -> np.ndarray:
-  """uint8 0..255 -> float32 [-1, 1], any shape."""
+  """uint8 0..255 -> float32 [-1, 1], any shape, NumPy or JAX."""
   return image.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+  """The nearest uint8 0..255 of float32 [-1, 1], any shape, NumPy or JAX. Values outside are clipped."""
+  return ((image.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:

@@ -117,7 +117,7 @@ def confusion(measured: Measured, stimulus: np.ndarray, attributes: Attributes) 
 
 
 def choose_items(score: Score, name: str, values: np.ndarray) -> dict[str, Any]:
-  """Items that nobody has picked: the first, middle and last ones in the order of a score.
+  """Items chosen by a rule and not by hand: the first, middle and last ones in the order of a score.
 
   Args:
     score: that orders them.

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from brainjax.errors import UserError
+from brainjax import files
+from brainjax.errors import UserError, as_user_error
 from brainjax.evaluation.scores.pixels import WINDOW
 
 
@@ -71,12 +72,8 @@ def read_images(path: str | os.PathLike) -> Images:
   path = Path(path)
   if not path.is_file():
     raise UserError(f'{path} does not exist; run the reconstruct stage first')
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
-  except Exception as error:  # NumPy raises many kinds of errors for damaged archives
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
-    raise UserError(f'{path} is not a readable .npz of plain arrays ({reason}); run reconstruct again') from error
+  with as_user_error(f'{path} is not a readable .npz of plain arrays', 'run reconstruct again'):
+    arrays = files.read_npz(path)
   fields = [field.name for field in dataclasses.fields(Images)]
   missing = [name for name in fields if name not in arrays and name != 'categories']
   if missing:

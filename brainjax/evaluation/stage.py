@@ -22,7 +22,7 @@ from brainjax.evaluation.networks import classifiers
 from brainjax.evaluation.networks import published as published_networks
 from brainjax.evaluation.networks.classifiers import Classifier
 from brainjax.evaluation.report import provenance, showcase
-from brainjax.evaluation.score import ITEMS_FILE, SCORES_FILE, evaluate, score_images
+from brainjax.evaluation.score import ITEMS_FILE, SCORES_FILE, evaluate, read_items, score_images
 from brainjax.reconstruct import Reconstructor
 from brainjax.rules import NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.stages import common, reconstruct
@@ -41,7 +41,7 @@ def score(config: ConfigDict, workdir: Path) -> dict[str, Any]:
   Raises:
     UserError: images.npz or weights are missing or damaged.
   """
-  images = read_images(workdir / 'reconstruct' / reconstruct.IMAGES)
+  images = read_images(reconstruct.pictures_of(workdir))
   classifier = classifiers.load(config.evaluate.classifier) if config.evaluate.classifier else None
   options = {
     'num_bootstrap': config.evaluate.num_bootstrap,
@@ -149,7 +149,7 @@ def _baselines(
 
 
 def _at_test_scale(rows: ArrayDataset, fitted: Mapping[str, InputTransform], repetitions: int) -> ArrayDataset:
-  """Test rows at the scale of training rows, each the mean of so many trials, as the model gets them."""
+  """Scales test rows, each the mean of `repetitions` trials, as the model gets them."""
   scaled = rows.take(np.arange(len(rows)))
   for place, subject in enumerate(rows.info['subjects']):
     if subject in fitted:
@@ -194,8 +194,7 @@ def _page(
   reconstructor: Reconstructor,
 ) -> report.Page:
   """What report.html shows."""
-  with np.load(workdir / ITEMS_FILE, allow_pickle=False) as archive:
-    items = {name: archive[name] for name in archive.files}
+  items = read_items(workdir)
   nearest = items['nearest_training/row']  # N S
   names = np.array([train.info['names'][number] for number in train.info['picture_stimulus'].tolist()])
   subjects = np.array(test.info['subjects'])[test.columns['subject']]

@@ -1,6 +1,8 @@
 """The masked autoencoder of fMRI vectors, with optional cross-attention to image tokens (phases 1 and 2)."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from brainjax.models.blocks import XAVIER
 from brainjax.models.cross_attention import CrossBlock, CrossBottleneck
 from brainjax.models.masked_autoencoder import MaskedAutoencoder, Modality
 from brainjax.ops import patches, positions
+from brainjax.trees import subtree
 
 
 class FmriMAE(MaskedAutoencoder):
@@ -72,3 +75,14 @@ class FmriMAE(MaskedAutoencoder):
   def example_inputs(self) -> tuple[jax.Array, ...]:
     """Zeros to initialise with: fMRI 1 V."""
     return (jnp.zeros((1, self.num_voxels)),)
+
+
+def fmri_kwargs(info: Mapping[str, Any]) -> dict[str, Any]:
+  """The constructor arguments of an `FmriMAE` in the info of weights: of one alone, or of one beside an `ImageMAE`."""
+  kwargs = info.get('settings', {})
+  return kwargs.get('fmri', kwargs)
+
+
+def fmri_weights(flat: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The parameters of an `FmriMAE` in such weights (path -> array)."""
+  return subtree(flat, 'fmri') or flat

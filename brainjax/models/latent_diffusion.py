@@ -32,6 +32,12 @@ class LatentDiffusion(NamedTuple):
     }
 
 
+def unet_for(kwargs: Mapping[str, Any], autoencoder: VQModel | KLModel, **options: Any) -> UNet:
+  """A UNet whose channels are those of the latents of `autoencoder`. `options` replace constructor arguments in `kwargs`."""
+  channels = {'in_channels': autoencoder.embed_dim, 'out_channels': autoencoder.embed_dim}
+  return UNet(**lists_to_tuples(kwargs) | channels | options)
+
+
 def latent_diffusion(
   kwargs: Mapping[str, Mapping[str, Any]], dtype: DTypeLike = jnp.float32, remat: str = 'nothing'
 ) -> LatentDiffusion:
@@ -47,14 +53,8 @@ def latent_diffusion(
   shared = {'dtype': dtype, 'remat': remat}
   conditioner = FmriConditioner(**lists_to_tuples(kwargs['conditioner']) | shared)
   autoencoder = first_stage(kwargs['first_stage'], dtype)
-  fit = {
-    'in_channels': autoencoder.embed_dim,
-    'out_channels': autoencoder.embed_dim,
-    'context_dim': conditioner.context_dim,
-    'context_tokens': conditioner.context_tokens,
-    'global_pool': conditioner.global_pool,
-  }
-  return LatentDiffusion(conditioner, UNet(**lists_to_tuples(kwargs['unet']) | fit | shared), autoencoder)
+  context = {name: getattr(conditioner, name) for name in ('context_dim', 'context_tokens', 'global_pool')}
+  return LatentDiffusion(conditioner, unet_for(kwargs['unet'], autoencoder, **context, **shared), autoencoder)
 
 
 def predict_noise(

@@ -14,7 +14,11 @@ from brainjax.trees import unflatten
 
 
 def check(golden: Golden) -> None:
-  """Replays the file."""
+  """Replays the file.
+
+  Raises:
+    UserError: the file lacks an array.
+  """
   config, checkpoint = golden.config, golden.inputs('ckpt')
   # The decoder of the checkpoint never runs. The file does not record its number of heads.
   mae = FmriMAE(**replay.kwargs(sizes.fmri_mae, checkpoint, {**config, 'decoder_num_heads': 1}, golden))

@@ -18,7 +18,11 @@ SPARSE_SHARE = 0.2
 
 
 def check(golden: Golden) -> None:
-  """Replays the file."""
+  """Replays the file.
+
+  Raises:
+    UserError: the file lacks an array.
+  """
   _check_transforms(golden)
   _check_pictures(golden)
   with tempfile.TemporaryDirectory() as folder:

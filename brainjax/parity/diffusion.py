@@ -36,7 +36,11 @@ class Loaded(NamedTuple):
 
 
 def check(golden: Golden) -> None:
-  """Replays the file."""
+  """Replays the file.
+
+  Raises:
+    UserError: the file lacks an array.
+  """
   config = published.config()
   replay.check_hyperparameters(golden, config, {'clip': 'diffuse.clip_norm'})
   schedule = _check_schedule(golden, config)

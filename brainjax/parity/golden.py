@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brainjax import files
 from brainjax.errors import UserError
 
 FORWARD = 1e-4  # largest relative error of forward values, losses and gradients
@@ -119,7 +120,7 @@ class Golden:
     expected, actual = np.asarray(self.peek(name), np.float64), np.asarray(actual, np.float64)
     self._add(name, quantity, relative_error(actual, expected, floor, steps), bound, 'relative')
 
-  def close_all(self, prefix: str, actual: Mapping[str, Any], bound: float = FORWARD, *, floor: float = 0.0) -> None:
+  def close_all(self, prefix: str, actual: Mapping[str, Any], floor: float = 0.0) -> None:
     """Calls `close` for every array `prefix/...`. Where `actual` lacks one, the error is infinite.
 
     Raises:
@@ -130,7 +131,7 @@ class Golden:
     names = self.names_in(prefix)
     for name in names:
       quantity = f'{prefix}/* ({len(names)} arrays)'
-      self.close(f'{prefix}/{name}', actual.get(name, np.nan), bound, floor=floor, quantity=quantity)
+      self.close(f'{prefix}/{name}', actual.get(name, np.nan), floor=floor, quantity=quantity)
 
   def absolute(
     self, name: str, actual: Any, keep: Any = slice(None), quantity: str = '', tolerance: np.ndarray | float = 0.0
@@ -215,8 +216,7 @@ def read(path: Path) -> Golden:
   if not path.is_file():
     raise UserError(f'{path}: no such file; expected a golden .npz file')
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
+    arrays = files.read_npz(path)
   except Exception as error:  # NumPy raises many types; pickled arrays are never loaded
     reason = str(error).split('\n')[0] or type(error).__name__
     raise UserError(f'{path}: not a whole .npz file of plain arrays ({reason}); make or copy it again') from None

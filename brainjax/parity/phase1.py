@@ -31,7 +31,11 @@ HYPERPARAMETERS = {
 
 
 def check(golden: Golden) -> None:
-  """Replays the file."""
+  """Replays the file.
+
+  Raises:
+    UserError: the file lacks an array.
+  """
   config, state = published.config(), golden.inputs('state')
   replay.check_hyperparameters(golden, config, HYPERPARAMETERS)
   model = FmriMAE(**replay.kwargs(sizes.fmri_mae, state, golden.config, golden))

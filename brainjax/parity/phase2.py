@@ -35,7 +35,11 @@ MASKED = ('fmri_masked', 'img_masked')  # draws of the masked passes; the other 
 
 
 def check(golden: Golden) -> None:
-  """Replays the file."""
+  """Replays the file.
+
+  Raises:
+    UserError: the file lacks an array.
+  """
   config, recorded = published.config(), golden.config
   replay.check_hyperparameters(golden, config, HYPERPARAMETERS)
   state = {'fmri': golden.inputs('state_fmri'), 'image': golden.inputs('state_image')}

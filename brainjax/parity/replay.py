@@ -58,7 +58,11 @@ def kwargs(
 def load(
   model: nn.Module, table: Table, state: Mapping[str, np.ndarray], golden: Golden, *inputs: Any, **more: Any
 ) -> Flat:
-  """Path -> array of a model, from a PyTorch state dict."""
+  """Path -> array of a model, from a PyTorch state dict.
+
+  Raises:
+    UserError: the arrays do not fit the model.
+  """
   expected = transfer.init_shapes(lambda key: model.init(key, *inputs, **more)['params'])
   return engine.to_jax(table, state, expected, f'{golden.path}: its PyTorch state')
 

@@ -15,7 +15,11 @@ TIME_CONDITION = 'time_embed_condtion'
 
 
 def check(golden: Golden) -> None:
-  """Replays the file."""
+  """Replays the file.
+
+  Raises:
+    UserError: the file lacks an array.
+  """
   state = golden.inputs('state')
   for variant in golden.groups():
     if f'{variant}/out' in golden:

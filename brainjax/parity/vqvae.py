@@ -8,7 +8,11 @@ from brainjax.torch_convert.tables.autoencoder import VQ_TABLE
 
 
 def check(golden: Golden) -> None:
-  """Replays the file. Quantisation starts from the recorded latent: with ours, rounding could select another code."""
+  """Replays the file. Quantisation starts from the recorded latent: with ours, rounding could select another code.
+
+  Raises:
+    UserError: the file lacks an array.
+  """
   state, image = golden.inputs('state'), replay.nhwc(golden.input('image'))
   model = VQModel(**replay.kwargs(sizes.autoencoder, state, golden.config, golden))
   variables = replay.variables(replay.load(model, VQ_TABLE, state, golden, image))

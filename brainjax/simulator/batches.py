@@ -10,7 +10,7 @@ from brainjax.simulator import stimuli
 
 
 class RenderedBatches:
-  """Iterates over batches `{image: B H W 3 in [-1, 1], attributes: B 5, class_index: B, weight: B}`.
+  """Iterates over batches `{image: B H W 3 uint8, attributes: B 5, class_index: B, weight: B}`.
 
   A batch depends on seed and position alone.
 
@@ -48,7 +48,7 @@ class RenderedBatches:
       attributes = stimuli.random_attributes(rng, self._batch_size, exclude=self._categories.test_attributes)
     images = stimuli.render(attributes, rng, self._size)
     return {
-      'image': images[self._share].astype(np.float32) / 127.5 - 1,
+      'image': images[self._share],
       'attributes': attributes[self._share].astype(np.int32),
       'class_index': class_index[self._share].astype(np.int32),
       'weight': np.ones(self._batch_size, np.float32)[self._share],

@@ -62,8 +62,8 @@ class CortexConfig:
   noise_neighbour_weight: float = 0.3  # weight of the noise of the two neighbours in that of a voxel
   conjunction_variance: float = 0.2  # of a semantic response, from pairs of attributes
   power: float = 0.5  # exponent of the response to the pooled energy
-  # How far receptive fields and tuning of a vertex are a subject's own: 0: those of the sheet that all subjects share, as
-  # if aligned without error; 1: nothing is shared. Signal-to-noise ratio and noise are always the subject's own.
+  # How much receptive fields and tuning differ between subjects. 0: all subjects share one sheet, as if aligned without
+  # error; 1: nothing is shared. Signal-to-noise ratio and noise are never shared.
   subject_jitter: float = 1.0
   session_drift: float = 0.0  # standard deviation of a voxel's baseline from session to session; a trial has 1
 
@@ -165,7 +165,7 @@ class Subject:
     return self._mix_noise(shared, own)
 
   def rest(self, rng: np.random.Generator, frames: int) -> np.ndarray:
-    """Draws resting data, (frames, V) float32, z-scored per voxel; signal and noise have their covariances of the task.
+    """Draws resting data, (frames, V) float32, z-scored per voxel; signal and noise covary as in the task.
 
     Time courses are first-order autoregressive; those of signal and global components are slower than a voxel's noise.
     """

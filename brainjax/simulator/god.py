@@ -46,7 +46,7 @@ def subject_file(number: int) -> str:
 def pictures(seed: int, size: int = 256, progress: Callable[[int], object] = lambda count: None) -> Pictures:
   """Renders the stimuli.
 
-  The categories are the same for every seed: a prior that has not seen the test categories has not for any seed.
+  The categories are the same for every seed: a prior that has not seen the test categories of one seed has seen those of no seed.
 
   Args:
     seed: of the instances.

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from brainjax.datasets import arrays, transforms
 from brainjax.errors import UserError
 from brainjax.models.dense import cast_kernels
-from brainjax.models.fmri_mae import FmriMAE
+from brainjax.models.fmri_mae import FmriMAE, fmri_kwargs, fmri_weights
 from brainjax.models.image_mae import ImageMAE
 from brainjax.ops import losses, masking, patches
 from brainjax.rules import INNER_SHARE, NOT_NEGATIVE, POSITIVE, Rule
@@ -148,7 +148,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   stage = config.attend
   phase1, info = transfer.load_start_weights(config, 'attend')
   vit, _ = transfer.load_start_weights(config, 'attend', 'image_init_from')
-  kwargs = transfer.fmri_kwargs(info)
+  kwargs = fmri_kwargs(info)
   if (depth := kwargs.get('decoder_depth', stage.decoder_depth)) < stage.decoder_depth:
     raise UserError(
       f'config.attend.decoder_depth is {stage.decoder_depth}, but the weights {stage.init_from} have {depth} decoder '
@@ -161,7 +161,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   pretrained = {}
   if phase1:
     transfer.log_resized('attend', stage.init_from, kwargs, data.num_voxels)
-    fmri = transfer.mae_to_mae(transfer.fmri_weights(phase1), subtree(shapes, 'fmri'), stage.init_from)
+    fmri = transfer.mae_to_mae(fmri_weights(phase1), subtree(shapes, 'fmri'), stage.init_from)
     pretrained |= add_prefix('fmri', fmri)
   if vit:
     image = transfer.mae_to_mae(_image_part(vit, subtree), subtree(shapes, 'image'), stage.image_init_from)
@@ -208,7 +208,7 @@ def _image_part(tree: Mapping[str, Any], get: Callable[[Mapping[str, Any], str],
 def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[Sizes]:
   stage, sizes = config.attend, []
   if 'init_from' in infos:
-    kwargs = transfer.fmri_kwargs(infos['init_from'])
+    kwargs = fmri_kwargs(infos['init_from'])
     sizes.append(Sizes('fmri_mae', kwargs, stage.init_from))
     if stage.cross_attention and kwargs.get('cross_depth'):  # weights of phase 2
       sizes.append(Sizes('attend', {'cross_depth': kwargs['cross_depth']}, stage.init_from))
@@ -286,6 +286,12 @@ STAGE = StageSpec(
   rules=_rules,
   check=_check,
   unused=('first_stage', 'unet', 'conditioner'),
+  curves={
+    'fmri_loss': 'mean squared error of masked fMRI; 1: no better than the mean',
+    'image_loss': 'mean squared error of masked picture patches',
+    'fmri_correlation': 'of predicted with real masked fMRI',
+    'image_correlation': 'of predicted with real masked picture patches',
+  },
   rebuild=rebuild,
   release=Release('phase2', part='fmri'),
 )

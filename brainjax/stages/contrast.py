@@ -16,7 +16,7 @@ from brainjax.datasets import registry as data_sets
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
 from brainjax.models.dense import cast_kernels
-from brainjax.models.fmri_mae import FmriMAE
+from brainjax.models.fmri_mae import FmriMAE, fmri_kwargs, fmri_weights
 from brainjax.ops import losses, patches
 from brainjax.rules import INNER_SHARE, NAMES, NOT_NEGATIVE, POSITIVE, SHARE, Rule, one_of
 from brainjax.stages import common, transfer
@@ -200,7 +200,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   """
   stage = config.contrast
   start, start_info = transfer.load_start_weights(config, 'contrast')
-  start = transfer.fmri_weights(start)
+  start = fmri_weights(start)
   data = _data(config)
   mae = model(config, data.num_voxels)
   weights = loss_weights(config)
@@ -222,7 +222,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
 
   pretrained = {}
   if start:
-    transfer.log_resized('contrast', stage.init_from, transfer.fmri_kwargs(start_info), data.num_voxels)
+    transfer.log_resized('contrast', stage.init_from, fmri_kwargs(start_info), data.num_voxels)
     pretrained = transfer.mae_to_mae(start, transfer.init_shapes(init), stage.init_from)
 
   return common.training(
@@ -246,7 +246,7 @@ def sources(config: ConfigDict) -> list[Source]:
 def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[Sizes]:
   if 'init_from' not in infos:
     return []
-  kwargs, source = transfer.fmri_kwargs(infos['init_from']), config.contrast.init_from
+  kwargs, source = fmri_kwargs(infos['init_from']), config.contrast.init_from
   depth = {name: kwargs[name] for name in ('decoder_depth',) if name in kwargs}
   return [Sizes('fmri_mae', kwargs, source), Sizes('contrast', depth, source)]
 
@@ -262,11 +262,11 @@ def _rules(config: ConfigDict) -> dict[str, Rule]:
     'contrast.cross_weight': NOT_NEGATIVE,
     'contrast.mask_loss': Rule(
       lambda _: masked or contrasted,
-      'True, where no contrastive loss is on with a weight: nothing is learned otherwise',
+      'True while no contrastive loss is on, because nothing would be learned',
     ),
     'contrast.separate_loss': Rule(
       lambda x: not x or stage.cross_contrast and stage.cross_weight,
-      'False where contrast.cross_contrast is off or has no weight: there is no second view then',
+      'False while contrast.cross_contrast is off or its weight is 0, because there is no second view',
     ),
     'contrast.negatives': one_of('global', 'per_device', 'paired'),
     'contrast.decoder_depth': POSITIVE,
@@ -288,8 +288,8 @@ def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
   subjects = [subject for of_set in _paired(config).values() for subject in of_set]
   if len(set(subjects)) < len(subjects):
     raise UserError(
-      f'contrast would learn from two subjects of one name: {", ".join(map(str, _paired(config).items()))}; weights know '
-      'subjects by their name. Leave one out, or prepare it under another name.'
+      f'contrast would learn from two subjects with the same name: {", ".join(map(str, _paired(config).items()))}; weights '
+      'identify subjects by name. Leave one out, or prepare it under another name.'
     )
 
 
@@ -315,6 +315,13 @@ STAGE = StageSpec(
   check=_check,
   unused=('image_mae', 'first_stage', 'unet', 'conditioner'),
   uses_devices=lambda config: config.contrast.negatives == 'per_device',  # each contrasts its own rows
+  curves={
+    'mask_loss': 'mean squared error of masked patches; 1: no better than the mean',
+    'self_contrast': 'reconstruction against its own input; chance: log of the batch size',
+    'self_contrast_view2': 'the same for the second view',
+    'cross_contrast': 'two masked views against each other; chance: log of the batch size',
+    'correlation': 'of predicted with real masked patches',
+  },
   rebuild=rebuild,
   release=Release('phase1'),
 )

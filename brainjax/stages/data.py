@@ -62,6 +62,9 @@ def rows(config: ConfigDict, split: str, subjects: Sequence[str] = (), **options
     split: see `paired_rows.load`.
     subjects: whose; empty: `config.data.subjects`, then `other_subjects`.
     **options: of `paired_rows.load`, in place of the config's.
+
+  Raises:
+    UserError: as `paired_rows.load`, or the data set is unknown.
   """
   data = config.data
   subjects = subjects or (*data.subjects, *data.other_subjects)
@@ -71,7 +74,11 @@ def rows(config: ConfigDict, split: str, subjects: Sequence[str] = (), **options
 
 
 def target_rows(config: ConfigDict, split: str, **options: Any) -> arrays.ArrayDataset:
-  """`rows` without those of `other_subjects`; as wide as with them."""
+  """`rows` without those of `other_subjects`; as wide as with them.
+
+  Raises:
+    UserError: as `rows`.
+  """
   everything = rows(config, split, **options)
   return everything.take(np.flatnonzero(everything.columns['subject'] < len(config.data.subjects)))
 
@@ -85,7 +92,11 @@ def training_rows(config: ConfigDict, split: str, **options: Any) -> arrays.Arra
 
 
 def train_rows(config: ConfigDict) -> arrays.ArrayDataset:
-  """Training rows of attend and diffuse, without pictures."""
+  """Training rows of attend and diffuse, without pictures.
+
+  Raises:
+    UserError: as `rows`.
+  """
   return training_rows(config, 'train', image_size=0)
 
 
@@ -95,6 +106,9 @@ def test(config: ConfigDict, fitted: Mapping[str, InputTransform] | None = None)
   Args:
     config: the run's.
     fitted: subject -> the input transform of the weights in use, see `paired_rows.load`.
+
+  Raises:
+    UserError: as `rows`.
   """
   return target_rows(config, 'test', image_size=config.data.image_size, fitted=fitted)
 
@@ -105,7 +119,11 @@ def paired_sources(config: ConfigDict) -> list[Source]:
 
 
 def inputs(config: ConfigDict, sources: Sequence[Source]) -> dict[str, str]:
-  """The raw files behind prepared data: description -> SHA-256 of all of them."""
+  """The raw files behind prepared data: description -> SHA-256 of all of them.
+
+  Raises:
+    UserError: data are not prepared, or damaged.
+  """
   builders = {
     f'{source.data_set}/{subject}' if subject else source.data_set: registry.get(source.data_set).open(
       config.data.prepared, subject
@@ -160,6 +178,9 @@ def paired(
     transform: of one training item.
     num_voxels: repeat or cut voxels to this width.
     encode: (pictures P H W 3 uint8, split) -> latents P ...; the items then hold 'latent' instead of 'image'.
+
+  Raises:
+    UserError: as `rows` and `make`.
   """
   options = {'image_size': image_size, 'signed_unit': encode is None, 'num_voxels': num_voxels}
 
@@ -193,6 +214,9 @@ def make(
     train, val: rows.
     input_transforms: of the subjects in `train`.
     transform: of one training item, after `data.sparse_augmentation`.
+
+  Raises:
+    UserError: the batch is larger than the data, or prepared data are damaged.
   """
   size = batch_size(config, stage)
   shares = loader_shares(stage, size)

@@ -14,6 +14,7 @@ from brainjax.datasets import transforms
 from brainjax.errors import UserError
 from brainjax.models.autoencoder import KLModel, VQModel
 from brainjax.models.dense import cast_kernels
+from brainjax.models.fmri_mae import fmri_kwargs, fmri_weights
 from brainjax.models.latent_diffusion import LatentDiffusion, denoising_loss, drop_context, latent_diffusion
 from brainjax.models.unet import UNet
 from brainjax.ops import diffusion
@@ -126,9 +127,9 @@ def _start_conditioner(
         'layers over its patches, which cannot be resized. Start from weights of phase 1 or 2.'
       )
     return transfer.fit_all(fine_tuned, shapes, source)
-  transfer.log_resized('diffuse', source, transfer.fmri_kwargs(info), num_voxels)
+  transfer.log_resized('diffuse', source, fmri_kwargs(info), num_voxels)
   drop_norms = config.released.pool_drops_norms and parts.conditioner.global_pool
-  return transfer.mae_to_conditioner(transfer.fmri_weights(weights), shapes, drop_norms, source)
+  return transfer.mae_to_conditioner(fmri_weights(weights), shapes, drop_norms, source)
 
 
 def check_prior(source: str, sizes: Mapping[str, Any]) -> None:
@@ -142,7 +143,7 @@ def check_prior(source: str, sizes: Mapping[str, Any]) -> None:
   needed = {'unet': ('in_channels', 'out_channels', 'channel_mult'), 'first_stage': ('embed_dim', 'ch_mult')}
   if lacking := [f'{part}.{name}' for part, names in needed.items() for name in names if name not in sizes[part]]:
     raise UserError(
-      f'{field} does not say its {", ".join(lacking)}: so brainjax.convert did not write its weights.json; convert the release again.'
+      f'{field} does not say its {", ".join(lacking)}. brainjax.convert writes them into weights.json; convert the release again.'
     )
   channels = unet['in_channels'], unet['out_channels'], first_stage['embed_dim']
   if len(set(channels)) != 1:
@@ -191,7 +192,7 @@ def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[S
     kwargs = infos['init_from'].get('settings', {}).get('conditioner')
     if kwargs:  # a fine-tuned model
       sizes.append(Sizes('conditioner', kwargs, stage.init_from))
-    sizes.append(Sizes('fmri_mae', kwargs or transfer.fmri_kwargs(infos['init_from']), stage.init_from))
+    sizes.append(Sizes('fmri_mae', kwargs or fmri_kwargs(infos['init_from']), stage.init_from))
   if 'prior_init_from' not in infos:
     return sizes
   prior, source = infos['prior_init_from'].get('settings', {}), stage.prior_init_from

@@ -59,6 +59,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
 
   The autoencoder trains on continuous latents with noise; `unit_latents` then fits the codebook. A codebook that
   trains along from the published start leaves most of its codes unused after so few steps.
+
+  Raises:
+    UserError: the start weights cannot be read.
   """
   del mesh
   stage = config.first_stage_training
@@ -66,11 +69,11 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   size = config.data.image_size
 
   def loss(params, batch, key):
-    variables = {'params': params['first_stage']}
-    latent = vq.apply(variables, batch['image'], method='encode')
+    variables, target = {'params': params['first_stage']}, transforms.to_signed_unit(batch['image'])
+    latent = vq.apply(variables, target, method='encode')
     noisy = latent + NOISE * jax.random.normal(key, latent.shape)
     image = vq.apply(variables, noisy, quantize=False, method='decode')
-    squared = jnp.square(image - batch['image']).mean()
+    squared = jnp.square(image - target).mean()
     latent_size = jnp.square(latent).mean()
     return squared + SIZE_WEIGHT * latent_size, {
       'psnr': 10 * jnp.log10(4 / squared),
@@ -138,4 +141,12 @@ def encode_pictures(
     return encode(pictures, bar.update)
 
 
-STAGE = StageSpec('first_stage_training', make=make, weights=(WeightsField('init_from'),))
+STAGE = StageSpec(
+  'first_stage_training',
+  make=make,
+  weights=(WeightsField('init_from'),),
+  curves={
+    'psnr': 'peak signal-to-noise ratio of the decoded picture, in dB',
+    'latent_size': 'root mean square of the latents',
+  },
+)

@@ -1,6 +1,7 @@
 """Trains a small masked autoencoder of images on rendered scenes: what ViT-MAE is to the paper, for the demo."""
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -16,7 +17,11 @@ from brainjax.stages.registry import StageSpec, WeightsField
 
 
 def make(config: ConfigDict, mesh: Mesh) -> Training:
-  """The stage; its weights are those of one `ImageMAE` without cross-attention."""
+  """The stage; its weights are those of one `ImageMAE` without cross-attention.
+
+  Raises:
+    UserError: the start weights cannot be read.
+  """
   del mesh
   stage = config.image_mae_training
   mae = ImageMAE(
@@ -25,7 +30,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   size = config.image_mae.image_size
 
   def loss(params, batch, key):
-    image = transforms.imagenet_normalise((batch['image'] + 1) / 2)
+    image = transforms.imagenet_normalise(batch['image'].astype(jnp.float32) / 255)
     noise = jax.random.uniform(key, (len(image), mae.num_patches))
     out = mae.apply({'params': params}, image, noise, stage.mask_ratio)
     target = patches.patchify_2d(image, mae.patch_size)

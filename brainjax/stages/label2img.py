@@ -12,8 +12,7 @@ from ml_collections import ConfigDict
 
 from brainjax.datasets import arrays, loader
 from brainjax.errors import UserError
-from brainjax.models.latent_diffusion import denoising_loss, drop_context
-from brainjax.models.unet import UNet
+from brainjax.models.latent_diffusion import denoising_loss, drop_context, unet_for
 from brainjax.ops import diffusion
 from brainjax.simulator import stimuli
 from brainjax.stages import common, first_stage, transfer
@@ -45,14 +44,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   del mesh
   stage, size = config.label2img, config.data.image_size
   vq = first_stage.model(config)
-  unet = UNet(
-    in_channels=vq.embed_dim,
-    out_channels=vq.embed_dim,
-    time_cond=False,
-    remat=config.remat,
-    dtype=common.compute_dtype(config),
-    **config.unet.to_dict(),
-  )
+  unet = unet_for(config.unet.to_dict(), vq, time_cond=False, remat=config.remat, dtype=common.compute_dtype(config))
   embedder = nn.Embed(sum(stimuli.NUM_VALUES), config.unet.context_dim)
   schedule = diffusion.make_schedule(**config.noise_schedule.to_dict())
   scenes = _scenes(stage.num_scenes, size, config.seed + 2)

@@ -37,7 +37,7 @@ class Problem(NamedTuple):
     loss: (nested parameters, batch, key) -> (scalar, metrics), for training and validation. The key is that of the step.
     optimizer: on a flat mapping of trained paths.
     learning_rate: number of updates done -> rate, for the log.
-    kernel_dtype: of the frozen kernels that the loss gets: what it computes in. They are cast once for all steps.
+    kernel_dtype: in which the loss computes. Frozen kernels are cast to it once for all steps.
   """
 
   init: Callable[[jax.Array], Any]

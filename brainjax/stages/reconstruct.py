@@ -20,14 +20,19 @@ IMAGES = 'images.npz'  # as `evaluation.images` reads it
 
 def weights_of(workdir: Path) -> Path:
   """The weights that are sampled: of the stage before."""
-  return workdir / STAGES['reconstruct'].after / 'weights'
+  return workdir / STAGES[STAGE.name].after / 'weights'
+
+
+def pictures_of(workdir: Path) -> Path:
+  """The file of the stage's pictures."""
+  return workdir / STAGE.name / IMAGES
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
   """Writes `<workdir>/reconstruct/images.npz`.
 
   Raises:
-    UserError: the weights or the test data cannot be read, or an option cannot be.
+    UserError: the weights or the test data cannot be read, or an option is impossible.
   """
   options = config.reconstruct.to_dict()
   num_items = options.pop('num_items')
@@ -44,7 +49,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     'class_index': test.columns['class_index'][:count],
     'categories': np.array([test.info['names'][int(number)] for number in stimulus]),
   }
-  hosts.on_first(_write, workdir / 'reconstruct' / IMAGES, contents)
+  hosts.on_first(_write, pictures_of(workdir), contents)
 
 
 def _write(file: Path, contents: dict[str, np.ndarray]) -> None:
@@ -71,7 +76,7 @@ def check_sampling(config: ConfigDict, section: str, **options: Any) -> None:
 def _check(config: ConfigDict, stages: tuple[str, ...]) -> None:
   options = config.reconstruct.to_dict()
   options.pop('num_items')
-  check_sampling(config, 'reconstruct', **options)
+  check_sampling(config, STAGE.name, **options)
 
 
 def _check_result(folder: Path) -> None:

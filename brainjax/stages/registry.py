@@ -1,11 +1,12 @@
 """The stages of a run. A stage is one file, which describes itself by a `StageSpec`; no other file lists its name.
 
-The stages of the package are registered in `pipeline`. A module outside the package calls `register(StageSpec(...))`
+A file of the package has a `STAGE`, and `all_stages` registers it. A module outside the package calls `register(StageSpec(...))`
 itself; put its name into `config.plugins`. Stages run in the order of `config.stages`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
@@ -108,6 +109,7 @@ class StageSpec(NamedTuple):
     batch_size: rows of a training batch over all devices; None: the field of its section.
     uses_devices: whether its result depends on the number of devices.
     results: files that it leaves in the workdir itself.
+    curves: name of a metric -> what it means. The report writes this below the training curve.
     rebuild: (config, parameters, kwargs of the models, fMRI B V, rows that it comes from) -> 'pred' and 'mask' of the masked
       autoencoder, which the report draws.
     release: the released file that `convert --to_torch` writes. None: the kind of the weights is the name of the stage.
@@ -129,6 +131,7 @@ class StageSpec(NamedTuple):
   batch_size: Callable[[ConfigDict], int] | None = None
   uses_devices: Callable[[ConfigDict], bool] = lambda config: False
   results: tuple[str, ...] = ()
+  curves: Mapping[str, str] = MappingProxyType({})
   rebuild: Callable[[ConfigDict, Any, Mapping[str, Any], Any, Any], Mapping[str, Any]] | None = None
   release: Release | None = None
   check_result: Callable[[Path], None] = _check_weights_of
@@ -185,11 +188,10 @@ def check_names(stages: tuple[str, ...]) -> None:
   """Raises a UserError unless these are registered stages, each once and after those whose results it starts from."""
   unknown = [name for name in stages if name not in STAGES]
   if unknown or not stages:
-    raise UserError(f'stages: {", ".join(unknown) or "none"} found; expected some of {", ".join(STAGES)}.')
+    what = f'there is no stage {" or ".join(unknown)}' if unknown else 'no stage is named'
+    raise UserError(f'stages: {what}; choose among {", ".join(STAGES)}.')
   if len(set(stages)) < len(stages):
-    raise UserError(f'stages: {", ".join(stages)} found; expected each once.')
+    raise UserError(f'stages = {", ".join(stages)}: expected each once.')
   for place, name in enumerate(stages):
     if late := [before for before in ancestors(name) if before in stages[place + 1 :]]:
-      raise UserError(
-        f'stages: {", ".join(stages)} found; expected {late[0]} before {name}, which starts from its result.'
-      )
+      raise UserError(f'stages = {", ".join(stages)}: expected {late[0]} before {name}, which starts from its result.')

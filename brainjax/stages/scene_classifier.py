@@ -4,6 +4,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from brainjax.datasets import transforms
 from brainjax.models.classifier import SmallClassifier
 from brainjax.simulator import stimuli
 from brainjax.simulator.batches import RenderedBatches
@@ -14,7 +15,11 @@ from brainjax.stages.registry import StageSpec, WeightsField
 
 
 def make(config: ConfigDict, mesh: Mesh) -> Training:
-  """The stage; its weights are those of one `SmallClassifier`."""
+  """The stage; its weights are those of one `SmallClassifier`.
+
+  Raises:
+    UserError: the start weights cannot be read.
+  """
   del mesh
   stage = config.scene_classifier
   size = config.data.image_size
@@ -22,7 +27,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
 
   def loss(params, batch, key):
     del key
-    logits = classifier.apply({'params': params}, batch['image'])
+    logits = classifier.apply({'params': params}, transforms.to_signed_unit(batch['image']))
     error = optax.softmax_cross_entropy_with_integer_labels(logits, batch['class_index'])
     return error.mean(), {'accuracy': (logits.argmax(-1) == batch['class_index']).mean()}
 
@@ -42,4 +47,9 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   )
 
 
-STAGE = StageSpec('scene_classifier', make=make, weights=(WeightsField('init_from'),))
+STAGE = StageSpec(
+  'scene_classifier',
+  make=make,
+  weights=(WeightsField('init_from'),),
+  curves={'accuracy': 'share of scenes whose category is the most probable one'},
+)

@@ -16,7 +16,7 @@ from brainjax.checkpoints import load_weights
 from brainjax.errors import UserError
 from brainjax.ops.positions import resize_nearest
 from brainjax.stages.registry import RANDOM
-from brainjax.trees import flatten, subtree
+from brainjax.trees import flatten
 
 Flat = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -45,17 +45,6 @@ def init_shapes(init: Callable[[jax.Array], Any]) -> dict[str, tuple[int, ...]]:
   return {path: tuple(x.shape) for path, x in flatten(shapes).items()}
 
 
-def fmri_kwargs(info: Mapping[str, Any]) -> dict[str, Any]:
-  """Constructor arguments of the fMRI autoencoder in the info of attend's weights, or of an autoencoder alone."""
-  kwargs = info.get('settings', {})
-  return kwargs.get('fmri', kwargs)
-
-
-def fmri_weights(weights: Flat) -> Flat:
-  """Parameters of the fMRI autoencoder in the weights of attend, or in those of an autoencoder alone."""
-  return subtree(weights, 'fmri') or weights
-
-
 def log_resized(stage: str, source: str, kwargs: Mapping[str, Any], num_voxels: int) -> None:
   """Logs that position tables are resized, if weights and data differ in the number of voxels."""
   before = kwargs.get('num_voxels', num_voxels)
@@ -68,9 +57,9 @@ def log_resized(stage: str, source: str, kwargs: Mapping[str, Any], num_voxels: 
 def mae_to_mae(weights: Flat, shapes: Shapes, source: str = 'the start weights') -> dict[str, np.ndarray]:
   """An autoencoder -> an autoencoder of the same modality: phase 1 -> phase 2, or a ViT-MAE -> phase 2.
 
-  The decoder keeps its first layers if the new one has fewer. Cross-attention that the weights lack stays new, and so does
-  the decoder where they have none (as the published file of the official MAE). Position tables are resized (nearest row,
-  class row aside) if the number of patches differs.
+  If the new decoder has fewer layers, it gets the first ones. If the weights have no cross-attention, that of the new model
+  keeps its initial values; so does the decoder (the file that the authors of MAE published has none). Position tables are
+  resized (nearest row, class row aside) if the number of patches differs.
 
   Args:
     weights: parameters of an `FmriMAE` or `ImageMAE`.

@@ -40,7 +40,11 @@ def _model_configs(path: Path) -> dict[Path, dict[str, Any]]:
 
 
 def is_diffusers(path: Path) -> bool:
-  """Whether this is a folder of a diffusers model, or of several."""
+  """Whether this is a folder of a diffusers model, or of several.
+
+  Raises:
+    UserError: a config.json there is damaged.
+  """
   return path.is_dir() and bool(_model_configs(path))
 
 
@@ -155,7 +159,7 @@ def _write_config(folder: Path, name: str, config: Mapping[str, Any]) -> None:
   (folder / name).write_text(json.dumps(config, indent=2) + '\n')
 
 
-def unet_config(kwargs: Mapping[str, Any], sample_size: int = 64) -> dict[str, Any]:
+def unet_config(kwargs: Mapping[str, Any]) -> dict[str, Any]:
   """Arguments of `UNet` -> config of `UNet2DConditionModel`."""
   mults = kwargs['channel_mult']
   widths = [mult * kwargs['model_channels'] for mult in mults]
@@ -165,7 +169,7 @@ def unet_config(kwargs: Mapping[str, Any], sample_size: int = 64) -> dict[str, A
     heads = [width // channels for width in widths]
   config = {
     '_class_name': 'UNet2DConditionModel',
-    'sample_size': sample_size,
+    'sample_size': 64,  # diffusers needs one; the network takes any
     'in_channels': kwargs['in_channels'],
     'out_channels': kwargs['out_channels'],
     'block_out_channels': widths,
@@ -319,7 +323,11 @@ def unet_kwargs(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def autoencoder_kwargs(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-  """Config of `VQModel` or `AutoencoderKL` -> arguments of ours."""
+  """Config of `VQModel` or `AutoencoderKL` -> arguments of ours.
+
+  Raises:
+    UserError: no autoencoder of this package can have this config.
+  """
   neutral = {
     'act_fn': 'silu', 'norm_type': 'group', 'mid_block_add_attention': True, 'lookup_from_codebook': False,
     'shift_factor': None,

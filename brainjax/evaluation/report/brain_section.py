@@ -108,16 +108,11 @@ def _span(interval: Sequence[float]) -> str:
 
 def _table(summary: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """A table that opens on a click; the first cell of a row is its head."""
-  columns = ''.join(f'<th scope="col">{escape(head)}</th>' for head in heads)
   lines = (
     f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
     for first, *cells in rows
   )
-  return (
-    f'<details><summary>{escape(summary)}</summary><div class="scroll" tabindex="0" role="region" '
-    f'aria-label="{escape(summary)}"><table class="plain"><thead><tr>{columns}</tr></thead><tbody>{"".join(lines)}</tbody>'
-    '</table></div></details>'
-  )
+  return f'<details><summary>{escape(summary)}</summary>{drawings.format_table(summary, heads, lines)}</details>'
 
 
 def _viewer(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray], budget: int) -> str:

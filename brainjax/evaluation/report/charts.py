@@ -7,10 +7,6 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')  # files only, no display
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -66,7 +62,11 @@ def order_scalars(records: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarr
 
 
 def read_curves(workdir: Path) -> dict[str, dict]:
-  """Curves of every stage that left <workdir>/<stage>/metrics.jsonl, in the order of the stages."""
+  """Curves of every stage that left <workdir>/<stage>/metrics.jsonl, in the order of the stages.
+
+  Raises:
+    UserError: a metrics file is damaged.
+  """
   paths = {path.parent.name: path for path in sorted(Path(workdir).glob('*/metrics.jsonl'))}
   names = sorted(paths, key=lambda name: list(STAGES).index(name) if name in STAGES else len(STAGES))
   return {name: order_scalars(read_metrics(paths[name])) for name in names}

@@ -1,5 +1,6 @@
-"""Numbers as text, and small SVG drawings of scores with their intervals."""
+"""Numbers as text, HTML tables, and small SVG drawings of scores with their intervals."""
 
+from collections.abc import Iterable
 from html import escape
 
 ROW_WIDTH, ROW_HEIGHT = 300, 34
@@ -17,6 +18,15 @@ def format_number(value: float, unit: str = '') -> str:
   if unit == 'fraction':
     return f'{100 * value:.1f} %'
   return f'{value:.0f}' if abs(value) >= 1000 else f'{value:.3g}'
+
+
+def format_table(name: str, heads: Iterable[str], rows: Iterable[str], css: str = 'plain') -> str:
+  """An HTML table that scrolls sideways by itself on a narrow screen, also by keyboard. `rows`: their HTML."""
+  columns = ''.join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+  return (
+    f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table class="{css}">'
+    f'<thead><tr>{columns}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+  )
 
 
 def draw_score(entry: dict, unit: str, chance: float | None, baselines: dict[str, float]) -> str:

@@ -61,15 +61,16 @@ def _rows(axis: plt.Axes, names: Sequence[str]) -> None:
   axis.tick_params(axis='y', length=0)
 
 
-def score_table(scores: Mapping[str, Any], names: Sequence[str], how: str = 'mean_of_samples') -> list[list[Any]]:
-  """The numbers of some scores: a row each, below the names of the columns."""
+def score_table(scores: Mapping[str, Any], names: Sequence[str]) -> list[list[Any]]:
+  """The numbers of some scores (mean over samples): a row each, below the names of the columns."""
   baselines = scores['baselines']
   table: list[list[Any]] = [
     ['score', 'value', 'low', 'high', 'chance', 'shuffled_low', 'shuffled_high', 'p_value', *baselines]
   ]
   for name in names:
     entry = scores['scores'][name]
-    part, null = entry[how], entry[how]['null']
+    part = entry['mean_of_samples']
+    null = part['null']
     others = [values[name]['first_sample']['value'] for values in baselines.values()]
     table.append([name, part['value'], *part['interval'], entry['chance'], *null['interval'], null['p_value'], *others])
   return table
@@ -159,9 +160,10 @@ def _heat(axis: plt.Axes, values: np.ndarray, rows: Sequence[str], columns: Sequ
   scale.solids.set(rasterized=False, edgecolor='face', linewidth=0.4)
 
 
-def saliency(found: Mapping[str, Any], subject: str, method: str = 'gradient') -> Figure:
-  """Mean magnitude of saliency over the voxels of each area, by target and noise level; 1 is the mean of all voxels."""
+def saliency(found: Mapping[str, Any], subject: str) -> Figure:
+  """Mean magnitude of the gradient over the voxels of each area, by target and noise level; 1 is the mean of all voxels."""
   by_target = found['mean_magnitude'][subject]
+  method = 'gradient'
   areas = list(next(iter(by_target.values()))[method])
   columns = [f'{target}, {100 * noise:.0f} % noise' for target in by_target for noise in found['noise']]
   values = np.array(

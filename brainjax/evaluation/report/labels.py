@@ -2,19 +2,12 @@
 
 from brainjax.evaluation.scores.pixels import PUBLISHED_SSIM
 from brainjax.evaluation.scores.published import COLUMNS
+from brainjax.stages.registry import STAGES
 
 MEASURES = {'mse': 'MSE', 'pcc': 'PCC', 'ssim': 'SSIM', 'lpips': 'LPIPS', 'lpips_alex': 'LPIPS'}
-# What a training curve means; docs/tutorials/demo.md says the same of the most important ones.
+# What the training loop logs in every stage. The metrics of a stage are explained by its `StageSpec.curves`.
 CURVES = {
   'loss': 'what the stage minimises',
-  'mask_loss': 'mean squared error of masked patches; 1: no better than the mean',
-  'fmri_loss': 'mean squared error of masked fMRI; 1: no better than the mean',
-  'image_loss': 'mean squared error of masked picture patches',
-  'self_contrast': 'reconstruction against its own input; chance: log of the batch size',
-  'cross_contrast': 'two masked views against each other; chance: log of the batch size',
-  'correlation': 'of predicted with real masked patches',
-  'fmri_correlation': 'of predicted with real masked fMRI',
-  'image_correlation': 'of predicted with real masked picture patches',
   'learning_rate': 'the schedule',
   'gradient_norm': 'growth without end means divergence',
   'update_ratio': 'size of a step over that of the parameters',
@@ -43,9 +36,10 @@ def _measure(name: str) -> str:
   return MEASURES.get(name, name.replace('_', ' '))
 
 
-def explain_curve(name: str) -> str:
-  """A training curve's name and, where it is known, its meaning."""
-  meaning = 'largest magnitude of these activations' if name.startswith('max_') else CURVES.get(name, '')
+def explain_curve(stage: str, name: str) -> str:
+  """The name of a training curve and, where it is known, its meaning."""
+  known = {**CURVES, **(STAGES[stage].curves if stage in STAGES else {})}  # a workdir may hold stages of a plugin
+  meaning = 'largest magnitude of these activations' if name.startswith('max_') else known.get(name, '')
   return f'{name}: {meaning}' if meaning else name
 
 

@@ -41,7 +41,7 @@ def _charts_section(page: Page) -> str:
     drawn = []
     for name, splits in panels.items():
       chart = charts.to_image(figures.curve(stage, name, splits, partial(charts.draw_curve, splits=splits)))
-      drawn.append(f'<figure>{chart}<figcaption>{escape(labels.explain_curve(name))}</figcaption></figure>')
+      drawn.append(f'<figure>{chart}<figcaption>{escape(labels.explain_curve(stage, name))}</figcaption></figure>')
     parts.append(f'<h3>{escape(stage)}</h3><div class="charts">{"".join(drawn)}</div>')
   return ''.join(parts)
 
@@ -117,7 +117,7 @@ def write_page(page: Page, path: Path, max_bytes: int = MAX_BYTES) -> None:
 
 
 def put_brain_section(path: Path, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-  """Adds what made the pictures to a report, or replaces what it says about that.
+  """Adds the section on the brain to a report, or replaces it.
 
   Args:
     path: of the report.

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,25 @@ from ml_collections import ConfigDict
 
 import brainjax
 from brainjax import locate
-from brainjax.checkpoints import load_weights, weights_digest
+from brainjax.checkpoints import load_weights, read_info, weights_digest
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.evaluation.networks import classifiers
 from brainjax.files import sha256
-from brainjax.stages.registry import STAGES
+from brainjax.stages.registry import RANDOM, STAGES
 from brainjax.trees import flatten
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets')
-DIGEST = 'SHA-256 over name, type, shape and bytes of every array in the order of names; of a file, over its bytes'
+DIGEST = 'SHA-256 over name, type, shape and bytes of every array in the order of names; of the file of a classifier, over its bytes'
 
 
 def collect(
   config: ConfigDict, workdir: Path, train: ArrayDataset, test: ArrayDataset, baselines: Mapping[str, Mapping]
 ) -> dict[str, dict[str, Any]]:
-  """Sections of plain values for the report and provenance.json."""
+  """Sections of plain values for the report and provenance.json.
+
+  Raises:
+    UserError: weights cannot be read.
+  """
   fields = flatten(json.loads(config.to_json_best_effort()), '.')
   return {
     'Config': fields,
@@ -50,22 +54,26 @@ def collect(
 
 def _weights(config: ConfigDict, workdir: Path) -> dict[str, str]:
   """SHA-256 of the trained weights in the workdir, and of the files and folders that the run started from."""
-  paths = {name: workdir / name / 'weights' for name in STAGES}
-  paths |= _sources(config, set(map(str, paths.values())))
-  return {name: _digest_of(path) for name, path in paths.items() if path.exists()}
+  own = {name: path for name in STAGES if (path := workdir / name / 'weights').exists()}
+  digests = {name: weights_digest(load_weights(path)[0]) for name, path in own.items()}
+  inputs: dict[str, str] = {}  # training has hashed what it started from
+  for path in own.values():
+    inputs |= read_info(path).get('inputs', {})
+  for field, source in _sources(config, set(map(str, own.values()))):
+    path = classifiers.lite0_file() if source == classifiers.LITE0 else locate.weights(source)
+    if digest := inputs.get(f'weights of {field}') or (_digest_of(path) if path.exists() else ''):
+      digests[f'{field} = {source}'] = digest
+  return digests
 
 
-def _sources(config: ConfigDict, made_here: Collection[str]) -> dict[str, Path]:
-  """What the run started from and what judged it, but for weights of its own stages: 'field = value' -> file or folder."""
-  paths = {}
+def _sources(config: ConfigDict, made_here: Collection[str]) -> Iterator[tuple[str, str]]:
+  """(field, weights) of all that the run started from and that judged it, but for weights of its own stages."""
   for stage, spec in STAGES.items():
     for field in spec.weights:
       value = config.get(stage, {}).get(field.name, '')
       for source in (value,) if isinstance(value, str) else value:
-        if source and source not in made_here:
-          path = classifiers.lite0_file() if source == classifiers.LITE0 else locate.weights(source)
-          paths[f'{stage}.{field.name} = {source}'] = path
-  return paths
+        if source not in ('', RANDOM, *made_here):
+          yield f'{stage}.{field.name}', source
 
 
 def _digest_of(path: Path) -> str:

@@ -1,7 +1,6 @@
 """The report's scores: headline, table with intervals drawn, baselines, parts of the test set, ceilings."""
 
 import itertools
-from collections.abc import Iterable
 from html import escape
 
 from brainjax.evaluation.report import charts, drawings, figures
@@ -53,7 +52,7 @@ def format_section(page: Page) -> str:
     '<span class="key kn"></span>shuffled pairings (95 %)'
     f'{baseline_key} ┆ chance. '
     f'Best of samples is chosen with knowledge of the stimulus: an upper bound, not an accuracy.{classifier}</p>'
-    f'{_table("Table of scores", heads, rows, "scores")}'
+    f'{drawings.format_table("Table of scores", heads, rows, "scores")}'
     f'<details><summary>All fractions in one figure</summary><figure class="wide">{charts.to_image(figures.scores(page.scores))}'
     '</figure></details>'
     f'{_frechet(page.scores.get("fid", {}))}{_differences(page.scores["baselines"])}{_zero_shot(page.scores)}'
@@ -65,15 +64,6 @@ def _baseline_values(scores: dict, name: str) -> dict[str, float]:
   """Name for a reader -> value of one score."""
   tables = scores['baselines'].items()
   return {format_baseline(b): table[name]['first_sample']['value'] for b, table in tables if name in table}
-
-
-def _table(name: str, heads: Iterable[str], rows: Iterable[str], css: str = 'plain') -> str:
-  """A table that scrolls sideways by itself on a narrow screen, also by keyboard."""
-  columns = ''.join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-  return (
-    f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table class="{css}">'
-    f'<thead><tr>{columns}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-  )
 
 
 def _score_row(name: str, entry: dict, how: str, baselines: dict[str, float], least: float) -> str:
@@ -136,7 +126,7 @@ def _differences(baselines: dict[str, dict]) -> str:
     name = escape(format_baseline(baseline))
     parts.append(
       f'<details><summary>Every score against the baseline: {name}</summary>'
-      f'{_table(f"Baseline {name}", heads, rows)}</details>'
+      f'{drawings.format_table(f"Baseline {name}", heads, rows)}</details>'
     )
   return ''.join(parts)
 
@@ -163,7 +153,7 @@ def _parts(scores: dict, least: float) -> str:
   if not rows:
     return ''
   heads = ('part', 'items', 'score', 'mean over samples', '95 % interval', 'shuffled', 'p')
-  return f'<h3>Parts of the test set</h3>{_table("Parts of the test set", heads, rows)}'
+  return f'<h3>Parts of the test set</h3>{drawings.format_table("Parts of the test set", heads, rows)}'
 
 
 def _verdicts(scores: dict) -> str:
@@ -178,7 +168,7 @@ def _verdicts(scores: dict) -> str:
     if low <= 0 <= high:
       words = 'is not shown to differ from'
     else:
-      words = 'beats' if sign * low > 0 else 'does not beat, and is worse than,'
+      words = 'beats' if sign * low > 0 else 'is worse than'
     numbers = ' to '.join(_signed(v, unit) for v in (low, high))
     about = scores.get('about_baselines', {}).get(baseline, {}).get('method', '')
     sentences.append(

@@ -24,6 +24,9 @@ def make_traces(config: ConfigDict, workdir: Path, test: ArrayDataset) -> dict[s
   """Masked reconstructions of the first test rows by every stage that rebuilds fMRI: stage -> traces.
 
   Test rows, because no stage has learned from them. The masks are drawn from the run's seed.
+
+  Raises:
+    UserError: weights cannot be read.
   """
   result = {}
   for name, spec in STAGES.items():

@@ -13,6 +13,7 @@ from brainjax.evaluation.scores.frechet import frechet_distance
 from brainjax.evaluation.scores.measures import Measure, Network, Score
 from brainjax.evaluation.statistics import resampling
 
+BLOCK = 64  # pictures that a network gets at once
 TOP_KS = (1, 5)
 RELEASED_WAYS, RELEASED_TRIALS = 50, 1000
 # Attribute -> its value (a text) in each class C of the classifier, and in each stimulus U.
@@ -164,7 +165,7 @@ def measure_samples(
   return Measured(measures, probabilities, classes, distances, attributes or {}, compared, stimulus)
 
 
-def in_blocks(function: Network, images: np.ndarray, block: int = 64) -> np.ndarray:
+def in_blocks(function: Network, images: np.ndarray) -> np.ndarray:
   """Applies a function of uint8 B H W 3 to ... H W 3 in blocks of one shape (jit compiles once); returns ... D.
 
   Raises:
@@ -172,9 +173,9 @@ def in_blocks(function: Network, images: np.ndarray, block: int = 64) -> np.ndar
   """
   flat = images.reshape(-1, *images.shape[-3:])  # ... H W 3 -> M H W 3
   results = []
-  for start in range(0, len(flat), block):
-    part = flat[start : start + block]
-    padded = np.concatenate([part, np.repeat(part[-1:], block - len(part), axis=0)])
+  for start in range(0, len(flat), BLOCK):
+    part = flat[start : start + BLOCK]
+    padded = np.concatenate([part, np.repeat(part[-1:], BLOCK - len(part), axis=0)])
     results.append(np.asarray(function(padded), np.float32)[: len(part)])
   values = np.concatenate(results)
   if not np.isfinite(values).all():

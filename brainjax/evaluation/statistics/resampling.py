@@ -64,11 +64,9 @@ class Bootstrap:
     moved = self.counts @ np.broadcast_to(influence, num_stimuli) / num_stimuli
     return (self.counts @ sums) / (self.counts @ sizes) + moved
 
-  def interval(
-    self, values: np.ndarray, influence: np.ndarray | float = 0.0, level: float = 0.95
-  ) -> tuple[float, float]:
-    """Percentile interval of the mean over items."""
-    return percentile_interval(self.means(values, influence), level)
+  def interval(self, values: np.ndarray, influence: np.ndarray | float = 0.0) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean over items."""
+    return percentile_interval(self.means(values, influence))
 
 
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:

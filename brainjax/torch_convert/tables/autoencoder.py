@@ -3,13 +3,14 @@
 from brainjax.torch_convert.engine import Ignored, Row, linear, norm
 
 
-def _res(torch: str, path: str) -> list[Row]:
+def res(torch: str, path: str, shortcut: str = 'nin_shortcut') -> list[Row]:
+  """Rows of a residual block."""
   return [
     *norm(f'{torch}.norm1', f'{path}/norm1'),
     *linear(f'{torch}.conv1', f'{path}/conv1', 'conv2d'),
     *norm(f'{torch}.norm2', f'{path}/norm2'),
     *linear(f'{torch}.conv2', f'{path}/conv2', 'conv2d'),
-    *linear(f'{torch}.nin_shortcut', f'{path}/shortcut', 'conv1x1_linear'),
+    *linear(f'{torch}.{shortcut}', f'{path}/shortcut', 'conv1x1_linear'),
   ]
 
 
@@ -27,12 +28,12 @@ def _half(name: str, side: str, resample: str) -> list[Row]:
   """Encoder (side down) or decoder (side up)."""
   return [
     *linear(f'{name}.conv_in', f'{name}/conv_in', 'conv2d'),
-    *_res(f'{name}.{side}.{{i}}.block.{{i}}', f'{name}/{side}_{{i}}_block_{{i}}'),
+    *res(f'{name}.{side}.{{i}}.block.{{i}}', f'{name}/{side}_{{i}}_block_{{i}}'),
     *_attention(f'{name}.{side}.{{i}}.attn.{{i}}', f'{name}/{side}_{{i}}_attn_{{i}}'),
     *linear(f'{name}.{side}.{{i}}.{resample}.conv', f'{name}/{side}_{{i}}_{resample}', 'conv2d'),
-    *_res(f'{name}.mid.block_1', f'{name}/mid_block_1'),
+    *res(f'{name}.mid.block_1', f'{name}/mid_block_1'),
     *_attention(f'{name}.mid.attn_1', f'{name}/mid_attn_1'),
-    *_res(f'{name}.mid.block_2', f'{name}/mid_block_2'),
+    *res(f'{name}.mid.block_2', f'{name}/mid_block_2'),
     *norm(f'{name}.norm_out', f'{name}/norm_out'),
     *linear(f'{name}.conv_out', f'{name}/conv_out', 'conv2d'),
   ]

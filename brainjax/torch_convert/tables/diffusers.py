@@ -2,16 +2,14 @@
 rows are enumerated from the model's sizes."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from brainjax.torch_convert.engine import Row, linear, norm
+from brainjax.torch_convert.tables import autoencoder
+from brainjax.torch_convert.tables.unet import transformer
 
-
-def _attention(torch: str, path: str) -> list[Row]:
-  return [
-    *(Row(f'{torch}.to_{part}.weight', f'{path}/to_{part}/kernel', 'linear') for part in 'qkv'),
-    *linear(f'{torch}.to_out.0', f'{path}/to_out'),
-  ]
+_res = partial(autoencoder.res, shortcut='conv_shortcut')
 
 
 def _unet_res(torch: str, path: str) -> list[Row]:
@@ -25,22 +23,6 @@ def _unet_res(torch: str, path: str) -> list[Row]:
   ]
 
 
-def _transformer(torch: str, path: str) -> list[Row]:
-  block, here = f'{torch}.transformer_blocks.{{i}}', f'{path}/block_{{i}}'
-  return [
-    *norm(f'{torch}.norm', f'{path}/norm'),
-    *linear(f'{torch}.proj_in', f'{path}/proj_in', 'conv1x1_linear'),
-    *_attention(f'{block}.attn1', f'{here}/attn1'),
-    *_attention(f'{block}.attn2', f'{here}/attn2'),
-    *norm(f'{block}.norm1', f'{here}/norm1'),
-    *norm(f'{block}.norm2', f'{here}/norm2'),
-    *norm(f'{block}.norm3', f'{here}/norm3'),
-    *linear(f'{block}.ff.net.0.proj', f'{here}/ff_in'),
-    *linear(f'{block}.ff.net.2', f'{here}/ff_out'),
-    *linear(f'{torch}.proj_out', f'{path}/proj_out', 'conv1x1_linear'),
-  ]
-
-
 def unet_table(kwargs: Mapping[str, Any]) -> list[Row]:
   """Rows for a `UNet` of these constructor arguments."""
   levels, per_level = len(kwargs['channel_mult']), kwargs['num_res_blocks']
@@ -50,7 +32,7 @@ def unet_table(kwargs: Mapping[str, Any]) -> list[Row]:
     *linear('class_embedding', 'class_embedding'),
     *linear('conv_in', 'input_0', 'conv2d'),
     *_unet_res('mid_block.resnets.0', 'middle_res_0'),
-    *_transformer('mid_block.attentions.0', 'middle_transformer'),
+    *transformer('mid_block.attentions.0', 'middle_transformer'),
     *_unet_res('mid_block.resnets.1', 'middle_res_2'),
     *norm('conv_norm_out', 'out_norm'),
     *linear('conv_out', 'out_conv', 'conv2d'),
@@ -59,26 +41,16 @@ def unet_table(kwargs: Mapping[str, Any]) -> list[Row]:
     first = 1 + level * (per_level + 1)  # of input_<i>: a level has its blocks and one downsampling
     for j in range(per_level):
       rows += _unet_res(f'down_blocks.{level}.resnets.{j}', f'input_{first + j}/res')
-      rows += _transformer(f'down_blocks.{level}.attentions.{j}', f'input_{first + j}/transformer')
+      rows += transformer(f'down_blocks.{level}.attentions.{j}', f'input_{first + j}/transformer')
     rows += linear(f'down_blocks.{level}.downsamplers.0.conv', f'input_{first + per_level}', 'conv2d')
     up = levels - 1 - level
     for j in range(per_level + 1):
       index = up * (per_level + 1) + j
       rows += _unet_res(f'up_blocks.{up}.resnets.{j}', f'output_{index}/res')
-      rows += _transformer(f'up_blocks.{up}.attentions.{j}', f'output_{index}/transformer')
+      rows += transformer(f'up_blocks.{up}.attentions.{j}', f'output_{index}/transformer')
     place = 2 if 2**level in kwargs['attention_resolutions'] else 1  # after the block, and its transformer if any
     rows += linear(f'up_blocks.{up}.upsamplers.0.conv', f'output_{index}/upsample_{place}', 'conv2d')
   return rows
-
-
-def _res(torch: str, path: str) -> list[Row]:
-  return [
-    *norm(f'{torch}.norm1', f'{path}/norm1'),
-    *linear(f'{torch}.conv1', f'{path}/conv1', 'conv2d'),
-    *norm(f'{torch}.norm2', f'{path}/norm2'),
-    *linear(f'{torch}.conv2', f'{path}/conv2', 'conv2d'),
-    *linear(f'{torch}.conv_shortcut', f'{path}/shortcut', 'conv1x1_linear'),
-  ]
 
 
 def _pixel_attention(torch: str, path: str) -> list[Row]:

@@ -23,7 +23,8 @@ def _attention(torch: str, path: str) -> list[Row]:
   ]
 
 
-def _transformer(torch: str, path: str) -> list[Row]:
+def transformer(torch: str, path: str) -> list[Row]:
+  """Rows of the transformer after a residual block; diffusers has the same names below another prefix."""
   torch_block, block = f'{torch}.transformer_blocks.{{i}}', f'{path}/block_{{i}}'
   return [
     *norm(f'{torch}.norm', f'{path}/norm'),
@@ -49,12 +50,12 @@ TABLE = [
   *linear('input_blocks.0.0', 'input_0', 'conv2d'),
   *linear('input_blocks.{i}.0.op', 'input_{i}', 'conv2d'),
   *_res('input_blocks.{i}.0', 'input_{i}/res'),
-  *_transformer('input_blocks.{i}.1', 'input_{i}/transformer'),
+  *transformer('input_blocks.{i}.1', 'input_{i}/transformer'),
   *_res('middle_block.0', 'middle_res_0'),
-  *_transformer('middle_block.1', 'middle_transformer'),
+  *transformer('middle_block.1', 'middle_transformer'),
   *_res('middle_block.2', 'middle_res_2'),
   *_res('output_blocks.{i}.0', 'output_{i}/res'),
-  *_transformer('output_blocks.{i}.1', 'output_{i}/transformer'),
+  *transformer('output_blocks.{i}.1', 'output_{i}/transformer'),
   *linear('output_blocks.{i}.{i}.conv', 'output_{i}/upsample_{i}', 'conv2d'),
   *norm('out.0', 'out_norm'),
   *linear('out.2', 'out_conv', 'conv2d'),

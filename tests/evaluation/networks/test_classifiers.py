@@ -6,6 +6,7 @@ import pytest
 from brainjax.checkpoints import save_weights
 from brainjax.errors import UserError
 from brainjax.evaluation.networks import classifiers
+from brainjax.evaluation.scores import tables
 from brainjax.models.efficientnet import EfficientNet
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import unflatten
@@ -13,7 +14,7 @@ from brainjax.trees import unflatten
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-  monkeypatch.setattr(classifiers, 'BATCH', 4)
+  monkeypatch.setattr(tables, 'BLOCK', 4)
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from brainjax import all_stages as _  # noqa: F401 - registers the stages
 from brainjax.checkpoints import load_weights, save_weights
 from brainjax.errors import UserError
 from brainjax.evaluation import stage
@@ -41,6 +42,20 @@ def test_the_report_names_the_networks_of_the_scores(tmp_path):
     'evaluate.classifier = efficientnet_lite0': sha256(classifiers.lite0_file()),
     f'evaluate.features = {tmp_path / "clip"}': weights_digest(weights),
   }
+
+
+def test_start_weights_have_the_digest_that_training_recorded(tmp_path, monkeypatch):
+  start, trained = {'a': np.ones(3, np.float32)}, {'a': np.zeros(3, np.float32)}
+  save_weights(tmp_path / 'start', start, {})
+  inputs = {'weights of attend.init_from': weights_digest(start), 'weights of attend.image_init_from': 'none'}
+  save_weights(tmp_path / 'run' / 'attend' / 'weights', trained, {'inputs': inputs})
+  config = base.get_config()
+  config.attend.update({'init_from': str(tmp_path / 'start'), 'image_init_from': 'random'})
+  hashed = []
+  monkeypatch.setattr(provenance, 'weights_digest', lambda flat: hashed.append(flat) or weights_digest(flat))
+  found = provenance._weights(config, tmp_path / 'run')
+  assert found == {'attend': weights_digest(trained), f'attend.init_from = {tmp_path / "start"}': weights_digest(start)}
+  assert len(hashed) == 1
 
 
 def test_two_networks_with_one_name_are_refused(monkeypatch):
