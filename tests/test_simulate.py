@@ -132,3 +132,25 @@ def test_says_what_it_could_not_write(tmp_path, capsys):
   assert simulate.main([f'--out={tmp_path / "file" / "below"}', *OPTIONS]) == 2
   message = capsys.readouterr().err
   assert message.startswith('error: ') and 'file' in message and message.count('\n') == 1
+
+
+def test_nsd_is_written_once_where_it_is_asked_for(tmp_path, capsys):
+  options = [f'--out={tmp_path / "a"}', '--voxels=97', '--subjects=1', '--hcp_subjects=0', '--image_size=64']
+  assert simulate.main([*options, '--nsd_subjects=1', '--nsd_sessions=1']) == 0
+  note = json.loads((tmp_path / 'a' / 'simulation.json').read_text())['settings']
+  assert (note['nsd_subjects'], note['nsd_sessions'], note['nsd_voxels']) == (1, 1, 97)
+  before = _state(tmp_path / 'a')
+  assert (
+    'MindEye2/betas_all_subj01_fp32_renorm.hdf5' in before and 'NSD/nsddata/experiments/nsd/nsd_expdesign.mat' in before
+  )
+  capsys.readouterr()
+  assert simulate.main([*options, '--nsd_subjects=1', '--nsd_sessions=1']) == 0
+  assert 'nothing to do' in capsys.readouterr().out and _state(tmp_path / 'a') == before
+  (tmp_path / 'a' / 'MindEye2' / 'betas_all_subj01_fp32_renorm.hdf5').unlink()
+  assert simulate.main([*options, '--nsd_subjects=1', '--nsd_sessions=1']) == 0
+  again = _state(tmp_path / 'a')
+  name = 'NSD/nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session01.hdf5'
+  assert again.keys() == before.keys() and again[name][0] == before[name][0]
+  for option in ('--nsd_subjects=9', '--nsd_subjects=-1', '--nsd_sessions=0', '--nsd_sessions=41'):
+    assert simulate.main([f'--out={tmp_path / "new"}', option]) == 2
+    assert option[2:].split('=')[0] in capsys.readouterr().err
