@@ -8,7 +8,7 @@ import numpy as np
 from brainjax.checkpoints import load_weights, save_safetensors
 from brainjax.errors import ArgumentParser, command_line
 from brainjax.stages import image_mae, label2img, scene_classifier
-from brainjax.trees import add_prefix
+from brainjax.trees import add_prefix, subtree
 
 
 @command_line
@@ -23,17 +23,26 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument(
     '--out', required=True, type=Path, help='folder for demo_prior.safetensors and demo_classifier.safetensors'
   )
+  parser.add_argument(
+    '--start',
+    type=Path,
+    help='the prior that the workdir started from: its image autoencoder stays, and no classifier is packed',
+  )
   args = parser.parse_args(argv)
   latent_diffusion, facts = load_weights(args.workdir / label2img.STAGE.name / 'weights')
-  autoencoder, image_facts = load_weights(args.workdir / image_mae.STAGE.name / 'weights')
+  if args.start:
+    start, start_facts = load_weights(args.start)
+    autoencoder, image_kwargs = subtree(start, 'image_mae'), start_facts['settings']['image_mae']
+  else:
+    autoencoder, image_facts = load_weights(args.workdir / image_mae.STAGE.name / 'weights')
+    image_kwargs = image_facts['settings']
   prior = latent_diffusion | add_prefix('image_mae', autoencoder)
-  info = {'kind': 'demo_prior', 'settings': facts['settings'] | {'image_mae': image_facts['settings']}}
-  classifier, classifier_facts = load_weights(args.workdir / scene_classifier.STAGE.name / 'weights')
-  for name, params, facts in (
-    ('demo_prior.safetensors', prior, info),
-    ('demo_classifier.safetensors', classifier, classifier_facts),
-  ):
-    _write(args.out / name, params, facts)
+  info = {'kind': 'demo_prior', 'settings': facts['settings'] | {'image_mae': image_kwargs}}
+  _write(args.out / 'demo_prior.safetensors', prior, info)
+  if not args.start:
+    _write(
+      args.out / 'demo_classifier.safetensors', *load_weights(args.workdir / scene_classifier.STAGE.name / 'weights')
+    )
 
 
 def _write(path: Path, params: dict[str, np.ndarray], info: dict[str, Any]) -> None:

@@ -1,6 +1,11 @@
 """Makes the demo's prior and classifier from rendered scenes. The prior sees no scene of a test category.
 
-Run by `make demo-prior`.
+Run by `make demo-prior`. A longer training of the diffusion model starts from what is there:
+
+    python launch.py --config=configs/demo_prior.py --workdir=runs/longer --stages=label2img \
+        --config.label2img.init_from=configs/demo_prior.safetensors --config.label2img.num_steps=3000 \
+        --config.label2img.batch_size=64 --config.label2img.num_scenes=16384
+    python -m brainjax.pack_prior --workdir=runs/longer --start=configs/demo_prior.safetensors --out=runs/longer
 """
 
 from ml_collections import ConfigDict

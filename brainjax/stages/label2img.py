@@ -23,6 +23,7 @@ from brainjax.trees import add_prefix, subtree
 
 # Each attribute value is a row of one embedding; attribute k starts at OFFSETS[k].
 OFFSETS = np.cumsum((0, *stimuli.NUM_VALUES[:-1]))
+PARTS = ('first_stage', 'unet', 'class_embedder')
 CONDITION_DROPOUT = 0.1  # so that guidance extrapolates from a context that the prior knows
 
 
@@ -49,6 +50,7 @@ def make(config: ConfigDict, mesh: Mesh) -> Training:
   schedule = diffusion.make_schedule(**config.noise_schedule.to_dict())
   scenes = _scenes(stage.num_scenes, size, config.seed + 2)
   start, _ = transfer.load_start_weights(config, 'label2img')
+  start = {path: x for path, x in start.items() if path.split('/')[0] in PARTS}  # a packed prior has an image_mae too
   start_first_stage = subtree(start, 'first_stage')
   if not start_first_stage:
     raise UserError(

@@ -52,13 +52,26 @@ def test_label2img_goes_on_from_its_own_weights(tmp_path, monkeypatch):
   config = demo_prior.get_config()
   config.label2img.update({'num_scenes': 9, 'batch_size': 2, 'init_from': str(tmp_path / 'weights')})
   weights = {path: np.arange(3, dtype=np.float32) for path in ('unet/a', 'class_embedder/b', 'first_stage/c')}
-  save_weights(tmp_path / 'weights', weights, {})
+  save_weights(tmp_path / 'weights', weights | {'image_mae/d': np.arange(3, dtype=np.float32)}, {})  # a packed prior
   monkeypatch.setattr(first_stage, 'encode_pictures', lambda model, params, pictures: np.zeros((len(pictures), 4)))
   training = label2img.make(config, None)
   assert training.problem.pretrained.keys() == weights.keys()
   for path, x in weights.items():
     np.testing.assert_array_equal(training.problem.pretrained[path], x)
   assert training.info['inputs'] == {'weights of label2img.init_from': weights_digest(weights)}
+
+
+def test_a_prior_that_trained_on_keeps_the_image_autoencoder_of_its_start(tmp_path):
+  start = {'unet/a': np.zeros(3, np.float32), 'image_mae/d': np.arange(3, dtype=np.float32)}
+  save_weights(tmp_path / 'start', start, {'settings': {'unet': {}, 'image_mae': {'width': 8}}})
+  save_weights(
+    tmp_path / 'run' / 'label2img' / 'weights', {'unet/a': np.ones(3, np.float32)}, {'settings': {'unet': {'b': 1}}}
+  )
+  pack_prior.main([f'--workdir={tmp_path / "run"}', f'--start={tmp_path / "start"}', f'--out={tmp_path}'])
+  prior, info = load_weights(tmp_path / 'demo_prior.safetensors')
+  assert {path: x.tolist() for path, x in prior.items()} == {'unet/a': [1, 1, 1], 'image_mae/d': [0, 1, 2]}
+  assert info['settings'] == {'unet': {'b': 1}, 'image_mae': {'width': 8}}
+  assert not (tmp_path / 'demo_classifier.safetensors').exists()
 
 
 @pytest.mark.slow
