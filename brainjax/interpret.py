@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--run', type=Path, required=True, help='workdir of a finished run')
   defaults = base.get_config().interpret
   parser.add_argument('--method', default=','.join(METHODS), help=f'some of {", ".join(METHODS)} (default: all)')
-  parser.add_argument('--items', help=f'test items from 0, such as 0,3,7-9 (default: the first {defaults.num_items})')
+  parser.add_argument(
+    '--items', help=f'test items from 0, such as 0,3,7-9 (default: the first {defaults.num_items} of each subject)'
+  )
   for name, text in FIELDS.items():
     kind = int if isinstance(defaults[name], int) else str
     # Empty: all areas, no attribute.

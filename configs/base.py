@@ -230,7 +230,7 @@ def get_config() -> ConfigDict:
   config.interpret = ConfigDict()
   config.interpret.methods = ('lesion', 'alone', 'saliency', 'attention', 'encoding')
   config.interpret.areas = ()  # ROIs of the data set, or unions such as 'V1+V2'; empty: all
-  config.interpret.num_items = 50  # test items, from the first; 0: all
+  config.interpret.num_items = 50  # test items of each subject, from the first; 0: all
   config.interpret.num_samples = 1  # pictures of each item and lesion
   config.interpret.sampler = 'dpm'
   config.interpret.num_steps = 20

@@ -72,7 +72,7 @@ def _saliency(run: Run) -> Part:
     'mean_magnitude': {},
   }
   arrays = {}
-  for place, subject in enumerate(run.config.data.subjects):
+  for place, subject in run.subjects:
     rows, areas = run.subject == place, run.areas[place]
     for method, maps in found.maps.items():
       for k, target in enumerate(found.targets):
@@ -97,7 +97,7 @@ def _attention(run: Run) -> Part:
     'relative_entropy': found.entropy().tolist(),
     'by_area': {},
   }
-  for place, subject in enumerate(run.config.data.subjects):
+  for place, subject in run.subjects:
     shares = found.on_areas(run.areas[place])
     plain['by_area'][subject] = {
       name: value[:, :, run.subject == place].mean(axis=-1).tolist() for name, value in shares.items()
@@ -110,7 +110,7 @@ def _encoding(run: Run) -> Part:
   """Accuracy of encoding models in each voxel: '<subject>/<features>' V, and its mean in each area."""
   plain: dict[str, Any] = {'num_stimuli': {}, 'penalty': {}, 'mean': {}}
   arrays = {}
-  for place, subject in enumerate(run.config.data.subjects):
+  for place, subject in run.subjects:
     for name, found in encoding.compute(run, place).items():
       arrays[f'{subject}/{name}'] = found.accuracy
       plain['num_stimuli'][subject] = found.num_stimuli

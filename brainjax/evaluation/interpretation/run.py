@@ -52,14 +52,16 @@ class Run:
     Args:
       config: of the run, resolved.
       workdir: of the run.
-      items: test rows; none: the first `config.interpret.num_items`.
+      items: test rows; none: the first `config.interpret.num_items` of each subject.
 
     Raises:
       UserError: weights or data cannot be read; an unknown area or item; weights without an input transform.
     """
     reconstructor = Reconstructor(reconstruct.weights_of(workdir), common.compute_dtype(config))
     test = stage_data.test(config, reconstructor.transforms)
-    chosen = np.array(items or range(min(config.interpret.num_items or len(test), len(test))), int)
+    first = config.interpret.num_items or len(test)
+    of_each = [np.flatnonzero(test.columns['subject'] == place)[:first] for place in range(len(config.data.subjects))]
+    chosen = np.array(items, int) if items else np.concatenate(of_each)
     known, counts = np.unique(chosen, return_counts=True)
     if len(wrong := known[(known < 0) | (known >= len(test)) | (counts > 1)]):
       raise UserError(
@@ -88,6 +90,11 @@ class Run:
   def subject(self) -> np.ndarray:
     """N, places in the subjects of the config."""
     return self.test.columns['subject']
+
+  @property
+  def subjects(self) -> list[tuple[int, str]]:
+    """Place in the config and name of each subject that has items."""
+    return [(place, name) for place, name in enumerate(self.config.data.subjects) if (self.subject == place).any()]
 
   @property
   def names(self) -> list[str]:

@@ -107,7 +107,7 @@ def _draw(folder: Path, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarra
 def _maps(run: Run, arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
   """Saliency by subject: '<target>/<method>' -> L N V."""
   result = {}
-  for subject in run.config.data.subjects:
+  for _, subject in run.subjects:
     prefix = f'{subject}/'
     result[subject] = {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
   return result

@@ -123,7 +123,7 @@ def compare(run: Run, maps: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str,
     'similarity', the rank correlation with the map of the trained model; 'moved': see `_moved`.
   """
   result = {}
-  for place, subject in enumerate(run.config.data.subjects):
+  for place, subject in run.subjects:
     known, mask = cortex_of(run.config, subject), run.reconstructor.transforms[subject].mask
     explained = known.explainable_variance[mask]
     stimulus = np.unique(run.test.columns['stimulus'][run.subject == place], return_inverse=True)[1]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -260,17 +260,19 @@ def of_interpretation(plain: Mapping[str, Any]) -> list[Figure]:
     alone = {'mean': plain['alone']}
     result += [lesions(alone, score, 'alone') for score in shown_scores(plain['alone'])]
   if 'saliency' in plain:
-    result += [saliency(plain['saliency'], subject) for subject in _with_areas(plain)]
+    result += [
+      saliency(plain['saliency'], subject) for subject in _with_areas(plain, plain['saliency']['mean_magnitude'])
+    ]
   if 'attention' in plain:
     result.append(attention(plain['attention']))
   if 'encoding' in plain:
-    result += [encoding(plain['encoding'], subject) for subject in _with_areas(plain)]
+    result += [encoding(plain['encoding'], subject) for subject in _with_areas(plain, plain['encoding']['mean'])]
   return result
 
 
-def _with_areas(plain: Mapping[str, Any]) -> list[str]:
-  """The subjects whose data have ROIs inside the model input."""
-  return [subject for subject, areas in plain['areas'].items() if areas]
+def _with_areas(plain: Mapping[str, Any], subjects: Iterable[str]) -> list[str]:
+  """Those subjects whose data have ROIs inside the model input."""
+  return [subject for subject in subjects if plain['areas'][subject]]
 
 
 def shown_scores(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
