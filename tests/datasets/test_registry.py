@@ -88,7 +88,7 @@ def test_an_error_in_a_plugin_is_one_sentence(tmp_path, monkeypatch, code, told)
 def test_faults(toy, capsys):
   assert prepare.main(['--plugins=no_such_module', 'toy']) == 2
   assert "plugin 'no_such_module' cannot be imported" in capsys.readouterr().err
-  with pytest.raises(UserError, match="no data set 'toy'; known are god, bold5000, nsd, own, hcp"):
+  with pytest.raises(UserError, match="no data set 'toy'; known are god, bold5000, mosaic, nsd, own, hcp"):
     registry.get('toy')
   registry.import_plugins(['toy_plugin'])
   spec = importlib.util.spec_from_file_location('another', toy / 'toy_plugin.py')
