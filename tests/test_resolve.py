@@ -8,6 +8,7 @@ from brainjax.checkpoints import save_weights
 from brainjax.errors import UserError
 from brainjax.files import write_json
 from brainjax.resolve import resolve
+from brainjax.stages import common, diffuse
 from configs import demo, tiny
 
 METHOD = ('contrast', 'attend', 'diffuse', 'reconstruct', 'evaluate')
@@ -41,6 +42,19 @@ def test_the_demo_takes_its_sizes_from_its_prior(tmp_path):
   assert resolved.unet.transformer_depth == 1 and resolved.unet.num_head_channels is None
   assert resolved.first_stage.attn_resolutions == () and resolved.first_stage.resolution == 64
   assert resolve(resolved, tmp_path / 'run', METHOD).to_dict() == resolved.to_dict()
+
+
+def test_a_finished_stage_that_started_from_a_prior_is_not_taken_for_another(tmp_path):
+  config = demo.get_config()
+  given, resolved = workdirs.fill_in_paths(config, tmp_path), resolve(config, tmp_path, METHOD)
+  models = diffuse.models(resolved, num_voxels=9)._asdict()
+  kwargs = {name: common.kwargs_of(part) for name, part in models.items()}
+  save_weights(tmp_path / 'diffuse' / 'weights', {'a': np.zeros(2)}, {'settings': kwargs})
+  write_json(tmp_path / 'diffuse' / 'config.json', workdirs.relevant(resolved, tmp_path, 'diffuse'))
+  write_json(tmp_path / 'diffuse' / 'complete.json', {})
+  again = resolve(config, tmp_path, METHOD)
+  assert again.to_dict() == resolved.to_dict()
+  workdirs.refuse_other_config(given, again, tmp_path, 'diffuse', False, ())
 
 
 def test_a_later_stage_starts_from_the_weights_of_the_one_before(tmp_path):

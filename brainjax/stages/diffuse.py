@@ -199,8 +199,9 @@ def _sizes(config: ConfigDict, infos: Mapping[str, Mapping[str, Any]]) -> list[S
   check_prior(source, prior)
   # The releases name no number of groups: theirs is the default.
   unet = config.unet.to_dict() | {'num_groups': UNet.num_groups} | prior['unet']
+  # The conditioner decides these, also where the prior knew another condition.
+  conditioning = {name: unet.pop(name) for name in ('context_tokens', 'global_pool') if name in unet}
   if unet.pop('time_cond', False):  # such as that of a fine-tuned model
-    conditioning = {name: unet[name] for name in ('context_tokens', 'global_pool') if name in unet}
     sizes.append(Sizes('conditioner', {'time_condition': True, **conditioning}, source))
   sizes.append(Sizes('unet', unet, source, whole=True))
   if 'schedule' in prior:
