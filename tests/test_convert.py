@@ -460,7 +460,7 @@ def test_command_ends_in_one_sentence_and_status_2(tmp_path, capsys):
   assert not canary.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_full_size(tmp_path):
   """All 609 M values of the fine-tuned model: under 90 s and 8 GiB, measured in a process of its own."""
   state = released.random_state(released.manifest('ldm_finetune'))

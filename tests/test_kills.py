@@ -193,7 +193,7 @@ def _copy(workdir, target, stage):
   target.mkdir(parents=True, exist_ok=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize('stage', ['data', *STAGES])
 def test_a_stage_killed_at_any_moment(reference, stage, tmp_path, capsys):
   whole, moments = reference
@@ -227,7 +227,7 @@ def test_a_stage_killed_at_any_moment(reference, stage, tmp_path, capsys):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_convert_killed_at_any_moment(reference, tmp_path, capsys):
   pytest.importorskip('torch')
   workdir, _ = reference

@@ -12,11 +12,17 @@ ROOT = Path(__file__).parents[2]
 VARIABLES = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'} | {'JAX_PLATFORMS': 'cpu'}
 
 
+def build(source: Path, out: Path) -> None:
+  """Builds the sdist, and from it the wheel."""
+  command = [sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, source]
+  subprocess.run(command, check=True, capture_output=True, timeout=600)
+
+
 @pytest.fixture(scope='session')
 def wheel(tmp_path_factory):
   """The wheel, made from the sdist."""
   out = tmp_path_factory.mktemp('dist')
-  subprocess.run([sys.executable, '-m', 'build', '--outdir', out, ROOT], check=True, capture_output=True, timeout=600)
+  build(ROOT, out)
   return next(out.glob('*.whl'))
 
 
