@@ -30,12 +30,13 @@ def test_two_builds_give_the_same_archives(wheel, tmp_path):
   for path in source.rglob('*'):
     path.touch()  # other times than in the first build
   build(source, tmp_path / 'again')
-  first, second = ({path.name: sha256(path) for path in folder.iterdir()} for folder in (wheel.parent, tmp_path / 'again'))
+  first, second = (
+    {path.name: sha256(path) for path in folder.iterdir()} for folder in (wheel.parent, tmp_path / 'again')
+  )
   assert len(first) == 2 and first == second
 
 
 @pytest.mark.nightly
-
 def test_the_demo_in_an_empty_environment(user):
   assert 'reconstruct' in user.brainjax('--help')
   (user.folder / 'mine.py').write_text('from configs import demo_quick\n\nget_config = demo_quick.get_config\n')
