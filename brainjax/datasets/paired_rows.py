@@ -101,7 +101,7 @@ def load(
   is_test = split in arrays.TEST_SPLITS
   pictures: dict[int, bytes] | None = None if image_size == 0 else {}  # stimulus -> PNG
   used: dict[str, InputTransform] = {}
-  parts, first_stimuli = [], None
+  parts, first_stimuli, first_vertices = [], None, None
   for place, subject in enumerate(subjects):
     source = data_set.open(prepared_dir, subject)
     facts = source.info.metadata
@@ -115,6 +115,13 @@ def load(
       _check_same_voxels(transform, facts, source)
     mask = transform.mask if transform else arrays.select_mask(facts.masks, roi, str(source.data_dir))
     width = transform.width if transform else transforms.padded_width(int(mask.sum()), patch_size, full_extra_patch)
+    if 'vertices' in facts:  # on one surface for all subjects
+      vertices = np.asarray(facts['vertices'])[mask]
+      if not np.array_equal(vertices, first_vertices := vertices if first_vertices is None else first_vertices):
+        raise UserError(
+          f'{source.data_dir}: {len(vertices)} vertices of {roi}, but other ones than the {len(first_vertices)} of {subjects[0]}; '
+          'prepare all subjects with the same --rois, or choose areas that all have'
+        )
     by_session = transform.by_session if transform else zscore == 'voxel_session'
     sessions = _sessions_of_rows(source) if by_session or train_sessions else {}
     statistics = transform.sessions if transform else {}

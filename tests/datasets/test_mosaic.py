@@ -98,6 +98,16 @@ def test_any_subjects_load_together(prepared):
   )
 
 
+def test_subjects_with_other_vertices_do_not_load_together(raw, tmp_path):
+  for subject, rois in (('sub-01_GOD', 'V8+LO1'), ('sub-02_GOD', 'V8+LO3')):
+    mosaic.prepare(raw, tmp_path, [subject], rois)
+  with pytest.raises(
+    UserError, match='238 vertices of VC, but other ones than the 193 of sub-01_GOD; prepare all subjects'
+  ):
+    mosaic.load(tmp_path, ['sub-01_GOD', 'sub-02_GOD'], image_size=0)
+  assert len(mosaic.load(tmp_path, ['sub-01_GOD', 'sub-02_GOD'], roi='V8', image_size=0)) == 12
+
+
 def test_both_forms_of_the_split_and_stiminfo_alone(raw, prepared, tmp_path):
   nested = files.write(tmp_path / 'nested', kind='nested', subjects=files.SUBJECTS[:1])
   assert prepare.main(['mosaic', f'--raw={nested}', f'--out={tmp_path / "a"}', '--rois=V4']) == 0
