@@ -41,6 +41,11 @@ class Mosaic(paired.Builder):
   )
   HOMEPAGE = 'https://github.com/blahner/mosaic-preprocessing'
   LICENSE = 'of the original data sets; the stimuli keep the terms of their sources'
+  CITATION = """@article{lahner2025mosaic,
+  title = {A scalable framework for {fMRI} dataset aggregation and modeling of human vision},
+  author = {Lahner, Benjamin and Deb, Mayukh and Murty, N. Apurva Ratan and Oliva, Aude},
+  year = {2025}, note = {https://blahner.github.io/MOSAICfmri}
+}"""
   files: mosaic_raw.Files
   rois: str
   partial: Path
