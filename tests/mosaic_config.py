@@ -11,7 +11,7 @@ def get_config():
   config.simulate.subject_jitter = 0.2
   config.data.update({'mosaic': '{workdir}/simulated/MOSAIC', 'dataset': 'mosaic', 'subjects': SUBJECTS})
   config.data.update({'contrast_god_subjects': (), 'contrast_mosaic_subjects': SUBJECTS, 'roi': 'V1+V2+V3+V4'})
-  config.data.update({'hcp_val_subjects': 1, 'num_val_stimuli': 4, 'balance': 0.5})
+  config.data.update({'hcp_val_subjects': 1, 'num_val_stimuli': 12, 'balance': 0.5})
   config.fmri_mae.patch_size = 256
   config.contrast.select = 'best'
   config.reconstruct.num_items = 4

@@ -187,7 +187,9 @@ def _data(config: ConfigDict) -> stage_data.StageData:
   transforms = [transform.with_width(train.num_voxels) for transform in fitted.values()]
   held_out: list[arrays.Dataset] = _unpaired_rows(config, 'val')
   if fitted and config.data.num_val_stimuli:
-    held_out += _paired_rows(config, 'val', fitted)
+    held_out += [
+      part for part in _paired_rows(config, 'val', fitted) if len(part)
+    ]  # held out may be what nobody here saw
   val = arrays.JoinedDataset(held_out, train.num_voxels) if held_out else None
   return stage_data.make(config, 'contrast', sources(config), train, val, transforms)
 
