@@ -100,6 +100,7 @@ def test_integrated_gradients_sum_to_the_change(found):
   assert np.abs(found.maps['gradient'][:, 1]).max() > 0
 
 
+@pytest.mark.slow
 def test_batches_do_not_change_the_result(model, found):
   parts = compute(model, batch_size=2)
   for method in saliency.METHODS:
@@ -108,6 +109,7 @@ def test_batches_do_not_change_the_result(model, found):
     saliency.compute(model, rows(), rows(), at=(1.0,))
 
 
+@pytest.mark.slow
 def test_a_shuffled_model_has_other_maps_from_the_same_numbers(model, found):
   params = truth.shuffled(model.params, 0)
   for before, after in zip(*(jax.tree.leaves(x['conditioner']) for x in (model.params, params)), strict=True):
