@@ -143,7 +143,7 @@ class Reconstructor:
       guidance: classifier-free guidance against a zero context; 1 is none, as published.
       batch_size: pictures sampled together, at most.
       subject: whose responses these are; empty where the weights know one subject.
-      normalised: `fmri` is model input already: N W, padded and z-scored as in training.
+      normalised: `fmri` is z-scored as in training already; see `Responses.model_input`.
       repetitions, session: see `Responses.model_input`.
 
     Returns:

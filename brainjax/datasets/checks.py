@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ WAYS = {
   'voxel_session': 'one z-score for each voxel and session',
 }
 MAX_OFFSET_SHARE = 0.5  # of the variance
+MAX_SESSION_SHARE = 0.1  # of the variance that a z-score per voxel leaves, beyond what chance explains
 
 
 @dataclasses.dataclass
@@ -80,12 +81,15 @@ def check_pictures(source: Any, zscore: str) -> Subject:
   stimuli: dict[str, set[int]] = {}  # of each picture
   for split in ('train', 'test'):
     seen = seen_in.setdefault(split, {})
-    statistics, first_session = Statistics(), Statistics()
-    names = facts['sessions'][split] if zscore == 'voxel_session' and split == 'train' else []
+    statistics = Statistics()
+    names = sessions[split] if sessions and split == 'train' else []
+    of_session: dict[str, Statistics] = {}
     for number, row in enumerate(store.read_rows(source, split)):
       statistics.add(row['fmri'])
-      if names and names[number] == names[0]:
-        first_session.add(row['fmri'])
+      if names:
+        if names[number] not in of_session:
+          of_session[names[number]] = Statistics(0 if of_session else MAX_ROWS)  # rows of the first one are drawn
+        of_session[names[number]].add(row['fmri'])
       digest = hashlib.sha256(row['image']).hexdigest()
       if digest not in seen and len(seen) < NUM_PICTURES:
         subject.pictures.append((split, row['name'].decode(), store.decode_png(row['image'])))
@@ -96,9 +100,12 @@ def check_pictures(source: Any, zscore: str) -> Subject:
     subject.doubts += statistics.find_doubts(split)
     if split == 'train':
       subject.rows = statistics.standardise()
-      if names:
-        subject.rows['voxel_session'] = first_session.standardise()['voxel']
       _check_offsets(statistics, zscore, subject)
+      if zscore == 'voxel_session':
+        if names:
+          subject.rows['voxel_session'] = of_session[names[0]].standardise()['voxel']
+      elif len(of_session) > 1:
+        _check_sessions(statistics, list(of_session.values()), subject)
   if copies := sum(len(numbers) - 1 for numbers in stimuli.values()):
     subject.doubts.append(f'{copies} pictures are copies of another one, but count as different stimuli')
   both = seen_in['train'].keys() & seen_in['test'].keys()
@@ -150,10 +157,21 @@ def _check_offsets(statistics: 'Statistics', zscore: str, subject: Subject) -> N
     )
 
 
+def _check_sessions(statistics: 'Statistics', sessions: Sequence['Statistics'], subject: Subject) -> None:
+  """Reports the share of the variance that the sessions explain, where they are not z-scored one by one."""
+  share = statistics.measure_sessions(sessions, subject.rois.get('VC'))
+  if share > MAX_SESSION_SHARE:
+    subject.doubts.append(
+      f'sessions explain {share:.0%} of the variance that a z-score per voxel leaves (more than {MAX_SESSION_SHARE:.0%}), '
+      'which says nothing about the picture; --config.data.zscore=voxel_session removes it'
+    )
+
+
 class Statistics:
   """Mean and variance of each voxel over rows that come one by one, and the first rows."""
 
-  def __init__(self):
+  def __init__(self, max_rows: int = MAX_ROWS):
+    self._max_rows = max_rows
     self._first, self._sum, self._squares, self._bad, self._rows, self._count = None, 0.0, 0.0, 0, [], 0
 
   def add(self, row: np.ndarray) -> None:
@@ -165,7 +183,7 @@ class Statistics:
     self._squares = self._squares + change**2
     self._bad += int((~np.isfinite(row)).sum())
     self._count += 1
-    if len(self._rows) < MAX_ROWS:
+    if len(self._rows) < self._max_rows:
       self._rows.append(row.copy())
 
   def _moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +204,23 @@ class Statistics:
     """
     mean, variance = (values if mask is None else values[mask] for values in self._moments())
     return float(mean.var() / max(mean.var() + variance.mean(), 1e-300))
+
+  def measure_sessions(self, sessions: Sequence['Statistics'], mask: np.ndarray | None = None) -> float:
+    """Share of a voxel's variance over all rows that the means of its sessions explain, in [0, 1]; mean over voxels that change.
+
+    The share is adjusted as R squared is: 0 is expected where sessions do not differ.
+
+    Args:
+      sessions: the same rows, session by session.
+      mask: voxels to use, `V` bool; by default all.
+    """
+    mean, variance = self._moments()
+    between = sum(part._count * (part._moments()[0] - mean) ** 2 for part in sessions) / self._count
+    used = (variance > 0) if mask is None else mask & (variance > 0)
+    if self._count <= len(sessions) or not used.any():
+      return 0.0
+    unexplained = 1 - np.mean(between[used] / variance[used])
+    return float(max(1 - unexplained * (self._count - 1) / (self._count - len(sessions)), 0.0))
 
   def standardise(self) -> dict[str, np.ndarray]:
     """The first rows `R V` z-scored as a whole and voxel by voxel, with the mean and deviation of all rows."""

@@ -162,9 +162,12 @@ class InputTransform:
     """
     if not (is_test and self.test_raw_scale):
       responses = transforms.normalize(responses, self.mean, self.std)
-    padded = transforms.pad_to_patch_size(responses, self.patch_size, self.full_extra_patch)
-    rows = transforms.fit_width(padded, self.width)
+    rows = self.pad(responses)
     return self.to_test_scale(rows, repetitions) if is_test else rows
+
+  def pad(self, rows: np.ndarray) -> np.ndarray:
+    """The ROI's voxels `N V`, wrapped around to whole patches and to the width of the model: `N W`."""
+    return transforms.fit_width(transforms.pad_to_patch_size(rows, self.patch_size, self.full_extra_patch), self.width)
 
   def to_raw_scale(self, rows: np.ndarray) -> np.ndarray:
     """Z-scored model input `N W` or `W`, back in the unit of the responses, as the release leaves its test rows (quirk B2)."""

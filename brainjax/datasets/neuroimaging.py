@@ -259,7 +259,9 @@ def _reorient(nibabel: Any, path: Path, image: Any, grid: tuple[int, ...], betas
   orientations = nibabel.orientations
   axes = [orientations.io_orientation(each.affine) for each in (image, betas_image)]
   turned = image.as_reoriented(orientations.ornt_transform(*axes))
-  if turned.shape == grid and not _is_same_grid(turned, grid, betas_image):
+  if turned.shape != grid:
+    return turned
+  if not _is_same_grid(turned, grid, betas_image):
     raise UserError(
       f'{path}: shape {image.shape} as {betas.name}, but another affine: {_format_rows(image.affine)}, not '
       f'{_format_rows(betas_image.affine)}; {_RESAMPLE}'

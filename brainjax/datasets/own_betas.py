@@ -29,7 +29,7 @@ def read_betas(
     masks: over the voxels `V` or `X Y Z`.
     num_trials: N.
     events: the file that names N trials, for messages.
-    scale: the file holds betas times this. Arrays of whole numbers need it.
+    scale: the file holds betas times this. Whole numbers need it, unless the header of a NIfTI file scales them.
 
   Returns:
     `N V` float32; each ROI over these voxels: name -> `V` bool; and where masks chose voxels, `grid` (the shape of a mask)
@@ -45,7 +45,8 @@ def read_betas(
     values, image = neuroimaging.read_volumes(path)
     axis = 3
   else:
-    values, axis = _read_array(path, masks, num_trials, scale)
+    values, axis = _read_array(path, masks, num_trials)
+  check_scale(values, scale, str(path))
   values = np.moveaxis(values, axis, 0)
   if len(values) != num_trials:
     raise UserError(f'{path}: {len(values)} trials, but {events} has {num_trials} rows; expected one row per trial')
@@ -60,7 +61,7 @@ def read_betas(
   return rows, {name: mask[union] for name, mask in chosen.items()}, where
 
 
-def _read_array(path: Path, masks: Sequence[Mask], num_trials: int, scale: float | None) -> tuple[np.ndarray, int]:
+def _read_array(path: Path, masks: Sequence[Mask], num_trials: int) -> tuple[np.ndarray, int]:
   """Betas of a file that is not NIfTI, on 2 or 4 axes, and which axis is that of the trials."""
   suffixes = {suffix_of(mask.path) for mask in masks}
   if suffix_of(path) in HDF5:
@@ -83,16 +84,18 @@ def _read_array(path: Path, masks: Sequence[Mask], num_trials: int, scale: float
     )
   if values.ndim == 4 and not masks:
     raise UserError(f'{path}: volumes of shape {values.shape} need one or more masks: --mask=V1.nii.gz,V2.nii.gz')
-  check_scale(values, scale, str(path))
   return values, axis or _find_trials(path, values.shape, num_trials)
 
 
 def check_scale(values: np.ndarray, scale: float | None, where: str) -> None:
-  """Raises a `UserError` for whole numbers without the number that the betas were multiplied by."""
+  """Raises a `UserError` for whole numbers without the number that the betas were multiplied by.
+
+  A NIfTI file whose header scales its whole numbers is read as floating-point numbers: its scale is known.
+  """
   if values.dtype.kind in 'iu' and scale is None:
     raise UserError(
       f'{where}: whole numbers ({values.dtype}), so betas were stored times some number; name it, such as --scale=300 for '
-      'the Natural Scenes Dataset, or --scale=1 if the numbers are the betas (in Python, the argument scale)'
+      'the Natural Scenes Dataset, or --scale=1 if the numbers are the betas (in Python, from_betas(..., scale=300))'
     )
 
 

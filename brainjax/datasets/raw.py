@@ -111,7 +111,7 @@ def check_file(path: Path) -> Path:
   if path.exists() and not path.is_file():
     raise UserError(f'{path}: not a regular file; copy its content to a file')
   if not path.is_file():
-    raise UserError(f'{path}: no such file; data/README.md lists the files of published data sets')
+    raise UserError(f'{path}: no such file')
   return path
 
 

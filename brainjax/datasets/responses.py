@@ -46,17 +46,21 @@ class Responses:
       fmri: responses of a subject, N V or V: the voxels of the ROI, or all voxels of the subject, in the order and the
         unit of its training data.
       subject: whose responses these are; empty where the weights know one subject.
-      normalised: `fmri` is model input already: N W, padded and z-scored as in training.
+      normalised: `fmri` is z-scored as in training already: N V, the voxels of the ROI, which are then padded as in training;
+        or N W, padded too (converted weights know W alone).
       repetitions: trials that each row is the mean of; matters to weights whose test scale is 'repetitions'.
       session: name of the session of all rows, or of each; matters to weights trained with data.zscore = 'voxel_session'. A
         session of the training data is z-scored with its training rows. Any other, and None, is a new session, which is
         z-scored by its own trials, at least 10.
 
     Raises:
-      UserError: another width, values that are not finite, an unknown subject; too few trials of a new session; responses in
+      UserError: another width, whole numbers, values that are not finite, an unknown subject; too few trials of a new session; responses in
         another unit than those of training; raw responses where the weights carry no input transform.
     """
+    own_betas.check_scale(np.asarray(fmri), None, 'fMRI')
     transform = None if normalised else self._transform_of(subject)
+    if normalised:
+      fmri = self._pad(fmri, subject)
     fmri = self._at_training_scale(fmri, transform, session)
     if transform is not None:
       _refuse_unlikely(fmri, transform, 'fMRI')
@@ -67,6 +71,13 @@ class Responses:
         'training?'
       )
     return fmri
+
+  def _pad(self, fmri: np.ndarray, subject: str) -> np.ndarray:
+    """Z-scored voxels of a ROI N V or V, padded as in training; rows of another width unchanged."""
+    fmri = np.atleast_2d(fmri)
+    known = self.transforms.values() if not subject else [self._transform_of(subject)]
+    fits = [transform for transform in known if transform.num_voxels == fmri.shape[-1] != self.num_voxels]
+    return fits[0].pad(fmri) if fits else fmri
 
   def _at_training_scale(
     self, fmri: np.ndarray, transform: InputTransform | None, session: Sessions = None
@@ -79,10 +90,10 @@ class Responses:
     widths = {width} if transform is None else {width, len(transform.mask)}
     if fmri.ndim != 2 or fmri.shape[1] not in widths or fmri.dtype.kind not in 'fiu' or not len(fmri):
       what = (
-        'wrap-padded and z-scored as in training'
+        self._normalised_widths()
         if transform is None
         else f'the voxels of {transform.roi} of {transform.data_set}/{transform.subject}, or all {len(transform.mask)} of '
-        'its voxels, as in the training data; normalised=True if they are padded and z-scored already'
+        'its voxels, as in the training data; normalised=True if they are z-scored already'
       )
       raise UserError(
         f'fMRI is {fmri.dtype} {fmri.shape}; these weights expect numbers of shape (trials, {width}): {what}.'
@@ -123,10 +134,11 @@ class Responses:
     """
     transform = self._transform_of(subject)
     values, name, image = _read(betas)
+    shape = values.shape if image is None else image.shape
     own_betas.check_scale(values, scale, name)
     if mask is None:
       if values.ndim > 2:
-        raise UserError(f'{name} holds volumes of shape {values.shape}; name the masks of the training data (mask).')
+        raise UserError(f'{name} holds volumes of shape {shape}; name the masks of the training data (mask).')
       rows = values
     else:
       rows = _masked(values, mask, name, image, transform)
@@ -134,6 +146,11 @@ class Responses:
     fmri = self._at_training_scale(rows, transform, session)
     _refuse_unlikely(fmri, transform, name)
     return transform.to_test_scale(fmri, repetitions)
+
+  def _normalised_widths(self) -> str:
+    rois = [f'{each.num_voxels} of {each.roi} of {each.data_set}/{each.subject}' for each in self.transforms.values()]
+    unpadded = f', or the voxels without padding ({", ".join(rois)})' if rois else ''
+    return f'z-scored and wrap-padded as in training{unpadded}'
 
   def _transform_of(self, subject: str) -> InputTransform:
     known = ', '.join(self.transforms)
@@ -183,7 +200,7 @@ def _refuse_unlikely(fmri: np.ndarray, transform: InputTransform, name: str) -> 
     raise UserError(
       f'{name}: after the z-score of the training data the responses have a root mean square of {_scale(fmri):.3g}; '
       f'expected about 1, as in {transform.data_set}/{transform.subject}. Their unit, their GLM or the order of their '
-      'voxels is another one; a picture made from them would mean nothing. If they are model input already, pass '
+      'voxels is another one; a picture made from them would mean nothing. If they are z-scored already, pass '
       'normalised=True (command line: --fmri).'
     )
 

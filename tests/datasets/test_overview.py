@@ -140,3 +140,35 @@ def test_noise_ceiling():
   # Of one trial half of the variance is signal: of a mean over 4, 0.5 / (0.5 + 0.5 / 4).
   np.testing.assert_allclose(checks.noise_ceiling(np.array([0, 0.5, 1]), 4), [0, 0.8, 1])
   assert checks.noise_ceiling(np.array([0.3]), 1) == pytest.approx(0.3)
+
+
+def test_sessions_that_differ(tmp_path, capsys):
+  study = own_files.write(tmp_path / 'raw')
+  is_train = study.table['split'] == 'train'
+  # Trials of test pictures come in both sessions; training trials alternate, then the second session is shifted.
+  session = np.zeros(len(study.fmri), int)
+  session[np.flatnonzero(is_train)[1::2]] = 1
+  lines = study.events.read_text().splitlines()
+  lines = [lines[0] + '\tsession'] + [f'{line}\ts{number}' for line, number in zip(lines[1:], session, strict=True)]
+  study.events.write_text('\n'.join(lines) + '\n')
+  shifted = 10 * study.fmri + 20 * session[:, None]
+  np.save(study.betas, shifted.astype(np.float32))
+  assert prepare.main(['own', *own_files.options(study, tmp_path / 'out')]) == 0
+  train, of = shifted[is_train].astype(np.float64), session[is_train]
+  # R squared of a regression on the session, mean over voxels, adjusted for 7 rows and one slope.
+  r_squared = np.mean([np.corrcoef(of, voxel)[0, 1] ** 2 for voxel in train.T])
+  share = 1 - (1 - r_squared) * 6 / 5
+  assert 0.2 < share < 0.8
+  capsys.readouterr()
+  assert prepare.main(['check', str(tmp_path / 'out')]) == 0
+  said = capsys.readouterr().out
+  assert f'look at this: sub-01: sessions explain {share:.0%} of the variance that a z-score per voxel leaves' in said
+  assert '--config.data.zscore=voxel_session removes it' in said
+
+  rng = np.random.default_rng(0)
+  parts = [checks.Statistics(0) for _ in range(5)]
+  total = checks.Statistics()
+  for number, row in enumerate(rng.standard_normal((200, 300))):  # sessions that do not differ
+    parts[number % 5].add(row)
+    total.add(row)
+  assert total.measure_sessions(parts) < 0.01

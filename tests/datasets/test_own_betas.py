@@ -306,3 +306,23 @@ def test_hdf5(folder, tmp_path, capsys):
   with h5py.File(tmp_path / 'r.hdf5', 'w') as file:
     file['betasmd'] = h5py.ExternalLink('n.h5', 'betas')
   refused('betasmd is not an array in this file', tmp_path, mask, betas='r.hdf5')
+
+
+def test_whole_numbers_of_nifti_need_a_scale_unless_the_header_has_one(folder):
+  whole = np.round(300 * np.load(folder / 'betas.npy')).astype(np.int16)
+  path, mask = save(folder / 'whole.nii.gz', whole), Mask(save(folder / 'all.nii.gz', np.ones(SHAPE, np.uint8)))
+  refused(r'whole.nii.gz: whole numbers \(int16\).*--scale=300', folder, mask, betas=path.name)
+  expected = whole.reshape(-1, TRIALS).T / 300
+  rows, *_ = own_betas.read_betas(path, [mask], TRIALS, folder / 'events.tsv', 300)
+  np.testing.assert_allclose(rows, expected, rtol=1e-6)
+  image = nibabel.Nifti1Image(whole, AFFINE)
+  image.header.set_slope_inter(1 / 300, 0)
+  nibabel.save(image, folder / 'scaled.nii.gz')
+  rows, _ = read(folder, mask, betas='scaled.nii.gz')
+  np.testing.assert_allclose(rows, expected, rtol=1e-6)
+
+
+def test_a_mask_of_another_shape_is_not_called_turned(folder, capsys):
+  mask = Mask(save(folder / 'other.nii.gz', np.ones((3, 4, 9), np.uint8), np.diag([2.0, 2, 2, 1])))
+  refused(r'other.nii.gz: shape \(3, 4, 9\), but betas.nii.gz has volumes of shape \(3, 4, 5\)', folder, mask)
+  assert 'turned to' not in capsys.readouterr().out

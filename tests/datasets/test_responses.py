@@ -108,3 +108,26 @@ def test_a_new_session_is_standardised_by_itself_where_training_was(lab):
   np.testing.assert_allclose(reader.from_betas(session)[:, :8], z, atol=1e-3)
   with pytest.raises(UserError, match='found 9 trials, expected all trials of one session, at least 10'):
     reader.from_betas(session[:9])
+
+
+def test_normalised_voxels_of_the_roi_are_padded_as_in_training(lab):
+  study, _, responses = lab
+  reader, data = responses['V1']
+  rows = data.columns['fmri']
+  assert rows.shape[1] == 8 and reader.transforms['sub-01'].num_voxels == 5  # patches of 4
+  for given in (rows, rows[:, :5]):
+    np.testing.assert_array_equal(reader.model_input(given, normalised=True), rows)
+    np.testing.assert_array_equal(reader.model_input(given[2], subject='sub-01', normalised=True), rows[2:3])
+  with pytest.raises(UserError, match=r'\(trials, 8\): .*or the voxels without padding \(5 of V1 of own/sub-01\)'):
+    reader.model_input(rows[:, :6], normalised=True)
+  for normalised in (False, True):
+    with pytest.raises(UserError, match=r'fMRI: whole numbers \(int16\)'):
+      reader.model_input(rows[:, :5].astype(np.int16), normalised=normalised)
+
+
+def test_messages_name_the_file_as_it_is(lab, tmp_path):
+  _, files, responses = lab
+  with pytest.raises(UserError, match=r'volumes of shape \(2, 3, 2, 19\)'):
+    responses['VC'][0].from_betas(files['betas'])
+  with pytest.raises(UserError, match='none.npy: no such file$'):
+    responses['VC'][0].from_betas(tmp_path / 'none.npy')
