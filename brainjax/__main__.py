@@ -13,7 +13,7 @@ COMMANDS = {
   'demo': (
     'launch',
     ['--config=demo'],
-    'simulates a visual cortex, trains, makes pictures, scores them; --quick takes two to three minutes',
+    'simulates a visual cortex, trains, makes pictures, scores them; --quick takes a few minutes',
   ),
   'train': ('launch', [], 'runs the stages of a config: --config=NAME_OR_FILE'),
   'prepare': ('prepare', [], 'raw fMRI and pictures -> data sets; `prepare check` looks them over'),

@@ -119,11 +119,11 @@ def check_weights(source: str | os.PathLike) -> Path:
     UserError: nothing there, not such weights, or damaged.
   """
   if not str(source):
-    raise UserError('no weights are named; convert a release with python -m brainjax.convert and name the folder.')
+    raise UserError('no weights are named; convert a release with brainjax convert and name the folder.')
   source = locate.weights(source)
   if not source.exists():
     raise UserError(
-      f'the weights {source} do not exist; train that stage first or convert a release with python -m brainjax.convert.'
+      f'the weights {source} do not exist; train that stage first or convert a release with brainjax convert.'
     )
   if source.suffix == '.safetensors':
     # A packed folder has checksums; a file alone is checked for its form.
@@ -137,7 +137,7 @@ def check_weights(source: str | os.PathLike) -> Path:
     )
     raise UserError(
       f'{source} holds no weights.json, so it is not a folder of brainjax weights; '
-      + (f'name {" or ".join(map(str, inside))}.' if inside else 'convert a release with python -m brainjax.convert.')
+      + (f'name {" or ".join(map(str, inside))}.' if inside else 'convert a release with brainjax convert.')
     )
   # Weights from elsewhere may have no sums; these are not compared.
   if (source / files.SUMS).is_file():
@@ -201,7 +201,7 @@ def _open_weights(source: Path) -> tuple[Any, dict[str, Any]]:
   archive, info = open_safetensors(source, 'info')
   if info is None:
     raise UserError(
-      f'{source} has no `info` in its metadata, so it is not brainjax weights; use python -m brainjax.convert on it.'
+      f'{source} has no `info` in its metadata, so it is not brainjax weights; use brainjax convert on it.'
     )
   return archive, info
 

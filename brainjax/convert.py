@@ -27,7 +27,7 @@ KEPT = ('num_voxels', 'input', 'inputs', 'origin', 'licence', 'run', 'scores', '
 
 
 def _parser() -> ArgumentParser:
-  parser = ArgumentParser(prog='python -m brainjax.convert', description=__doc__)
+  parser = ArgumentParser(prog='brainjax convert', description=__doc__)
   parser.add_argument(
     'source', help='a released file (.pth, .ckpt, .bin, .safetensors), a diffusers folder, or converted weights'
   )
@@ -151,6 +151,8 @@ def _load(source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   if stage and stage.release:
     kind, part = stage.release
     if part:
+      others = [path.split('/')[0] for path in params if not path.startswith(f'{part}/')]
+      info['left_out'] = f'{len(others)} tensors of {", ".join(sorted(set(others)))}: {kind} is the part {part} alone'
       params, info = subtree(params, part), info | {'settings': info['settings'][part]}
     info |= {'kind': kind}
   if info['kind'] == 'ldm' and 'n_embed' not in info['settings'].get('first_stage', {}):
@@ -189,6 +191,8 @@ def to_torch(source: str, out: str) -> None:
     f'wrote     {target}: {len(state)} tensors'
     + (f' under the key {spec.key}' if spec.key and target.suffix != '.safetensors' else '')
   )
+  if 'left_out' in info:
+    print(f'note      not in it: {info["left_out"]}')
   if info['kind'] == 'sd1':
     print('note      without the text encoder, which was not converted: load with strict=False')
   for note in info.get('notes', ()):

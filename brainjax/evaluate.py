@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   Raises:
     UserError: an option or a result cannot be used, or an output exists.
   """
-  parser = ArgumentParser(prog='python -m brainjax.evaluate', description=__doc__)
+  parser = ArgumentParser(prog='brainjax evaluate', description=__doc__)
   commands = parser.add_subparsers(dest='command', required=True)
   comparison = commands.add_parser('compare', help='paired bootstrap of two runs on the same stimuli')
   comparison.add_argument('run_a', type=Path)

@@ -5,9 +5,9 @@ huggingface_hub keeps a cache (`HF_HOME`), resumes broken downloads and shows pr
 
 import contextlib
 import functools
-import importlib.util
 import os
 import re
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from brainjax.errors import UserError
 
 PREFIX = 'hf://'
 _SOURCE = re.compile(r'hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?')
+# Classes of Python, requests and httpx. OfflineModeIsEnabled of huggingface_hub is a ConnectionError.
+NETWORK_ERRORS = frozenset(('ConnectionError', 'TimeoutError', 'Timeout', 'TransportError'))
 # What brainjax weights are made of; other files of a repository are not fetched.
 WEIGHTS = ['*.safetensors', '*.json', '*.png', 'README.md', files.SUMS, 'params/**']
 
@@ -57,7 +59,9 @@ def _info(repository: str, revision: str | None) -> Any:
 
   try:
     return huggingface_hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
-  except _unreachable():
+  except Exception as error:
+    if not _is_network_error(error):
+      raise
     return None
 
 
@@ -122,7 +126,14 @@ def download_url(url: str, path: Path, sha256: str = '') -> Path:
   try:
     with open(part, 'ab') as stream:
       http_get(url, stream, resume_size=stream.tell(), displayed_filename=path.name)
-  except (OSError, *_unreachable()) as error:
+  except Exception as error:
+    if not (isinstance(error, OSError) or _is_network_error(error)):
+      raise
+    if _is_network_error(error) and not part.stat().st_size:
+      raise UserError(
+        f'no connection to {urllib.parse.urlsplit(url).netloc} ({_reason(error)}). Connect to the network and give the same '
+        f'command again, or fetch {url} on another machine and copy it to {path}.'
+      ) from error
     if getattr(getattr(error, 'response', None), 'status_code', None) != 416:  # 416: nothing is left to fetch
       raise UserError(
         f'{url}: the transfer failed ({_reason(error)}). The same command continues where it stopped, in {part}.'
@@ -161,18 +172,9 @@ def address(repository: str) -> str:
   return f'{huggingface_hub.HfApi().endpoint}/{repository}'
 
 
-def _unreachable() -> tuple[type[BaseException], ...]:
-  """The errors of a network that is not there. huggingface_hub uses requests or, from version 1 on, httpx."""
-  kinds: list[type[BaseException]] = [ConnectionError, TimeoutError]  # OfflineModeIsEnabled is a ConnectionError
-  if importlib.util.find_spec('requests'):
-    import requests
-
-    kinds += [requests.exceptions.ConnectionError, requests.exceptions.Timeout]
-  if importlib.util.find_spec('httpx'):
-    import httpx
-
-    kinds.append(httpx.TransportError)
-  return tuple(kinds)
+def _is_network_error(error: BaseException) -> bool:
+  """Whether the network is not there. By names, because versions of huggingface_hub use different HTTP clients."""
+  return not NETWORK_ERRORS.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 @contextlib.contextmanager
@@ -196,12 +198,14 @@ def _as_user_error(source: str) -> Iterator[None]:
       f'{source}: there is no such repository, or it is private. Check its name at {page}; `hf auth login` opens your own '
       'private ones.'
     ) from error
-  except (errors.LocalEntryNotFoundError, *_unreachable()) as error:
-    raise UserError(
-      f'{source} is not in the cache, and {page} cannot be reached. Connect to the network, or '
-      'fetch it on another machine and copy the folder.'
-    ) from error
-  except (errors.HfHubHTTPError, OSError) as error:
+  except Exception as error:
+    if isinstance(error, errors.LocalEntryNotFoundError) or _is_network_error(error):
+      raise UserError(
+        f'{source} is not in the cache, and {page} cannot be reached. Connect to the network, or '
+        'fetch it on another machine and copy the folder.'
+      ) from error
+    if not isinstance(error, errors.HfHubHTTPError | OSError):
+      raise
     raise UserError(
       f'{source}: the transfer failed ({_reason(error)}). The same command continues where it stopped.'
     ) from error

@@ -118,7 +118,7 @@ def _file(path: Path) -> Iterator[str]:
   else:
     raise UserError(
       f'{path}: brainjax knows no files {suffix or "without a suffix"}; expected weights ({", ".join(SUFFIXES)}), .npy, '
-      '.npz, .nii, .nii.gz, or a table of events (.tsv).'
+      '.npz, .nii, .nii.gz, or a table of events (.tsv, .csv).'
     )
 
 

@@ -129,3 +129,7 @@ def main(argv: list[str] | None = None) -> None:
       given.stages is not None,
       given.accept_changes,
     )
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -12,13 +12,21 @@ from typing import Any
 
 import brainjax
 from brainjax import checkpoints, files, hub, locate, workdirs
+from brainjax.datasets import registry
 from brainjax.errors import ArgumentParser, UserError, command_line
 from brainjax.evaluation.score import SCORES_FILE, read_scores
 from brainjax.models.latent_diffusion import LatentDiffusion
 from brainjax.stages import reconstruct
+from brainjax.stages.registry import RANDOM
 
 CARD = 'README.md'
 SAMPLED = reconstruct.STAGE.after  # the stage whose weights make the pictures that are scored
+# Ids of the hub for licences that weights may have: https://huggingface.co/docs/hub/repositories-licenses
+HUB_LICENCES = (
+  'apache-2.0', 'mit', 'bsd', 'bsd-2-clause', 'bsd-3-clause', 'cc0-1.0', 'cc-by-3.0', 'cc-by-4.0', 'cc-by-sa-3.0', 'cc-by-sa-4.0',
+  'cc-by-nc-3.0', 'cc-by-nc-4.0', 'cc-by-nd-4.0', 'cc-by-nc-nd-3.0', 'cc-by-nc-nd-4.0', 'cc-by-nc-sa-3.0', 'cc-by-nc-sa-4.0',
+  'gpl-3.0', 'lgpl-3.0', 'agpl-3.0', 'mpl-2.0', 'odc-by', 'odbl', 'pddl', 'openrail', 'creativeml-openrail-m', 'unlicense',
+)  # fmt: skip
 PAPER = 'https://openreview.net/forum?id=YZSLDEE0mw'
 
 
@@ -76,6 +84,8 @@ def _facts(run: Path, stage: str, info: Mapping[str, Any], licence: str) -> dict
 
 def _licence_of(source: str) -> str:
   """What weights that a run started from say about their licence."""
+  if source == RANDOM:
+    return 'random weights'
   try:
     info = checkpoints.read_info(source)
   except UserError:
@@ -95,12 +105,10 @@ def card(name: str, info: Mapping[str, Any], num_values: int, folder: Path) -> s
     folder: where the pictures lie.
   """
   stage = info.get('kind', 'unknown')
-  top = [
-    '---',
-    'license: other',
-    f'license_name: {json.dumps(info["licence"] or "not stated")}',
-    'library_name: brainjax',
-  ]
+  licence = info['licence'] or 'not stated'
+  known = licence.lower() in HUB_LICENCES
+  top = ['---', f'license: {licence.lower()}' if known else f'license: other\nlicense_name: {json.dumps(licence)}']
+  top.append('library_name: brainjax')
   top += ['tags: [fmri, neuroscience, brain-decoding, jax]', '---', '', f'# {name}', '']
   use = (
     f"from brainjax.reconstruct import Reconstructor\n\nmodel = Reconstructor.from_pretrained('{name}')  # or hf://org/name\n"
@@ -160,7 +168,9 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
 
 
 def _limits(info: Mapping[str, Any]) -> str:
-  simulated = (info.get('run') or {}).get('simulate', {}).get('enabled')
+  run = info.get('run')
+  trained_on = {transform['data_set'] for transform in info.get('input', ())} or {''}
+  simulated = run and any(registry.is_simulated(run, name) for name in trained_on)
   kind = '* **The data were simulated.** Nothing here says how well the model works on a brain.\n' if simulated else ''
   return (
     f'## Limits\n\n{kind}* It decodes the subjects above, from the voxels above, and nobody else.\n'

@@ -1,9 +1,9 @@
 """Command: raw files of a data set -> TFDS data sets of ArrayRecord files.
 
-python -m brainjax.prepare god --raw=data/Kamitani [--out=data/prepared] [--subjects=sbj_1,sbj_3]
-python -m brainjax.prepare hcp --raw=data/HCP
-python -m brainjax.prepare own --betas=betas.npy --events=events.tsv --images=pictures
-python -m brainjax.prepare check data/prepared
+brainjax prepare god --raw=data/Kamitani [--out=data/prepared] [--subjects=sbj_1,sbj_3]
+brainjax prepare hcp --raw=data/HCP
+brainjax prepare own --betas=betas.npy --events=events.tsv --images=pictures
+brainjax prepare check data/prepared
 """
 
 import sys
@@ -73,7 +73,7 @@ def _check(folder: Path, pages: Path) -> None:
 
 
 def _parser() -> ArgumentParser:
-  parser = ArgumentParser(prog='python -m brainjax.prepare', description='Raw files -> TFDS (ArrayRecord).')
+  parser = ArgumentParser(prog='brainjax prepare', description='Raw files -> TFDS (ArrayRecord).')
   registry.add_plugins_option(parser)
   commands = parser.add_subparsers(dest='command', required=True)
   for data_set in registry.DATA_SETS.values():

@@ -1,4 +1,4 @@
-"""Reconstructs what was seen: weights + fMRI -> uint8 pictures. Python: `Reconstructor`; command: python -m brainjax.reconstruct."""
+"""Reconstructs what was seen: weights + fMRI -> uint8 pictures. Python: `Reconstructor`; command: brainjax reconstruct."""
 
 import copy
 import os
@@ -320,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
   Raises:
     UserError: an option, the weights or the responses cannot be used, or `--out` exists.
   """
-  parser = ArgumentParser(prog='python -m brainjax.reconstruct', description=__doc__)
+  parser = ArgumentParser(prog='brainjax reconstruct', description=__doc__)
   parser.add_argument('--weights', required=True, help='folder of the diffuse stage, or of a converted LDM checkpoint')
   parser.add_argument('--fmri', help='.npy file, trials x voxels: model input, padded and z-scored as in training')
   parser.add_argument(

@@ -231,7 +231,7 @@ def _claim(out: Path, parameters: dict) -> None:
       raise UserError(f'{out / folder} exists without {METADATA}, so it is not simulated. Choose another --out')
   categories = stimuli.categories()
   described = {
-    'made_by': 'python -m brainjax.simulate',
+    'made_by': 'brainjax simulate',
     'settings': parameters,
     'files': {
       str(GOD_FOLDER / 'sbj_<k>.npz'): 'arr_0 single training trials; arr_1 test trials, row = 35 * picture + run; '
@@ -259,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
   Raises:
     UserError: an option is wrong, or as `simulate`.
   """
-  parser = ArgumentParser(prog='python -m brainjax.simulate', description=__doc__)
+  parser = ArgumentParser(prog='brainjax simulate', description=__doc__)
   parser.add_argument(
     '--out', required=True, help='folder to write; Kamitani/npz (or MOSAIC) and HCP/npz will be in it'
   )

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -351,3 +352,8 @@ class _MetricLog:
 def _summarise(name: str, values: list) -> float:
   """One value of several steps: the largest of a `max_...`, else the mean."""
   return float(np.max(values) if name.startswith('max_') else np.mean(values))
+
+
+if __name__ == '__main__':
+  print('error: brainjax.train is the training loop; the command is: brainjax train.', file=sys.stderr)
+  sys.exit(UserError.status)

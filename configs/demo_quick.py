@@ -1,4 +1,4 @@
-"""The demo in two to three minutes, for notebooks and the impatient: fewer pictures and steps. Its scores are low."""
+"""The demo in a few minutes, for notebooks and the impatient: fewer pictures and steps. Its scores are low."""
 
 from ml_collections import ConfigDict
 

@@ -1,6 +1,6 @@
 """One model for many subjects on one surface: contrast on HCP and MOSAIC, attend and diffuse on any subjects of MOSAIC.
 
-python launch.py --config=mosaic --config.data.subjects="('sub-01_GOD', 'sub-02_NSD')" --config.data.other_subjects="(...)"
+brainjax train --config=mosaic --config.data.subjects="('sub-01_GOD', 'sub-02_NSD')" --config.data.other_subjects="(...)"
 """
 
 from ml_collections import ConfigDict

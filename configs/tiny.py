@@ -1,4 +1,4 @@
-"""Every stage in a minute or two: what the tests run through launch.py. Its pictures mean nothing."""
+"""Every stage in a few minutes: what the tests run. Its pictures mean nothing."""
 
 from ml_collections import ConfigDict
 

@@ -482,3 +482,10 @@ def test_full_size(tmp_path):
   np.testing.assert_array_equal(params['unet/input_0/kernel'], first.numpy().transpose(2, 3, 1, 0))
   np.testing.assert_array_equal(params['conditioner/dim_mapper/bias'], last.numpy())
   assert seconds < 90 and peak < 8
+
+
+def test_the_way_back_tells_what_the_file_of_a_stage_leaves_out(tmp_path):
+  params = {'fmri/a': np.zeros(3, 'f'), 'image/b': np.zeros(4, 'f'), 'image/c': np.zeros(5, 'f')}
+  save_weights(tmp_path / 'attend', params, {'kind': 'attend', 'settings': {'fmri': {}, 'image': {}}})
+  params, info = convert._load(str(tmp_path / 'attend'))
+  assert list(params) == ['a'] and info['left_out'] == '2 tensors of image: phase2 is the part fmri alone'

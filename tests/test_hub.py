@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import constants, file_download
+from huggingface_hub import HfApi, constants, file_download
 
 from brainjax import fetch, hub, info, pack
 from brainjax.checkpoints import load_weights, save_weights
@@ -66,6 +66,28 @@ def test_weights_on_the_hub_are_fetched_once_and_then_in_the_cache(server, tmp_p
     load_weights('hf://lab/other')
 
 
+class _ConnectError(type('TransportError', (Exception,), {})):
+  """As HTTP clients derive theirs: not an OSError."""
+
+
+def test_no_network_is_one_sentence_with_any_http_client(server, tmp_path, monkeypatch, capsys):
+  def fail(*args, **kwargs):
+    raise _ConnectError('[Errno -2] Name or service not known')
+
+  monkeypatch.setattr(HfApi, 'model_info', fail)
+  monkeypatch.setattr(file_download, 'http_get', fail)
+  for name, told in (
+    ('vit_mae', 'hf://facebook/vit-mae-base is not in the cache, and '),
+    (
+      'vit_h_14',
+      'no connection to download.pytorch.org ([Errno -2] Name or service not known). Connect to the network',
+    ),
+  ):
+    assert fetch.main([name, f'--out={tmp_path / "weights"}']) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {told}') and error.count('\n') == 1
+
+
 def test_a_folder_of_weights_as_training_writes_it(server, tmp_path):
   _publish(server, tmp_path / 'w')
   _same('hf://lab/model')
@@ -113,7 +135,7 @@ def test_pushed_weights_come_back(server, tmp_path, monkeypatch):
   command = [str(tmp_path / 'w'), f'--out={tmp_path / "again"}', '--push=hf://lab/pushed', '--licence=CC-BY-4.0']
   assert pack.main(command) == 0
   assert {'model.safetensors', 'README.md', 'SHA256SUMS'} <= server.repositories['lab/pushed'].keys()
-  assert b'license_name: "CC-BY-4.0"' in server.repositories['lab/pushed']['README.md']
+  assert b'license: cc-by-4.0' in server.repositories['lab/pushed']['README.md']
   _same('hf://lab/pushed')
 
 
@@ -151,7 +173,7 @@ def test_fetch_checks_records_and_continues(server, tmp_path, monkeypatch, capsy
   assert 'its authors published 00000000... It was removed' in capsys.readouterr().err
   monkeypatch.setitem(fetch.PUBLIC, 'gone', public._replace(kind='phase1', url='http://127.0.0.1:9/w.pth'))
   assert fetch.main(['gone', f'--out={tmp_path}']) == 2
-  assert 'the transfer failed' in capsys.readouterr().err
+  assert 'no connection to 127.0.0.1:9 (' in capsys.readouterr().err
 
 
 def test_fetch_takes_one_form_of_weights_from_the_hub(server, tmp_path, monkeypatch, classifier):

@@ -1,5 +1,6 @@
 """The console command: it finds commands, configs and the demo's weights from any folder."""
 
+import subprocess
 import sys
 
 import pytest
@@ -64,6 +65,11 @@ def test_an_unknown_name_lists_those_that_exist(runs, capsys, argv):
   assert console.main(argv) == 2
   told = capsys.readouterr().err
   assert told.startswith('error: ') and 'demo' in told and told.count('\n') == 1 and not runs
+
+
+def test_the_module_of_the_training_loop_names_the_command():
+  done = subprocess.run([sys.executable, '-m', 'brainjax.train', '--config=nonsense'], capture_output=True, text=True)
+  assert (done.returncode, done.stdout) == (2, '') and done.stderr.endswith('the command is: brainjax train.\n')
 
 
 def test_help_and_version(capsys):

@@ -39,8 +39,8 @@ def run(tmp_path_factory):
   config = {
     'seed': 7,
     'data': {'hcp': str(Path.home() / 'HCP')},
-    'simulate': {'enabled': True},
-    'attend': {'image_init_from': str(start)},
+    'simulate': {'enabled': True, 'folder': '{workdir}/simulated'},
+    'attend': {'image_init_from': str(start), 'init_from': 'random'},
   }
   (folder / 'contrast' / 'config.json').write_text(json.dumps(config))
   (folder / 'contrast' / 'complete.json').write_text('{"seconds": 5400.0}')
@@ -72,6 +72,7 @@ def test_a_packed_run_is_its_weights_and_its_facts(run, tmp_path):
   assert facts['run']['data'] == {'hcp': '~/HCP'}
   assert (facts['licence'], facts['run']['seed'], facts['hours']) == ('CC-BY-4.0', 7, {'contrast': 1.5})
   assert 'CC BY-NC 4.0, from https://example.org/w.pth' in facts['origins']['attend.image_init_from']
+  assert facts['origins']['attend.init_from'] == 'random weights'
   tokens = FmriEncoder.from_pretrained(folder / 'contrast' / 'weights')(raw).tokens
   np.testing.assert_array_equal(FmriEncoder.from_pretrained(out)(raw).tokens, tokens)
   # The one file alone, elsewhere.
@@ -100,14 +101,15 @@ def test_to_torch_and_back_keeps_everything(run, tmp_path):
 def test_the_card_states_scores_limits_and_licences(run, tmp_path):
   scores = json.loads((run[0] / 'scores.json').read_text())
   transform = read_info(run[0] / 'contrast' / 'weights')['input']
+  transform += [transform[0] | {'data_set': 'god'}]
   facts = {'kind': 'diffuse', 'licence': 'CC-BY-4.0', 'scores': scores, 'input': transform, 'hours': {'diffuse': 0.5}}
   facts |= {
-    'run': {'simulate': {'enabled': True}},
+    'run': {'simulate': {'enabled': True, 'folder': 's'}, 'data': {'dataset': 'god', 'god': 's/Kamitani'}},
     'settings': dict.fromkeys(('conditioner', 'unet', 'first_stage'), {}),
   }
   card = pack.card('m', facts, 12_345, tmp_path)
   _, top, body = card.split('---\n', 2)
-  assert yaml.safe_load(top)['license_name'] == 'CC-BY-4.0'
+  assert yaml.safe_load(top) == yaml.safe_load(top) | {'license': 'cc-by-4.0'} and 'license_name' not in top
   for text in (
     '12,345 parameters',
     '| class_50_way_top_1 | 0.400 | 0.300 to 0.500 | 0.02 | 0.000 to 0.200 | < 0.01 |',
@@ -117,6 +119,14 @@ def test_the_card_states_scores_limits_and_licences(run, tmp_path):
     "Reconstructor.from_pretrained('m')",
   ):
     assert text in body
+  # Measured data in a run whose config also simulates.
+  for measured in (
+    facts | {'input': transform[:1]},
+    facts | {'run': {'simulate': {'enabled': True, 'folder': 's'}, 'data': {'dataset': 'god', 'god': 'data/Kamitani'}}},
+  ):
+    assert 'simulated' not in pack.card('m', measured, 1, tmp_path)
+  card = pack.card('m', {'licence': 'of my lab'}, 1, tmp_path)
+  assert yaml.safe_load(card.split('---\n')[1])['license_name'] == 'of my lab'
   assert 'None were computed' in pack.card('m', {'licence': ''}, 1, tmp_path)
 
 
@@ -140,6 +150,11 @@ def test_info_describes_what_a_user_has(run, tmp_path, capsys):
   ):
     assert info.main([str(source)]) == 0
     assert told in capsys.readouterr().out
-  for source, told in ((tmp_path / 'none', 'does not exist'), (tmp_path, 'neither weights, nor a workdir')):
+  (tmp_path / 'x.bin').write_bytes(b'nothing that is known')
+  for source, told in (
+    (tmp_path / 'none', 'does not exist'),
+    (tmp_path / 'x.bin', "begins with b'nothing '\n"),
+    (tmp_path, 'neither weights, nor a workdir'),
+  ):
     assert info.main([str(source)]) == 2
     assert told in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """BOLD5000 (Chang et al. 2019, GLMsingle betas of 2021): reader of the raw folder, TFDS builder, and the loader of its rows.
 
-bold5000.prepare('data/BOLD5000', 'data/prepared')    # or: python -m brainjax.prepare bold5000 --raw=... --out=...
+bold5000.prepare('data/BOLD5000', 'data/prepared')    # or: brainjax prepare bold5000 --raw=... --out=...
 train = bold5000.load('data/prepared', ['CSI1'], roi='VC', split='train', image_size=256)
 
 Files: BOLD5000_GLMsingle_ROI_betas/py/<subject>_GLMbetas-..._allses_<LH|RH><ROI>.npy (rows: presentations), and below

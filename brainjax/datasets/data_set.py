@@ -11,7 +11,7 @@ from brainjax.rules import Rule
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-  """One option of `python -m brainjax.prepare <data set>`.
+  """One option of `brainjax prepare <data set>`.
 
   Attributes:
     name: `raw` for `--raw`; `prepare` of the data set gets the value under this name.

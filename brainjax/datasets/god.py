@@ -1,6 +1,6 @@
 """Generic Object Decoding (Horikawa & Kamitani 2017): TFDS builder, one config a subject, and the loader of its rows.
 
-god.prepare('data/Kamitani', 'data/prepared')    # or: python -m brainjax.prepare god --raw=... --out=...
+god.prepare('data/Kamitani', 'data/prepared')    # or: brainjax prepare god --raw=... --out=...
 train = god.load('data/prepared', ['sbj_3'], roi='VC', split='train', image_size=256, num_val_stimuli=100)
 val = god.load('data/prepared', ['sbj_3'], roi='VC', split='val', image_size=256, num_val_stimuli=100)
 batches = loader.make_loader(train, batch_size=8, seed=0)

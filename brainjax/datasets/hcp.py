@@ -1,6 +1,6 @@
 """Human Connectome Project resting-state data (phase 1): TFDS builder, and the loader that streams windows from disk.
 
-hcp.prepare('data/HCP', 'data/prepared')                        # or: python -m brainjax.prepare hcp --raw=... --out=...
+hcp.prepare('data/HCP', 'data/prepared')                        # or: brainjax prepare hcp --raw=... --out=...
 rest = hcp.load('data/prepared', roi='VC', patch_size=16)
 batches = loader.make_loader(rest, batch_size=250, seed=0)
 next(batches)                                                   # {'fmri': 250 V float32, 'subject': 250, 'weight': 250}

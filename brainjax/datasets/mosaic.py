@@ -1,6 +1,6 @@
 """MOSAIC (Lahner et al.): eight data sets in one cortical space, fsLR32k; TFDS builder, and the loader of its rows.
 
-mosaic.prepare('data/MOSAIC', 'data/prepared', ['sub-01_GOD'])     # or: python -m brainjax.prepare mosaic --raw=... --out=...
+mosaic.prepare('data/MOSAIC', 'data/prepared', ['sub-01_GOD'])     # or: brainjax prepare mosaic --raw=... --out=...
 train = mosaic.load('data/prepared', ['sub-01_GOD', 'sub-02_NSD'], roi='V1+V2', split='train', image_size=256)
 
 Stimuli have the same number in the data of every subject, and voxels are the same vertices: any subjects can be loaded

@@ -1,6 +1,6 @@
 """Natural Scenes Dataset (Allen et al. 2022): TFDS builder, one config a subject, and the loader of its rows.
 
-nsd.prepare('data/NSD', 'data/prepared', ['subj01'])    # or: python -m brainjax.prepare nsd --raw=... --out=...
+nsd.prepare('data/NSD', 'data/prepared', ['subj01'])    # or: brainjax prepare nsd --raw=... --out=...
 train = nsd.load('data/prepared', ['subj01'], roi='V1+V2', split='train', image_size=256, zscore='voxel_session')
 
 It reads the release of NSD (betas in func1pt8mm, ROIs, design, stimuli) and the files that MindEye2 prepared from it, in any mixture.

@@ -1,7 +1,7 @@
 """Your own fMRI of pictures: TFDS builder, one config a subject, and the loader; docs/your_data.md is a worked example.
 
 source = own.Source(Path('betas.npy'), Path('events.tsv'), Path('images'))
-own.prepare(source, 'data/prepared', 'sub-01')    # or: python -m brainjax.prepare own --betas=... --events=... ...
+own.prepare(source, 'data/prepared', 'sub-01')    # or: brainjax prepare own --betas=... --events=... ...
 train = own.load('data/prepared', ['sub-01'], roi='VC', split='train', image_size=256)
 """
 

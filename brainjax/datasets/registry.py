@@ -20,7 +20,7 @@ with pictures, write a module such as this, and import it (`config.plugins` of a
 
     registry.register(registry.DataSet('toy', 'A toy', Toy, has_raw=lambda raw: (raw / 's1.npz').is_file()))
 
-Then `python -m brainjax.prepare --plugins=toy toy --raw=DIR` prepares it, and `config.data.dataset = 'toy'` trains on it. A data set
+Then `brainjax prepare --plugins=toy toy --raw=DIR` prepares it, and `config.data.dataset = 'toy'` trains on it. A data set
 of the package itself has a `DATA_SET` instead, which the end of this file registers. `raw_field='beans'` lets a run prepare it by
 itself, from the folder that `config.data.beans` names; your config adds this field. With the field
 `contrast_toy_subjects = ('s1',)` in `config.data`, `contrast` learns from the training rows of these subjects too. Data without
@@ -29,7 +29,9 @@ pictures give `contrast` their rows by `DataSet.unpaired`, and name their own ch
 
 import importlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from brainjax.datasets import bold5000, god, hcp, mosaic, nsd, own
 from brainjax.datasets.data_set import RAW, SUBJECTS, Argument, DataSet
@@ -44,6 +46,7 @@ __all__ = [
   'add_plugins_option',
   'get',
   'import_plugins',
+  'is_simulated',
   'register',
   'take_plugins',
   'with_pictures',
@@ -84,6 +87,19 @@ def zscore_of(name: str, zscore: str) -> str:
     UserError: there is no such data set.
   """
   return get(name).zscore if zscore == 'auto' else zscore
+
+
+def is_simulated(config: Mapping[str, Any], name: str = '') -> bool:
+  """Whether the raw files of a data set are those that `config.simulate` writes.
+
+  Args:
+    config: of a run.
+    name: of the data set; empty: `config.data.dataset`.
+  """
+  simulate, data = config['simulate'], config['data']
+  data_set = DATA_SETS.get(name or data['dataset'])
+  raw = data[data_set.raw_field] if data_set and data_set.raw_field else ''
+  return bool(simulate['enabled'] and raw) and Path(raw).is_relative_to(simulate['folder'])
 
 
 def with_pictures() -> list[str]:

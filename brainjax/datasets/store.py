@@ -328,7 +328,7 @@ def open_prepared(make_builder: Callable[[str], Builder], prepared_dir: str | os
   """
   folder = locate(make_builder, prepared_dir)
   if not is_prepared(make_builder, prepared_dir):
-    raise UserError(f'{folder}: not prepared yet; run: python -m brainjax.prepare {command} --out={prepared_dir}')
+    raise UserError(f'{folder}: not prepared yet; run: brainjax prepare {command} --out={prepared_dir}')
   with as_damaged(folder):
     return make_builder(os.fspath(prepared_dir))
 

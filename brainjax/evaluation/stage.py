@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from brainjax import hosts
-from brainjax.datasets import transforms
+from brainjax.datasets import registry, transforms
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import UserError
@@ -199,7 +199,7 @@ def _page(
   names = np.array([train.info['names'][number] for number in train.info['picture_stimulus'].tolist()])
   subjects = np.array(test.info['subjects'])[test.columns['subject']]
   sampling = config.reconstruct
-  data = 'simulated data' if config.simulate.enabled else f'{config.data.dataset.upper()} data'
+  data = 'simulated data' if registry.is_simulated(config) else f'{config.data.dataset.upper()} data'
   return report.Page(
     title='Reconstructions from fMRI',
     images=images,

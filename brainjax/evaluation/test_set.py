@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from brainjax.datasets import checks, transforms
+from brainjax.datasets import checks, registry, transforms
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.datasets.paired import NO_CLASS, explainable_variance
@@ -57,7 +57,7 @@ def compare_categories(config: ConfigDict, train: ArrayDataset, test: ArrayDatas
     'test_categories_in_training': both,
     'note': 'training of the fMRI models; an image prior that was trained elsewhere may have seen more',
   }
-  return facts | ({'simulated_attributes': _attributes(train, test)} if config.simulate.enabled else {})
+  return facts | ({'simulated_attributes': _attributes(train, test)} if registry.is_simulated(config) else {})
 
 
 def _attributes(train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
@@ -83,7 +83,12 @@ def known_attributes(config: ConfigDict, classifier: Classifier | None, class_in
     classifier: what scores the pictures.
     class_index: N, the category of each item.
   """
-  if not config.simulate.enabled or classifier is None or classifier.key != classifiers.SCENES or min(class_index) < 0:
+  if (
+    not registry.is_simulated(config)
+    or classifier is None
+    or classifier.key != classifiers.SCENES
+    or min(class_index) < 0
+  ):
     return {}
   table = stimuli.categories().attributes
   result = {}

@@ -1,1 +1,1 @@
-"""Replays golden numbers of the original PyTorch code: `python -m brainjax.parity FILE.npz ...`."""
+"""Replays golden numbers of the original PyTorch code: `brainjax parity FILE.npz ...`."""

@@ -1,6 +1,6 @@
 """Compares brainjax with recorded numbers of the original PyTorch code.
 
-python -m brainjax.parity tests/golden/phase1.npz tests/golden/unet.npz [--json OUT]
+brainjax parity tests/golden/phase1.npz tests/golden/unet.npz [--json OUT]
 
 The kind of a file follows from the names of its arrays; sizes follow from its config_json and the arrays' shapes. Optimizer,
 loss weights and what trains come from configs/god_sbj3_released.py; where the file records another value, that is a failure.
@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   Returns:
     0: every array was used, and all errors are within their bounds; 1: otherwise; 2: a file cannot be replayed.
   """
-  parser = ArgumentParser(prog='python -m brainjax.parity', description=__doc__.splitlines()[0])
+  parser = ArgumentParser(prog='brainjax parity', description=__doc__.splitlines()[0])
   parser.add_argument('files', nargs='+', type=Path, metavar='FILE.npz', help='golden files of the original code')
   parser.add_argument('--json', type=Path, metavar='OUT', help='also write all results to this file')
   args = parser.parse_args(argv)

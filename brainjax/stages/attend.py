@@ -276,7 +276,7 @@ STAGE = StageSpec(
     WeightsField(
       'image_init_from',
       needed=True,
-      origin='pytorch_model.bin of facebook/vit-mae-base (Hugging Face), by python -m brainjax.convert pytorch_model.bin',
+      origin='pytorch_model.bin of facebook/vit-mae-base (Hugging Face), by brainjax convert pytorch_model.bin',
     ),
     WeightsField('init_from'),
   ),

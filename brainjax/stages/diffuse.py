@@ -252,7 +252,7 @@ STAGE = StageSpec(
     WeightsField(
       'prior_init_from',
       needed=True,
-      origin='model.ckpt of label2img (pretrains/ldm/label2img of MinD-Vis), by python -m brainjax.convert model.ckpt',
+      origin='model.ckpt of label2img (pretrains/ldm/label2img of MinD-Vis), by brainjax convert model.ckpt',
     ),
     WeightsField('init_from'),
   ),

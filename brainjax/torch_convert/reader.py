@@ -208,7 +208,7 @@ def _read(path: Path, handle: BinaryIO, head: bytes, size: int) -> Content:
     )
   if path.suffix == '.safetensors':
     raise UserError(f'{path} does not begin with a safetensors header (it begins with {head[:8]!r}); download it again')
-  raise UserError(f'{path} is neither a PyTorch nor a safetensors file: it begins with {head[:8]!r}; download it again')
+  raise UserError(f'{path} is neither a PyTorch nor a safetensors file: it begins with {head[:8]!r}')
 
 
 def _note_stand_ins(names: Collection[str]) -> tuple[str, ...]:

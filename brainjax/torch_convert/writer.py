@@ -56,8 +56,8 @@ def _torch(path: Path) -> Any:
     import torch
   except ImportError:
     raise UserError(
-      f"{path.suffix} files are written with PyTorch, which is not installed; run, in brainjax' folder: "
-      "pip install -e '.[conversion]', or write .safetensors, which needs no PyTorch"
+      f'{path.suffix} files are written with PyTorch, which is not installed; run: pip install torch, or write .safetensors, '
+      'which needs no PyTorch'
     ) from None
   return torch
 

@@ -115,7 +115,7 @@ def test_pictures_at_another_size(prepared):
 def test_unknown_names(prepared):
   with pytest.raises(UserError, match=r'no ROI named V9; those that exist: V1, VC'):
     god.load(prepared, ['sbj_1'], 'V1+V9')
-  with pytest.raises(UserError, match='not prepared yet; run: python -m brainjax.prepare god'):
+  with pytest.raises(UserError, match='not prepared yet; run: brainjax prepare god'):
     god.load(prepared, ['sbj_2'])
   with pytest.raises(UserError, match="no split 'tset'"):
     god.load(prepared, ['sbj_1'], split='tset')

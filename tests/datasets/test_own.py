@@ -197,6 +197,6 @@ def test_other_faults(study, tmp_path):
   fails('p07.png cannot be read')
   with pytest.raises(UserError, match="subject '../x': expected a letter"):
     own.prepare(study.source(), tmp_path / 'out', '../x')
-  with pytest.raises(UserError, match='not prepared yet; run: python -m brainjax.prepare own --betas=FILE'):
+  with pytest.raises(UserError, match='not prepared yet; run: brainjax prepare own --betas=FILE'):
     own.load(tmp_path / 'out', ['sub-09'])
   assert not list((tmp_path / 'out').rglob('*.*record*')) and WHOLE == 'VC'

@@ -125,7 +125,7 @@ def test_released_wrap_to_pretrained_width(own_config, tmp_path, width):
     ({'data.roi': 'V9'}, 'no ROI named V9; those that exist: VC'),
     ({'data.num_val_stimuli': 7}, 'num_val_stimuli is 7; expected 0 .. 6 training stimuli'),
     ({'diffuse.batch_size': 6}, 'config.diffuse.batch_size is 6, but there are only 5 training samples'),
-    ({'data.subjects': ('cd',)}, 'cd.* not prepared yet; run: python -m brainjax.prepare own'),
+    ({'data.subjects': ('cd',)}, 'cd.* not prepared yet; run: brainjax prepare own'),
     ({'fmri_mae.patch_size': 16}, 'config.fmri_mae.patch_size is 16, which makes 1 patches of 16 voxels'),
     (
       {'attend.mask_ratio': 0.8},
@@ -200,7 +200,7 @@ def test_two_subjects_of_one_name_are_refused_in_contrast(config):
   config.data.image_size = 32
   with config.unlocked():
     config.data.contrast_own_subjects = ('sbj_2',)
-  with pytest.raises(UserError, match='two subjects of one name: .*own.*sbj_2'):
+  with pytest.raises(UserError, match='two subjects with the same name: .*own.*sbj_2'):
     config_check.check(config, ('contrast',))
 
 

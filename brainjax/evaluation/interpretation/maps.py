@@ -228,5 +228,5 @@ def write_of_run(
   facts = registry.get(config.data.dataset).open(config.data.prepared, subject).info.metadata
   plain, arrays = results.read(workdir) or ({}, {})
   values = quantity(name, plain, arrays, subject, transforms[subject], facts)
-  simulated = truth.cortex_of(config, subject) if config.simulate.enabled else None
+  simulated = truth.cortex_of(config, subject) if registry.is_simulated(config) else None
   return write(values, name, facts, path, simulated)

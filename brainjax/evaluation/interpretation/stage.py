@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from brainjax import hosts
 from brainjax.checkpoints import weights_digest
+from brainjax.datasets import registry
 from brainjax.evaluation import report
 from brainjax.evaluation import stage as evaluate
 from brainjax.evaluation.interpretation import methods, results, truth
@@ -66,7 +67,7 @@ def interpret(
     hosts.log(f'interpret: {name}')
     part, found = methods.RUNNERS[name](run)
     parts = {name: part}
-    if config.simulate.enabled and name == 'saliency':
+    if registry.is_simulated(config) and name == 'saliency':
       hosts.log('interpret: truth')
       parts['truth'] = truth.compare(run, _maps(run, found))
     # At once: it stays where a later method is interrupted.

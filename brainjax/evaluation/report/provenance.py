@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import brainjax
 from brainjax import locate
 from brainjax.checkpoints import load_weights, read_info, weights_digest
+from brainjax.datasets import registry
 from brainjax.datasets.arrays import ArrayDataset
 from brainjax.evaluation.networks import classifiers
 from brainjax.files import sha256
@@ -38,7 +39,7 @@ def collect(
     'Seeds': {
       'training (initial weights, shuffling, masks, noise, validation split) and scores': config.seed,
       'sampling': config.reconstruct.seed,
-      **({'simulation': config.simulate.seed} if config.simulate.enabled else {}),
+      **({'simulation': config.simulate.seed} if registry.is_simulated(config) else {}),
     },
     'Versions': {
       'brainjax': brainjax.__version__,
@@ -82,7 +83,7 @@ def _digest_of(path: Path) -> str:
 
 def _data(config: ConfigDict, train: ArrayDataset, test: ArrayDataset) -> dict[str, Any]:
   facts: dict[str, Any] = {
-    'data set': f'{config.data.dataset}, {"simulated" if config.simulate.enabled else "measured"}',
+    'data set': f'{config.data.dataset}, {"simulated" if registry.is_simulated(config) else "measured"}',
     'subjects': ', '.join(train.info['subjects']),
     'ROI': config.data.roi,
     'training rows, stimuli': f'{len(train)}, {len(np.unique(train.columns["stimulus"]))}',

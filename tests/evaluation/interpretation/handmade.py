@@ -71,6 +71,7 @@ def make(voxels=300, items=11):
   """A run of this model on noisy responses to random stimuli, and the cortex behind it."""
   config = base.get_config()
   config.simulate.enabled = True
+  config.data.god = config.simulate.folder
   config.simulate.voxels = voxels
   config.data.subjects = ('sbj_1',)
   config.interpret.update({'num_steps': 5, 'num_points': 2, 'levels': (0.2, 0.6)})
