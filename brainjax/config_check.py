@@ -1,7 +1,8 @@
 """Checks a resolved config before anything is compiled: one sentence for an impossible value, which names its field."""
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -24,6 +25,7 @@ from brainjax.rules import (
   one_of,
 )
 from brainjax.stages.registry import STAGES
+from configs import base
 
 DEVICES = Rule(lambda x: x == -1 or x > 0, '-1 (the rest) or more than 0')
 SIZES = Rule(lambda x: len(x) > 0 and all(isinstance(n, int) and n > 0 for n in x), 'one or more whole numbers above 0')
@@ -135,6 +137,30 @@ def _model_rules(config: ConfigDict) -> dict[str, Rule]:
     ),
     'conditioner.context_tokens': Rule(lambda x: x > 1, '2 or more'),
   }
+
+
+def refuse_unknown_fields(config: ConfigDict) -> None:
+  """Refuses fields that configs/base.py and the data sets do not have: nothing would read them. Sections may be a plugin's.
+
+  Raises:
+    UserError: an unknown field; the sentence names the nearest known one.
+  """
+  known = base.get_config()
+  of_data_sets = {field for each in registry.DATA_SETS.values() for field in (each.raw_field, *each.fields)}
+  of_data_sets |= {f'contrast_{name}_subjects' for name in registry.DATA_SETS}
+  for name, value in config.items():
+    if not isinstance(value, ConfigDict):
+      _refuse_unknown(name, {**known}, '')
+    elif name in known:
+      for field in value:
+        _refuse_unknown(field, {*known[name], *(of_data_sets if name == 'data' else ())}, f'{name}.')
+
+
+def _refuse_unknown(field: str, known: Collection[str], section: str) -> None:
+  if field not in known:
+    near = difflib.get_close_matches(field, list(known), 1)
+    hint = f'did you mean {near[0]}?' if near else 'the fields are in configs/base.py.'
+    raise UserError(f'config.{section}{field} is no field of the config; {hint}')
 
 
 def check(config: ConfigDict, stages: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import brainjax
 from brainjax import all_stages as _all_stages  # noqa: F401 - registers the stages
-from brainjax import hosts, locate, prepare, sharding, step_memory, workdirs
+from brainjax import config_check, hosts, locate, prepare, sharding, step_memory, workdirs
 from brainjax.checkpoints import save_weights
 from brainjax.datasets import arrays
 from brainjax.datasets import registry as data_sets
@@ -47,6 +47,7 @@ def run(config: ConfigDict, workdir: Path, stages: Sequence[str], asked: bool, a
   """
   data_sets.import_plugins(config.get('plugins', ()))
   hosts.log(_describe_devices(config))
+  config_check.refuse_unknown_fields(config)
   workdirs.refuse_unknown_fields(config, accepted)
   workdir = workdir.absolute()
   given, config = workdirs.fill_in_paths(config, workdir), resolve(config, workdir, stages)
@@ -121,7 +122,7 @@ def _prepare_run(
 
 
 def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> None:
-  """Simulates raw data if the config says so, and prepares the data sets that the stages read.
+  """Simulates raw data if the stages read them, and prepares the data sets that the stages read.
 
   Raises:
     UserError: raw files are missing or do not fit, or the folder of the simulation holds other data.
@@ -131,12 +132,16 @@ def prepare_data(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> No
   for name in stages:
     for source in STAGES[name].sources(config):
       subjects.setdefault(source.data_set, set()).update(source.subjects)
-  if subjects and config.simulate.enabled:
+  for name, names in subjects.items():
+    if not data_sets.get(name).raw_field:  # the user prepares data sets without such a field
+      for subject in sorted(names) or ['']:
+        data_sets.get(name).open(config.data.prepared, subject)
+  if any(data_sets.is_simulated(config, name) for name in subjects):
     options = config.simulate.to_dict()
     options.pop('enabled')
     simulate(options.pop('folder'), **options)
   for name, names in subjects.items():
-    if field := data_sets.get(name).raw_field:  # the user prepares data sets without such a field
+    if field := data_sets.get(name).raw_field:
       prepare.for_run(name, config.data[field], config.data.prepared, sorted(names))
 
 

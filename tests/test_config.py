@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from brainjax import config_check
+from brainjax import config_check, launch
 from brainjax import pipeline as _  # noqa: F401 - registers the stages
 from brainjax.errors import UserError
 
@@ -24,6 +24,7 @@ def _config(name):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_config_passes_the_checks(name):
   config = _config(name)
+  config_check.refuse_unknown_fields(config)
   config_check.check(config, config.stages)
 
 
@@ -178,6 +179,41 @@ def test_wrong_flags_are_one_sentence(flags, told, tmp_path):
   assert done.returncode == 2, done.stderr
   assert done.stderr.startswith('error: ') and told in done.stderr and 'Traceback' not in done.stderr
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  'line, told',
+  [
+    ('config.diffuse.num_stepz = 20', 'diffuse.num_stepz is no field of the config; did you mean num_steps?'),
+    ("config.diffuse.update({'num_stepz': 2})", 'diffuse.num_stepz is no field of the config; did you mean num_steps?'),
+    ('config.diffuze.num_steps = 20', 'diffuze is no field of the config; did you mean diffuse?'),
+    ("config.diffuse.num_steps = 'many'", "diffuse.num_steps: expected a whole number, found 'many'."),
+    ('import nothing_at_all', "cannot be loaded: line 5: ModuleNotFoundError: No module named 'nothing_at_all'."),
+    ('return 3', "cannot be loaded: AttributeError: 'int' object has no attribute 'seed'."),
+  ],
+)
+def test_a_fault_in_a_config_file_names_file_and_field(line, told, tmp_path, capsys):
+  file = tmp_path / 'mine.py'
+  file.write_text(
+    f'from configs import tiny\n\ndef get_config():\n  config = tiny.get_config().lock()\n  {line}\n  return config\n'
+  )
+  assert launch.main([f'--config={file}']) == 2
+  error = capsys.readouterr().err
+  assert error.startswith(f'error: {file}: ') and told in error and error.count('\n') == 1
+
+
+def test_an_unknown_field_is_refused_after_unlocking_too():
+  config = _config('tiny').unlock()
+  config.data.contrast_own_subjects = ('s1',)
+  config.mine = {'gain': 1.0}  # a section of a plugin
+  config_check.refuse_unknown_fields(config)
+  config.diffuse.num_stepz = 20
+  with pytest.raises(UserError, match='config.diffuse.num_stepz is no field of the config; did you mean num_steps'):
+    config_check.refuse_unknown_fields(config)
+  del config.diffuse.num_stepz
+  config.sead = 3
+  with pytest.raises(UserError, match='config.sead is no field of the config; did you mean seed'):
+    config_check.refuse_unknown_fields(config)
 
 
 def test_help():

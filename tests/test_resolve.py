@@ -5,6 +5,7 @@ import pytest
 
 from brainjax import pipeline, workdirs
 from brainjax.checkpoints import save_weights
+from brainjax.datasets.data_set import DataSet
 from brainjax.errors import UserError
 from brainjax.files import write_json
 from brainjax.resolve import resolve
@@ -145,3 +146,18 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
   with pytest.raises(UserError, match='nothing'):
     pipeline.run(config, tmp_path / 'run', METHOD, asked=False)
   assert not (tmp_path / 'run').exists()
+
+
+def test_own_data_are_looked_for_first_and_nothing_is_simulated_that_no_stage_reads(tmp_path, monkeypatch):
+  calls = []
+  monkeypatch.setattr(pipeline, 'simulate', lambda folder, **options: calls.append(folder))
+  config = tiny.get_config()
+  config.data.update({'dataset': 'own', 'subjects': ('sub-1',), 'prepared': str(tmp_path / 'prepared')})
+  with pytest.raises(UserError, match='sub-1.* not prepared yet'):
+    pipeline.prepare_data(config, tmp_path, ('contrast', 'attend'))  # contrast reads simulated data
+  monkeypatch.setattr(DataSet, 'open', lambda *args: None)
+  pipeline.prepare_data(config, tmp_path, ('attend',))
+  assert not calls
+  monkeypatch.setattr(pipeline.prepare, 'for_run', lambda *args: None)
+  pipeline.prepare_data(config, tmp_path, ('contrast', 'attend'))
+  assert calls == [f'{tmp_path}/simulated']
