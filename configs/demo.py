@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
   config.reconstruct.sampler = 'dpm'
   config.reconstruct.num_steps = 25
   config.reconstruct.batch_size = 50
+  config.reconstruct.guidance = 2.0  # 1 leaves colour and background to the prior too often (docs/method.md)
   config.evaluate.classifier = CLASSIFIER
   config.evaluate.published = ()  # minutes on a CPU
   # One method, half of the test pictures, few steps: under a minute. `brainjax interpret` does everything.

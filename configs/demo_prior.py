@@ -1,6 +1,6 @@
 """Makes the demo's prior and classifier from rendered scenes. The prior sees no scene of a test category.
 
-Run by `make demo-prior`. A longer training of the diffusion model starts from what is there:
+Run by `make demo-prior`. The packed prior was then trained longer, from the packed file itself:
 
     python launch.py --config=configs/demo_prior.py --workdir=runs/longer --stages=label2img \
         --config.label2img.init_from=configs/demo_prior.safetensors --config.label2img.num_steps=3000 \
