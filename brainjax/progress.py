@@ -9,6 +9,23 @@ from tqdm import tqdm
 from brainjax import hosts
 
 
+class _CompilingBar(tqdm):
+  """A bar that starts to measure after its first update, which took the compiler's time."""
+
+  def __init__(self, *args, **kwargs):
+    self._compiling = True
+    super().__init__(*args, postfix='compiling', **kwargs)
+
+  def update(self, n=1):
+    if self.disable or not self._compiling:
+      return super().update(n)
+    self._compiling, self.postfix = False, None
+    self.n += n
+    self.initial = self.last_print_n = self.n
+    self.start_t = self.last_print_t = self._time()
+    return None
+
+
 def progress(
   total: int,
   name: str,
@@ -17,6 +34,7 @@ def progress(
   steps: Iterable | None = None,
   unit: str = 'step',
   is_brief: bool = False,
+  compiles: bool = False,
 ) -> tqdm:
   """Returns a progress bar with the time left, shown on the first host. Without a terminal: one line a minute.
 
@@ -28,10 +46,11 @@ def progress(
     initial: steps that are done already.
     steps: counted while one iterates over the bar; None: `update` counts them.
     unit: what a step is.
+    compiles: the first step compiles the program. The bar says so, and rate and time left count the steps after it.
     is_brief: one of many short bars: shown on a terminal only, and removed at its end. JAX is not asked which host this is.
   """
   watched = sys.stderr.isatty()
-  return tqdm(
+  return (_CompilingBar if compiles else tqdm)(
     steps,
     total=total,
     initial=initial,

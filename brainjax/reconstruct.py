@@ -162,7 +162,7 @@ class Reconstructor:
     item, sample = (x.reshape(-1) for x in np.mgrid[: len(fmri), :num_samples])
     root = sharding.put_same(jax.random.key(seed), self.mesh)
     pictures = []
-    bar = progress(total, 'reconstruct')
+    bar = progress(total, 'reconstruct', compiles=True)
     for start in range(0, total, batch_size):
       rows = np.arange(start, start + batch_size) % total  # the last batch is padded
       batch = sharding.put_rows({'fmri': fmri[item[rows]], 'item': item[rows], 'sample': sample[rows]}, self.mesh)

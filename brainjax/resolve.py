@@ -32,6 +32,7 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
   """
   registry.check_names(tuple(stages))
   config = workdirs.fill_in_paths(config, workdir)
+  _refuse_missing(config, workdir, stages)
   chosen: dict[str, tuple[Any, str, str]] = {}  # field -> (value, weights, stage that has yet to run)
   for name in registry.with_ancestors(stages):
     spec = STAGES[name]
@@ -64,6 +65,30 @@ def resolve(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> ConfigD
     if 'init_from' in config.get(name, {}) and registry.starts_here(config, workdir, name):
       config[name].init_from = registry.weights_before(workdir, name)
   return config
+
+
+def _refuse_missing(config: ConfigDict, workdir: Path, stages: Sequence[str]) -> None:
+  """Names all missing start weights of all stages at once.
+
+  Raises:
+    UserError: some are missing.
+  """
+  faults = []
+  for name in stages:
+    section = config.get(name, {})
+    if workdirs.is_complete(workdir / name) or section.get('random_init'):
+      continue
+    for field in STAGES[name].weights:
+      value = section[field.name]
+      for source in (value,) if isinstance(value, str) else value:
+        if source in ('', registry.RANDOM, registry.weights_before(workdir, name)) or locate.weights(source).exists():
+          continue
+        try:
+          STAGES[name].check_source(field, source)  # a classifier can be a name instead of weights
+        except UserError as error:
+          faults.append(str(error))
+  if faults:
+    raise UserError(faults[0] if len(faults) == 1 else '\n  '.join([f'{len(faults)} weights are missing:', *faults]))
 
 
 def _infos(config: ConfigDict, spec: StageSpec, workdir: Path, complete: bool) -> Mapping[str, Mapping[str, Any]]:

@@ -235,7 +235,7 @@ def _run_steps(
   problem, num_steps = training.problem, training.num_steps
   step_fn = make_step(problem.loss, problem.optimizer, problem.learning_rate, mesh, options.skip_nonfinite)
   validate = _make_validate(problem.loss, training.validation, mesh, root) if training.validation else None
-  with contextlib.closing(progress(num_steps, options.name, first)) as bar:
+  with contextlib.closing(progress(num_steps, options.name, first, compiles=True)) as bar:
     nonfinite = int(jax.device_get(state.nonfinite)) if first else 0
     log = _MetricLog(options, training.batches, writer, bar, directory, nonfinite)
     for step in range(first + 1, num_steps + 1):

@@ -128,3 +128,18 @@ def test_progress_is_sparse_without_a_terminal_and_can_be_switched_off(monkeypat
   with progress(7, 'contrast') as bar:
     bar.update()
   assert capfd.readouterr().err == ''
+
+
+def test_rate_and_time_left_do_not_count_the_first_step_which_compiles(monkeypatch, capfd):
+  now = [1000.0]
+  with progress(20, 'contrast', 2, compiles=True) as bar:
+    assert 'compiling' in capfd.readouterr().err
+    monkeypatch.setattr(bar, '_time', lambda: now[0])
+    monkeypatch.setattr(bar, 'start_t', now[0])
+    now[0] += 174  # seconds
+    bar.update()
+    for _ in range(4):
+      now[0] += 2
+      bar.update()
+    shown = str(bar)
+    assert '7/20  2.00s/step, 00:26 left' in shown and 'compiling' not in shown

@@ -140,6 +140,21 @@ def test_weights_of_later_stages_are_asked_for_before_the_first_stage_begins(tmp
   assert not (tmp_path / 'run').exists()
 
 
+def test_all_missing_weights_are_named_at_once(tmp_path):
+  config = tiny.get_config()
+  config.attend.random_init = config.diffuse.random_init = False
+  config.attend.image_init_from, config.diffuse.prior_init_from = '/nowhere/vit', '/nowhere/prior'
+  config.evaluate.classifier = '/nowhere/classifier'
+  with pytest.raises(UserError) as caught:
+    pipeline.run(config, tmp_path / 'run', STAGES, asked=False)
+  first, *lines = str(caught.value).splitlines()
+  assert first == '3 weights are missing:'
+  for line, name, place in zip(
+    lines, ('vit_mae', 'label2img', 'vit_h_14'), ('vit', 'prior', 'classifier'), strict=True
+  ):
+    assert f'brainjax fetch {name}' in line and f'/nowhere/{place}' in line
+
+
 def test_a_stage_needs_the_result_of_the_one_before_it(tmp_path):
   with pytest.raises(
     UserError, match='stage reconstruct starts from the result of stage diffuse: .* train that stage first'

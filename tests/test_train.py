@@ -226,7 +226,9 @@ def test_the_host_waits_for_the_device_at_logs_only(tmp_path, monkeypatch):
   device_get = jax.device_get
   monkeypatch.setattr(jax, 'device_get', lambda tree: fetched.append(len(tree)) or device_get(tree))
   bars = []
-  monkeypatch.setattr(train, 'progress', lambda *args: bars.append(io.StringIO()) or tqdm(total=6, file=bars[0]))
+  monkeypatch.setattr(
+    train, 'progress', lambda *args, **kwargs: bars.append(io.StringIO()) or tqdm(total=6, file=bars[0])
+  )
   monkeypatch.setattr(train.RunCheckpoints, 'save', lambda *args: None)
   # A transfer that is not asked for by device_get is refused (on accelerators; on CPU nothing is transferred).
   with jax.transfer_guard_device_to_host('disallow'):

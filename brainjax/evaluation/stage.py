@@ -259,7 +259,7 @@ STAGE = StageSpec(
   after='reconstruct',
   run=_run,
   weights=(
-    WeightsField('classifier', check=classifiers.check),
+    WeightsField('classifier', origin='brainjax fetch vit_h_14', check=classifiers.check),
     WeightsField('features', check=partial(classifiers.check, needs_classes=False)),
     WeightsField('published', check=published_networks.check),
   ),

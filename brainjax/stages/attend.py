@@ -276,9 +276,9 @@ STAGE = StageSpec(
     WeightsField(
       'image_init_from',
       needed=True,
-      origin='pytorch_model.bin of facebook/vit-mae-base (Hugging Face), by brainjax convert pytorch_model.bin',
+      origin='brainjax fetch vit_mae',
     ),
-    WeightsField('init_from'),
+    WeightsField('init_from', origin='brainjax convert FILE --kind=phase1 --out=weights/phase1'),
   ),
   sources=stage_data.paired_sources,
   train_rows=stage_data.train_rows,

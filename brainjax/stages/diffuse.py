@@ -252,7 +252,7 @@ STAGE = StageSpec(
     WeightsField(
       'prior_init_from',
       needed=True,
-      origin='model.ckpt of label2img (pretrains/ldm/label2img of MinD-Vis), by brainjax convert model.ckpt',
+      origin='brainjax fetch label2img',
     ),
     WeightsField('init_from'),
   ),

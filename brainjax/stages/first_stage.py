@@ -137,7 +137,7 @@ def encode_pictures(
     batch_size=32,
     prepare=prepare,
   )
-  with contextlib.closing(progress(len(pictures), 'latents')) as bar:
+  with contextlib.closing(progress(len(pictures), 'latents', compiles=True)) as bar:
     return encode(pictures, bar.update)
 
 

@@ -27,7 +27,7 @@ class WeightsField(NamedTuple):
   Attributes:
     name: of the field, such as 'init_from'.
     needed: whether the stage cannot start without them (unless its `random_init` is on).
-    origin: where such weights come from, for the message that asks for them.
+    origin: the command that makes the published ones, for the message that asks for them.
     check: raises a UserError where the file or folder cannot be used; the argument is its path.
   """
 
@@ -145,7 +145,7 @@ class StageSpec(NamedTuple):
     try:
       field.check(source)
     except UserError as error:
-      origin = f' (made from {field.origin}; docs/weights.md)' if field.origin else ''
+      origin = f' (published ones: {field.origin}; docs/weights.md)' if field.origin else ''
       raise UserError(f'config.{self.name}.{field.name} = {source!r}{origin}: {error}') from error
 
 

@@ -82,7 +82,7 @@ def over_batches(
   count = len(rows['fmri'])
   size = sharding.padded(min(batch_size, count), reconstructor.mesh.size)
   root = sharding.put_same(jax.random.key(seed), reconstructor.mesh)
-  parts, bar = [], progress(count, name)
+  parts, bar = [], progress(count, name, compiles=True)
   for start in range(0, count, size):
     numbers = np.arange(start, start + size) % count  # the last batch is padded
     batch = {key: x[numbers] for key, x in rows.items()} | {'item': numbers, 'sample': 0 * numbers}
