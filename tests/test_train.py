@@ -181,7 +181,7 @@ def test_a_checkpoint_of_other_data_or_other_frozen_weights_is_refused(tmp_path)
   _run(_stage(2, info={'inputs': inputs}), tmp_path)
   _run(_stage(4, info={'inputs': inputs}), tmp_path)
   for name in inputs:
-    with pytest.raises(UserError, match=f'when checkpoint 4 of stage small was saved: {name}. Put the old'):
+    with pytest.raises(UserError, match=f'since checkpoint 4 of stage small was saved: {name}. Put the old'):
       _run(_stage(6, info={'inputs': inputs | {name: 'other'}}), tmp_path)
 
 

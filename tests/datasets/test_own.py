@@ -31,8 +31,22 @@ def run(study, out, *more):
 def test_the_documented_example(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   blocks = re.findall(r'```(python|bash)\n(.*?)```', DOCUMENT.read_text(), re.DOTALL)
-  assert [kind for kind, _ in blocks] == ['python', 'bash', 'python']
-  for kind, text in blocks:
+  assert [kind for kind, _ in blocks] == ['python', 'python', 'bash', 'python']
+  nibabel = pytest.importorskip('nibabel')
+  rng = np.random.default_rng(0)
+  mask, runs = rng.random((2, 3, 4)) < 0.4, [rng.normal(size=(2, 3, 4, count)) for count in (2, 3, 5)]
+  nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), np.eye(4)), 'V1.nii.gz')
+  for number, run in enumerate(runs, start=1):
+    nibabel.save(nibabel.Nifti1Image(run, np.eye(4)), f'run{number}.nii.gz')
+    Path(f'run{number}_events.tsv').write_text('image\tsplit\n' + run.shape[3] * 'a.png\ttrain\n')
+  exec(compile(blocks[0][1], str(DOCUMENT), 'exec'), {})  # joins runs
+  np.testing.assert_allclose(np.load('betas.npy'), np.concatenate([run[mask].T for run in runs]), rtol=1e-6)
+  lines = Path('events.tsv').read_text().splitlines()
+  assert [len(lines), lines[0], lines[3], lines[10]] == [
+    11,
+    *('image\tsplit\tsession', 'a.png\ttrain\trun2', 'a.png\ttrain\trun3'),
+  ]
+  for kind, text in blocks[1:]:
     if kind == 'python':
       exec(compile(text, str(DOCUMENT), 'exec'), {})
       continue
