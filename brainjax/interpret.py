@@ -12,8 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from brainjax import all_stages as _all_stages  # noqa: F401 - registers the stages
 from brainjax import checkpoints, config_check, hosts, workdirs
-from brainjax import pipeline as _stages  # noqa: F401 - registers the stages of the package
 from brainjax.datasets import registry
 from brainjax.datasets.input_transform import InputTransform
 from brainjax.errors import ArgumentParser, UserError, command_line

@@ -5,10 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')  # files only, no display
-
 import matplotlib.pyplot as plt
 import numpy as np
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainjax.errors import UserError
-from brainjax.files import atomic_write, put_aside, write_json
+from brainjax.files import atomic_write, put_aside, read_npz, write_json
 
 FORMAT = 'brainjax interpretation 1'
 FOLDER, JSON_FILE, ARRAYS_FILE = 'interpret', 'interpret.json', 'interpret.npz'
@@ -25,8 +25,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     return None
   try:
     plain = json.loads((folder / JSON_FILE).read_text())
-    with np.load(folder / ARRAYS_FILE, allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
+    arrays = read_npz(folder / ARRAYS_FILE)
   except Exception as error:  # a damaged archive raises one of many kinds
     raise UserError(f'{folder}: {JSON_FILE} or {ARRAYS_FILE} is damaged ({error}); run interpret again.') from error
   if not isinstance(plain, dict) or plain.get('format') != FORMAT:

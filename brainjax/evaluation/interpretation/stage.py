@@ -14,6 +14,7 @@ from brainjax.evaluation import report
 from brainjax.evaluation import stage as evaluate
 from brainjax.evaluation.interpretation import methods, results, truth
 from brainjax.evaluation.interpretation.run import Run
+from brainjax.evaluation.report.figures import KINDS
 from brainjax.evaluation.report.labels import choose_headline, format_label
 from brainjax.rules import NOT_NEGATIVE, POSITIVE, Rule
 from brainjax.stages import data as stage_data
@@ -21,7 +22,6 @@ from brainjax.stages import reconstruct
 from brainjax.stages.registry import StageSpec
 from brainjax.trees import flatten
 
-WORDS = {'mean': 'its training mean in its place', 'swap': 'that of another stimulus in its place'}
 SHOWN = ('signal_correlation', 'noise_auc')  # of `truth.agreement`
 DRAWN = 12  # items in the pictures beside interpret.json
 
@@ -86,7 +86,7 @@ def _draw(folder: Path, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarra
   rows = slice(DRAWN)
   series = {}  # name of the file -> title, keys of the pictures
   for kind, areas in plain.get('lesion', {}).items():
-    series[f'lesion_{kind}'] = f'without an area, {WORDS[kind]}', [f'{kind}/{area}' for area in areas]
+    series[f'lesion_{kind}'] = f'without an area, {KINDS[kind][0]}', [f'{kind}/{area}' for area in areas]
   if 'alone' in plain:
     series['alone'] = 'from an area alone', list(plain['alone'])
   for name, (title, keys) in series.items():
@@ -118,7 +118,7 @@ def summarise(plain: Mapping[str, Any]) -> Iterator[str]:
   """An interpretation in words: a line for each lesion with the headline scores, and for each map whose truth is known."""
   for kind, changes in plain.get('lesion', {}).items():
     shown = choose_headline(next(iter(changes.values())))
-    yield f'without an area ({WORDS[kind]}): change of {", ".join(map(format_label, shown))}'
+    yield f'without an area ({KINDS[kind][0]}): change of {", ".join(map(format_label, shown))}'
     for name, scores in changes.items():
       texts = []
       for score in shown:
