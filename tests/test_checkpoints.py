@@ -81,7 +81,7 @@ def _not_safetensors(folder):
 
 def _without_info(folder):
   safetensors.numpy.save_file(PARAMS, folder / 'w.safetensors')
-  return folder / 'w.safetensors', 'brainjax.convert'
+  return folder / 'w.safetensors', 'brainjax convert'
 
 
 @pytest.mark.parametrize('make', [_no_folder, _other_folder, _truncated, _not_safetensors, _without_info])

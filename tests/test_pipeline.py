@@ -244,7 +244,7 @@ def test_training_never_sees_test_data(finished, tmp_path):
 
 def test_the_message_about_missing_weights_says_where_to_get_them(tmp_path):
   done = launch(tmp_path / 'run', '--stages=diffuse', '--config.diffuse.random_init=False')
-  assert done.returncode == 2 and 'diffuse.prior_init_from' in done.stderr and 'brainjax.convert' in done.stderr
+  assert done.returncode == 2 and 'diffuse.prior_init_from' in done.stderr and 'brainjax convert' in done.stderr
   assert 'Traceback' not in done.stderr
 
 

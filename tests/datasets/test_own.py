@@ -52,7 +52,7 @@ def test_the_documented_example(tmp_path, monkeypatch):
       continue
     for line in text.splitlines():
       words = shlex.split(line)
-      assert words[:3] == ['python', '-m', 'brainjax.prepare'] and prepare.main(words[3:]) == 0
+      assert words[:2] == ['brainjax', 'prepare'] and prepare.main(words[2:]) == 0
   assert (tmp_path / 'prepared' / 'check_own.png').is_file()
 
 
