@@ -161,7 +161,7 @@ def _fill(rows: np.ndarray, in_training: np.ndarray, folder: Path, path: Path) -
       count += finite.sum(axis=0)
     with atomic_write(means) as temporary, open(temporary, 'wb') as file:
       np.save(file, np.stack([np.divide(total, count, out=np.zeros_like(total), where=count > 0), count]))
-  mean, count = np.load(means)
+  mean, count = np.load(means, allow_pickle=False)
   replaced = 0
   for start in range(0, len(rows), BLOCK):
     block = rows[start : start + BLOCK]

@@ -30,7 +30,7 @@ class Sessions:
 
   def __init__(self, files: list[Path], scale: float):
     self.files, self.scale = files, scale
-    self._parts = [np.load(path, mmap_mode='r') for path in files]
+    self._parts = [np.load(path, mmap_mode='r', allow_pickle=False) for path in files]
     self.shape = TRIALS * len(files), self._parts[0].shape[1]
 
   def __getitem__(self, rows: Any) -> np.ndarray:

@@ -74,10 +74,10 @@ class Responses:
 
   def _pad(self, fmri: np.ndarray, subject: str) -> np.ndarray:
     """Z-scored voxels of a ROI N V or V, padded as in training; rows of another width unchanged."""
-    fmri = np.atleast_2d(fmri)
     known = self.transforms.values() if not subject else [self._transform_of(subject)]
-    fits = [transform for transform in known if transform.num_voxels == fmri.shape[-1] != self.num_voxels]
-    return fits[0].pad(fmri) if fits else fmri
+    width = np.shape(fmri)[-1:]
+    fits = [transform for transform in known if (transform.num_voxels,) == width != (self.num_voxels,)]
+    return fits[0].pad(np.atleast_2d(fmri)) if fits else fmri
 
   def _at_training_scale(
     self, fmri: np.ndarray, transform: InputTransform | None, session: Sessions = None

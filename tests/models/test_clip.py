@@ -8,6 +8,7 @@ import pytest
 from brainjax import convert
 from brainjax.errors import UserError
 from brainjax.evaluation.networks import classifiers
+from brainjax.evaluation.scores import tables
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import unflatten
 
@@ -65,7 +66,7 @@ def test_without_projection(tmp_path):
 
 def test_features_of_pictures_as_a_user_gets_them(tmp_path, monkeypatch):
   """Folder of the hub -> command -> features of uint8 pictures, against transformers with its own preprocessing."""
-  monkeypatch.setattr(classifiers, 'BATCH', 2)
+  monkeypatch.setattr(tables, 'BLOCK', 2)
   model = saved(tmp_path / 'hub')
   assert not convert.main([str(tmp_path / 'hub'), f'--out={tmp_path / "clip"}'])
   clip = classifiers.load(tmp_path / 'clip', needs_classes=False)

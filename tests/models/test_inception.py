@@ -10,6 +10,7 @@ import pytest
 from benchmarks import timm_modules
 from brainjax.checkpoints import save_weights
 from brainjax.evaluation.networks import classifiers
+from brainjax.evaluation.scores import tables
 from brainjax.models.inception import InceptionV3
 from brainjax.torch_convert.convert_file import convert_file
 from brainjax.trees import unflatten
@@ -94,7 +95,7 @@ def test_network_of_fid(tmp_path):
 
 def test_pictures_are_prepared_as_the_networks_expect(tmp_path, monkeypatch):
   """Bilinear, -1 to 1: torchvision's `transform_input` turns ImageNet's normalisation into that."""
-  monkeypatch.setattr(classifiers, 'BATCH', 2)
+  monkeypatch.setattr(tables, 'BLOCK', 2)
   model = made(11)
   torch.save(model.state_dict(), tmp_path / 'inception.pth')
   converted = convert_file(tmp_path / 'inception.pth')
